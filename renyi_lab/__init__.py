@@ -1,0 +1,96 @@
+"""See a loss Hessian: its spectrum, Rényi entropy and Rényi sharpness, generalization bounds, and RSAM.
+
+    import renyi_lab as rl
+
+    train_set, test_set = rl.datasets.mnist1d()
+    model = rl.models.mlp(40, 100, 100, 10)
+    rl.train(model, train_set, epochs=60, lr=0.1, seed=0)
+    H = rl.HessianOperator(model, torch.nn.functional.cross_entropy, train_set)
+    spectrum = rl.estimate_spectrum(H, num_matvecs=200)
+    spectrum.renyi_sharpness(alpha=1.5)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from renyi_lab._device import default_device
+from renyi_lab._version import __version__
+from renyi_lab.alpha_choice import AlphaChoice, choose_alpha
+from renyi_lab.entropy import effective_number, escort_probabilities, renyi_entropy
+from renyi_lab.estimation import estimate_spectrum, exact_spectrum
+from renyi_lab.hessian import HessianOperator, hvp
+from renyi_lab.lanczos import Tridiagonal, lanczos, lanczos_steps
+from renyi_lab.operators import LinearOperator, MatrixOperator, as_operator
+from renyi_lab.optim import RSAM, SAM, SharpnessAware
+from renyi_lab.reference import dense_hessian, matrix_with_spectrum
+from renyi_lab.spectrum import Estimate, Spectrum
+
+if TYPE_CHECKING:
+    from renyi_lab import bounds, datasets, models, optim, plots, widgets
+    from renyi_lab.history import Evaluation, History
+    from renyi_lab.posterior import GibbsError, gibbs_error
+    from renyi_lab.training import evaluate, train
+
+# Loaded when first used: what needs matplotlib, ipywidgets or the data sets' packages would slow down every import.
+_LAZY_MODULES = ("bounds", "datasets", "models", "optim", "plots", "widgets")
+_LAZY_NAMES = {
+    "train": "training",
+    "evaluate": "training",
+    "History": "history",
+    "Evaluation": "history",
+    "GibbsError": "posterior",
+    "gibbs_error": "posterior",
+}
+
+__all__ = [
+    "RSAM",
+    "SAM",
+    "AlphaChoice",
+    "Estimate",
+    "Evaluation",
+    "GibbsError",
+    "HessianOperator",
+    "History",
+    "LinearOperator",
+    "MatrixOperator",
+    "SharpnessAware",
+    "Spectrum",
+    "Tridiagonal",
+    "__version__",
+    "as_operator",
+    "bounds",
+    "choose_alpha",
+    "datasets",
+    "default_device",
+    "dense_hessian",
+    "effective_number",
+    "escort_probabilities",
+    "estimate_spectrum",
+    "evaluate",
+    "exact_spectrum",
+    "gibbs_error",
+    "hvp",
+    "lanczos",
+    "lanczos_steps",
+    "matrix_with_spectrum",
+    "models",
+    "optim",
+    "plots",
+    "renyi_entropy",
+    "train",
+    "widgets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"renyi_lab.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(f"renyi_lab.{_LAZY_NAMES[name]}"), name)
+    raise AttributeError(f"module 'renyi_lab' has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,40 @@
+"""How much memory autograd graphs take, and how much they may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import psutil
+import torch
+from torch import Tensor
+
+# A quarter of what is free leaves room for the products' own intermediates and for a Krylov basis. Our choice.
+BUDGET_SHARE = 0.25
+
+
+def default_graph_budget(device: torch.device) -> int:
+    """A quarter of the memory now free on ``device``, in bytes."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
+        free = psutil.virtual_memory().available
+    return int(BUDGET_SHARE * free)
+
+
+def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) -> int:
+    """Bytes that a graph built by ``build_graph`` keeps alive, storages of ``outside`` tensors not counted."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in outside}
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        graph = build_graph()
+    del graph
+    return sum(found.values())

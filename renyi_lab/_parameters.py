@@ -1,0 +1,87 @@
+"""Which parameters of a model an operator is about: by name, glob, module or tensor."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+ParameterSelection: TypeAlias = "None | str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor]"
+
+
+def select_parameters(model: nn.Module, params: ParameterSelection = None) -> dict[str, nn.Parameter]:
+    """The chosen trainable parameters by name, in the model's order.
+
+    Args:
+        model: Where they live.
+        params: ``None`` for all trainable ones; else a name (``"0.weight"``), a glob (``"*.weight"``), a module
+            or its name (``"0"``: everything in it), a parameter, or several of these.
+
+    Raises:
+        ValueError: Nothing matches (the message lists what there is), or a parameter chosen by its full name or as
+            a tensor is frozen, or the parameters differ in dtype or device, or are half precision.
+    """
+    available = dict(model.named_parameters())
+    if not available:
+        raise ValueError(f"model ({type(model).__name__}) has no parameters, so it has no Hessian; pass a model with weights.")
+    choices = [None] if params is None else [params] if isinstance(params, (str, nn.Module, Tensor)) else list(params)
+    chosen = {name for choice in choices for name in _names(model, available, choice)}
+    selected = {name: parameter for name, parameter in available.items() if name in chosen and parameter.requires_grad}
+    if not selected:
+        raise ValueError(
+            f"params={params!r} selects no trainable parameter; all of {sorted(chosen) or sorted(available)} are frozen. "
+            "Call requires_grad_(True) on those you want."
+        )
+    _check_uniform(selected)
+    return selected
+
+
+def _names(model: nn.Module, available: dict[str, nn.Parameter], choice: Any) -> list[str]:
+    if choice is None:
+        return list(available)
+    if isinstance(choice, str):
+        return _names_matching(available, choice)
+    if isinstance(choice, nn.Module):
+        inside = {id(parameter) for parameter in choice.parameters()}
+    elif isinstance(choice, Tensor):
+        if not choice.requires_grad:
+            raise ValueError("params holds a frozen parameter; call requires_grad_(True) on it or leave it out.")
+        inside = {id(choice)}
+    else:
+        raise TypeError(f"params must hold names, modules or parameters, got {type(choice).__name__}.")
+    found = [name for name, parameter in available.items() if id(parameter) in inside]
+    if not found:
+        raise ValueError(f"params holds a {type(choice).__name__} that has no parameter of the model.")
+    return found
+
+
+def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[str]:
+    if pattern in available:
+        if not available[pattern].requires_grad:
+            raise ValueError(f"parameter {pattern!r} is frozen; call requires_grad_(True) on it or leave it out.")
+        return [pattern]
+    found = [name for name in available if name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)]
+    if not found:
+        close = difflib.get_close_matches(pattern, available, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(available)}."
+        raise ValueError(f"params={pattern!r} is the name of no parameter or module of the model; {hint}")
+    return found
+
+
+def _check_uniform(selected: dict[str, nn.Parameter]) -> None:
+    dtypes = {parameter.dtype for parameter in selected.values()}
+    devices = {parameter.device for parameter in selected.values()}
+    if len(dtypes) > 1 or len(devices) > 1:
+        raise ValueError(
+            f"the parameters must share one dtype and one device, got {sorted(map(str, dtypes | devices))}; "
+            "move the model with model.to(...)."
+        )
+    dtype = next(iter(dtypes))
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"second derivatives in {dtype} overflow or vanish; use a copy in single precision: copy.deepcopy(model).float()."
+        )

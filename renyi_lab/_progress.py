@@ -1,0 +1,27 @@
+"""One progress bar for the whole package."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+_QUIET_ENVIRONMENTS = ("CI", "PYTEST_VERSION")
+_SECONDS_BEFORE_SHOWN = 1.0  # our choice: shorter work needs no bar
+
+
+def progress_wanted() -> bool:
+    """Whether a person is likely to watch: a terminal or a notebook, but not CI or a test run."""
+    if any(os.environ.get(name) for name in _QUIET_ENVIRONMENTS):
+        return False
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def progress_bar(total: int | None, description: str, show: bool | None = None) -> Any:
+    """A ``tqdm`` bar; ``show=None`` decides by `progress_wanted`, ``True``/``False`` force it."""
+    visible = progress_wanted() if show is None else show
+    return tqdm(
+        total=total, desc=description, disable=not visible, delay=_SECONDS_BEFORE_SHOWN, leave=False, dynamic_ncols=True
+    )

@@ -1,0 +1,75 @@
+"""Argument checks whose messages name the argument, its value and the mend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}.")
+    return int(value)
+
+
+def check_real(
+    name: str,
+    value: Any,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    *,
+    open_minimum: bool = False,
+    open_maximum: bool = False,
+    allow_infinite: bool = False,
+) -> float:
+    """Return ``value`` as a ``float`` in the stated interval or raise; NaN is always refused."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
+    number = float(value)
+    if math.isnan(number) or (math.isinf(number) and not allow_infinite):
+        raise ValueError(f"{name} must be {'a number' if allow_infinite else 'finite'}, got {number}.")
+    below = number <= minimum if open_minimum else number < minimum
+    above = number >= maximum if open_maximum else number > maximum
+    if below or above:
+        left = f"{'(' if open_minimum or math.isinf(minimum) else '['}{minimum:g}"
+        right = f"{maximum:g}{')' if open_maximum or (math.isinf(maximum) and not allow_infinite) else ']'}"
+        raise ValueError(f"{name} must lie in {left}, {right}, got {number:g}.")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return ``value`` when it is one of ``choices`` or raise an error that lists them."""
+    options = tuple(choices)
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}.")
+    return str(value)
+
+
+def check_finite(name: str, value: Tensor, causes: str) -> None:
+    """Raise ``ValueError`` naming likely ``causes`` when ``value`` holds NaN or infinity."""
+    if not bool(torch.isfinite(value).all()):
+        shown = f" ({value.item()})" if value.numel() == 1 else ""
+        raise ValueError(f"{name} is not finite{shown}. Likely causes: {causes}")
+
+
+def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
+    """Raise ``ValueError`` when a class label lies outside ``0 … classes − 1`` (``ignored`` labels apart)."""
+    if targets.is_floating_point() or outputs.ndim < 2 or targets.numel() == 0:
+        return
+    num_classes = outputs.shape[1]
+    wrong = targets[(targets != ignored) & ((targets < 0) | (targets >= num_classes))]
+    if wrong.numel():
+        raise ValueError(
+            f"targets hold the label {int(wrong[0])}, but the model has {num_classes} outputs (labels 0 to {num_classes - 1}); "
+            "mend the labels or widen the last layer."
+        )

@@ -1,0 +1,172 @@
+"""The console script ``renyi-lab``: the tour, the course, and a check of the installation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from renyi_lab.tour import Tour
+
+app = typer.Typer(
+    help="See a loss Hessian: spectrum, Rényi entropy and sharpness, bounds, RSAM.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+# Wide enough for the table in a log file or a pipe, where rich would otherwise assume 80 columns.
+_console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+@app.command()
+def tour(
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batch order and probes.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto: CUDA, then MPS, then CPU.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where to write the figure (PNG, PDF or SVG).")] = Path("renyi_tour.png"),
+    quick: Annotated[bool, typer.Option("--quick", help="A third of the work, to see that everything runs.")] = False,
+) -> None:
+    """Train on MNIST-1D, look at the Hessian, read its Rényi entropy, bound the error, compare RSAM with SGD."""
+    chosen_device = _device(device)
+    _check_writable(out)
+    from renyi_lab.tour import run_tour, tour_figure
+
+    _console.print(f"Training an MLP 40-100-100-10 on MNIST-1D with SGD and with RSAM (seed {seed}, {chosen_device}) …")
+    result = run_tour(seed=seed, device=chosen_device, quick=quick)
+    _console.print(_measurements(result))
+    _console.print(_comparison(result))
+    tour_figure(result).savefig(out, dpi=150)
+    _console.print(f"Figure: {out}   ({result.seconds:.0f} s)")
+
+
+@app.command()
+def notebooks(
+    directory: Annotated[Path, typer.Argument(help="New or empty folder for the copy.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite notebooks of the same name.")] = False,
+) -> None:
+    """Copy the course's notebooks to DIRECTORY, to be opened with `renyi-lab lab DIRECTORY`."""
+    from renyi_lab._course import course_directory
+
+    source = course_directory()
+    files = sorted(path.relative_to(source) for path in source.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    if directory.exists() and not directory.is_dir():
+        raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
+    existing = [str(file) for file in files if (directory / file).exists()]
+    if existing and not force:
+        raise typer.BadParameter(
+            f"{directory} already holds {', '.join(existing)}; nothing was copied. Name another folder, or add --force.",
+            param_hint="DIRECTORY",
+        )
+    for file in files:
+        (directory / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / file, directory / file)
+    _console.print(f"{len(files)} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
+
+
+@app.command()
+def lab(
+    directory: Annotated[Path | None, typer.Argument(help="Folder made by `renyi-lab notebooks`.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="Passed to JupyterLab after --.")] = None,
+) -> None:
+    """Open the course in JupyterLab (default: a folder renyi_course here, copied when it is not there yet)."""
+    try:
+        import jupyterlab  # noqa: F401
+    except ImportError:
+        _fail("JupyterLab is not installed. Install it with: pip install 'renyi-lab[lab]'")
+    target = directory or Path("renyi_course")
+    if not target.exists():
+        notebooks(target)
+    start = target / "00_start_here.ipynb"
+    opened = start if start.exists() else target
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(opened), *(arguments or [])]))
+
+
+@app.command()
+def check() -> None:
+    """Say whether Python, torch, the kernel, the widgets and the device fit together."""
+    from renyi_lab._installation import check_installation
+
+    table = Table("part", "found", "verdict", title="renyi-lab check", title_justify="left")
+    results = check_installation()
+    for result in results:
+        table.add_row(result.part, result.found, "[green]ok[/]" if result.ok else f"[red]mend:[/] {result.mend}")
+    _console.print(table)
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
+
+
+def _measurements(result: Tour) -> Table:
+    from renyi_lab.tour import ALPHAS
+
+    spectrum, bound = result.spectrum, result.bound
+    table = Table("quantity", "value", "± s.e.", "remark", title="The network trained with SGD", title_justify="left")
+    train, test = result.train_results["SGD"], result.test_results["SGD"]
+    table.add_row("training accuracy", f"{train.accuracy:.3f}", "", f"loss {train.loss:.4f}")
+    table.add_row("test accuracy", f"{test.accuracy:.3f}", "", f"loss {test.loss:.3f}")
+    trace = spectrum.trace
+    remark = f"{spectrum.num_matvecs} Hessian products, n = {spectrum.dim:,}"
+    table.add_row("tr H", f"{trace.value:.3g}", f"{trace.standard_error:.2g}", remark)
+    table.add_row("λ_max", f"{spectrum.max_eigenvalue:.3g}", "", f"{spectrum.negative_fraction:.1%} of tr|H| is negative")
+    for alpha in ALPHAS:
+        entropy = spectrum.renyi_entropy(alpha)
+        directions = f"as if {spectrum.effective_number(alpha).value:,.0f} directions were curved"
+        table.add_row(f"H_α, α = {alpha:g} (nats)", f"{entropy.value:.3f}", f"{entropy.standard_error:.3f}", directions)
+    table.add_row("α by the paper's rule", f"{result.choice.alpha:g}", "", f"{result.choice.profile} profile")
+    verdict = "vacuous beside chance, 0.90" if bound.vacuous else "below chance, 0.90"
+    table.add_row("bound on the test error", f"{bound.value:.3f}", "", f"PAC-Bayes, 95 % confidence; {verdict}")
+    return table
+
+
+def _comparison(result: Tour) -> Table:
+    table = Table("optimizer", "train accuracy", "test accuracy", "test loss", "gradients", title_justify="left")
+    table.title = "RSAM beside SGD (same epochs, so RSAM takes about twice the gradients; one seed proves nothing)"
+    for name, history in result.histories.items():
+        train, test = result.train_results[name], result.test_results[name]
+        table.add_row(
+            name, f"{train.accuracy:.3f}", f"{test.accuracy:.3f}", f"{test.loss:.3f}", f"{history.num_gradients:,}"
+        )
+    return table
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from renyi_lab._device import default_device
+
+    if name == "auto":
+        return str(default_device())
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(f"{name!r} cannot be used here ({reason}). Try cpu.", param_hint="--device") from None
+    return name
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse before minutes of work what would fail after them."""
+    if out.suffix.lower() not in {".png", ".pdf", ".svg"}:
+        raise typer.BadParameter(f"{out} must end in .png, .pdf or .svg.", param_hint="--out")
+    folder = out.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"the folder {folder} does not exist or cannot be written.", param_hint="--out")
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(message, markup=False)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What every curvature operator of a model shares: frozen batches, chosen parameters, and a checked loss."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renyi_lab._batches import Batch, freeze_batches
+from renyi_lab._model_state import evaluation_point, stochastic_layers, unwrap_model
+from renyi_lab._parameters import ParameterSelection, select_parameters
+from renyi_lab._validation import check_choice, check_finite, check_int, check_labels, check_real
+from renyi_lab.operators import LinearOperator
+
+_DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN or infinity."
+
+
+class ModelOperator(LinearOperator):
+    r"""A curvature matrix of a model's loss over a data set, as an operator.
+
+    The data are frozen into batches at construction, so that every product sees the same matrix, that of the model's
+    current weights. Nothing of the model changes: flags, buffers, ``.grad`` and random states are put back, after
+    errors and interrupts too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Tensor],
+        data: Any,
+        params: ParameterSelection = None,
+        *,
+        mode: str = "eval",
+        loss_style: str | None = None,
+        reduction: str | None = None,
+        graph_budget: int | None = None,
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Freeze the data and check everything a product will need.
+
+        Args:
+            model: Any module; ``torch.compile`` and data-parallel wrappers are looked through.
+            loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, ``loss_fn(model, batch)`` for all others (dictionaries,
+                longer tuples); see ``loss_style``.
+            data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches.
+            params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the matrix
+                of that block alone. Frozen parameters are skipped.
+            mode: ``"eval"`` (default: dropout off, batch-norm uses its running statistics) or ``"train"``.
+            loss_style: ``"output_target"`` or ``"model_batch"``; ``None`` chooses by the batches as said above.
+            reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their size, a ragged last
+                one rightly) or ``"sum"`` when it adds up. ``None`` asks ``loss_fn.reduction`` and else takes ``"mean"``.
+            graph_budget: Bytes that kept graphs may take; ``None``: a quarter of the free memory. Batches past it are
+                recomputed at each product (one more gradient), so results do not depend on it.
+            micro_batch_size: Cut larger batches to this many samples, for models whose single batch exceeds memory.
+            seed: Fixes dropout masks in ``mode="train"``.
+
+        Raises:
+            ValueError: Empty data, no (trainable) parameters, unknown names, labels out of range, a loss that is not
+                finite, half precision.
+            TypeError: ``model``, ``data`` or ``loss_fn`` of a kind that cannot be used.
+        """
+        self.model = unwrap_model(model)
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}.")
+        self.loss_fn = loss_fn
+        self._parameters = select_parameters(self.model, params)
+        tensors = list(self._parameters.values())
+        super().__init__(sum(tensor.numel() for tensor in tensors), tensors[0].dtype, tensors[0].device)
+        self.mode = check_choice("mode", mode, ("eval", "train"))
+        self.reduction = check_choice("reduction", reduction or getattr(loss_fn, "reduction", "mean"), ("mean", "sum"))
+        self._seed = check_int("seed", seed, 0)
+        if graph_budget is not None:
+            check_real("graph_budget", graph_budget, 0)
+        self.graph_budget = graph_budget
+        if micro_batch_size is not None:
+            check_int("micro_batch_size", micro_batch_size)
+        self._batches = freeze_batches(data, self.device, micro_batch_size)
+        self.num_samples = sum(batch.size for batch in self._batches)
+        pairs = all(batch.is_pair for batch in self._batches)
+        default_style = "output_target" if pairs else "model_batch"
+        self.loss_style = check_choice("loss_style", loss_style or default_style, ("output_target", "model_batch"))
+        if self.loss_style == "output_target" and not pairs:
+            raise ValueError('loss_style="output_target" needs batches (x, y); use "model_batch" for other batches.')
+        if self.mode == "train" and (layers := stochastic_layers(self.model)):
+            warnings.warn(
+                f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by seed={self._seed} and '
+                "batch statistics depend on how the data are cut into batches.",
+                stacklevel=2,
+            )
+        self.loss = self._checked_loss()
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of the parameters the operator is about, in the order of the flat vector."""
+        return tuple(self._parameters)
+
+    @property
+    def num_frozen(self) -> int:
+        """How many entries of the model's parameters are frozen and therefore not part of any Hessian."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if not parameter.requires_grad)
+
+    def blocks(self) -> dict[str, ModelOperator]:
+        """The block of each parameter tensor by name, over the same frozen batches."""
+        return {
+            name: type(self)(
+                self.model,
+                self.loss_fn,
+                [batch.content for batch in self._batches],
+                name,
+                mode=self.mode,
+                loss_style=self.loss_style,
+                reduction=self.reduction,
+                graph_budget=self.graph_budget,
+                seed=self._seed,
+            )
+            for name in self._parameters
+        }
+
+    def gradient(self) -> Tensor:
+        """The flat gradient of the loss at the current weights, shape ``(n,)``."""
+        parameters = list(self._parameters.values())
+        total = torch.zeros(self.dim, dtype=self.dtype, device=self.device)
+        with self._evaluation_point(), torch.enable_grad():
+            for index in range(len(self._batches)):
+                total += self._flatten(
+                    torch.autograd.grad(self._weighted_loss(index), parameters, materialize_grads=True)
+                )
+        return total
+
+    def _evaluation_point(self) -> contextlib.AbstractContextManager[None]:
+        return evaluation_point(self.model, self.mode == "train")
+
+    def _weighted_loss(self, index: int) -> Tensor:
+        """The loss of one batch times its weight; the weights make the batches' losses add up to the total."""
+        torch.manual_seed(self._seed + index)
+        batch = self._batches[index]
+        loss = self._loss_of(batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
+        return loss.reshape(()) * (batch.size / self.num_samples if self.reduction == "mean" else 1.0)
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        if self.loss_style == "model_batch":
+            return self.loss_fn(self.model, batch.content)
+        inputs, targets = batch.content
+        outputs = self.model(inputs)
+        if isinstance(self.loss_fn, nn.CrossEntropyLoss) or self.loss_fn is nn.functional.cross_entropy:
+            check_labels(outputs, targets, getattr(self.loss_fn, "ignore_index", -100))
+        return self.loss_fn(outputs, targets)
+
+    def _checked_loss(self) -> float:
+        with torch.no_grad(), self._evaluation_point():
+            total = torch.stack([self._weighted_loss(index) for index in range(len(self._batches))]).sum()
+        check_finite("the loss", total, _DIVERGED)
+        return float(total)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [parameter.numel() for parameter in self._parameters.values()]
+
+    @property
+    def _shapes(self) -> list[torch.Size]:
+        return [parameter.shape for parameter in self._parameters.values()]
+
+    def _unflatten(self, vector: Tensor) -> list[Tensor]:
+        return [part.reshape(shape) for part, shape in zip(vector.split(self._sizes), self._shapes, strict=True)]
+
+    def _flatten(self, tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g})"

@@ -1,0 +1,148 @@
+"""Small networks whose parameter counts and accuracies are known; a seed fixes every initial weight.
+
+Every function draws PyTorch's own initialisation, unless it says otherwise, under ``seed``: the same seed gives the
+same weights bit for bit, and the global random state is left alone. Weights have torch's default dtype and lie on
+the CPU: move them with ``model.to(...)``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from renyi_lab._random import seeded_rng
+from renyi_lab._validation import check_choice, check_int
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+def mlp(*widths: int, activation: str = "relu", bias: bool = True, seed: int = 0) -> nn.Sequential:
+    """A fully connected network: linear layers of the given widths, an activation after each but the last.
+
+    Parameters: Σ_l w_l·w_{l+1} (+ w_{l+1} with biases). Blocks are named ``layer1``, ``relu1``, ``layer2`` …
+
+    Args:
+        widths: of the input, of each hidden layer and of the output; at least two.
+        activation: ``"relu"`` (default; the Hessian of a piecewise linear network), ``"tanh"`` or ``"gelu"`` (smooth).
+        bias: whether layers have biases; without, a ReLU network is positively homogeneous in each layer.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: if there are fewer than two widths, one is not positive, or the activation is unknown.
+
+    Example:
+        >>> model = mlp(40, 100, 100, 10)
+        >>> sum(p.numel() for p in model.parameters()), list(dict(model.named_children()))
+        (15210, ['layer1', 'relu1', 'layer2', 'relu2', 'layer3'])
+    """
+    sizes = [check_int("each width", width) for width in widths]
+    if len(sizes) < 2:
+        raise ValueError(f"mlp needs the widths of input and output at least, as in mlp(40, 10); got {widths}.")
+    check_choice("activation", activation, _ACTIVATIONS)
+    seed = check_int("seed", seed, minimum=0)
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    with seeded_rng(seed):
+        for index, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+            blocks[f"layer{index}"] = nn.Linear(before, after, bias=bias)
+            if index < len(sizes) - 1:
+                blocks[f"{activation}{index}"] = _ACTIVATIONS[activation]()
+    return nn.Sequential(blocks)
+
+
+def cnn1d(*, num_classes: int = 10, channels: int = 25, in_features: int = 40, seed: int = 0) -> nn.Sequential:
+    """The convolutional baseline of MNIST-1D: three strided convolutions and a linear layer, 5210 parameters.
+
+    Kernels 5, 3, 3, stride 2, padding 1, ReLU after each; blocks ``conv1`` … ``conv3``, ``linear``.
+
+    Args:
+        num_classes: outputs.
+        channels: of each convolution. Default 25, that of the published baseline.
+        in_features: length of the signal, at least 3; the model takes ``(N, in_features)``. Default 40, MNIST-1D's.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: Greydanus & Kobak 2024, arXiv:2011.14439 (``ConvBase`` in the authors' repository).
+
+    Example:
+        >>> sum(p.numel() for p in cnn1d().parameters())
+        5210
+    """
+    num_classes, channels = check_int("num_classes", num_classes), check_int("channels", channels)
+    length = in_features = check_int("in_features", in_features, minimum=3)
+    seed = check_int("seed", seed, minimum=0)
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(to_signal=nn.Unflatten(1, (1, in_features)))
+    with seeded_rng(seed):
+        for index, (before, kernel) in enumerate([(1, 5), (channels, 3), (channels, 3)], start=1):
+            blocks[f"conv{index}"] = nn.Conv1d(before, channels, kernel, stride=2, padding=1)
+            blocks[f"relu{index}"] = nn.ReLU()
+            length = (length + 2 - kernel) // 2 + 1
+        blocks["flatten"] = nn.Flatten()
+        blocks["linear"] = nn.Linear(channels * length, num_classes)
+    return nn.Sequential(blocks)
+
+
+def resnet20(*, num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> nn.Module:
+    """The residual network of 20 layers for CIFAR: 269,722 parameters with the defaults, batch norm included.
+
+    A 3 × 3 convolution, three stages of three blocks with 16, 32 and 64 channels, global average pooling and a
+    linear layer. Shortcuts have no parameters (option A of the paper): every second pixel, and zeros for the
+    new channels. Convolutions start from He's normal initialisation (fan out), the rest from PyTorch's.
+
+    Args:
+        num_classes: outputs.
+        in_channels: of the images; the model takes ``(N, in_channels, height, width)``, 32 × 32 in the paper.
+        seed: of the initialisation.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: He, Zhang, Ren & Sun 2016, *Deep residual learning*, arXiv:1512.03385, section 4.2.
+
+    Example:
+        >>> sum(p.numel() for p in resnet20().parameters())
+        269722
+    """
+    num_classes, in_channels = check_int("num_classes", num_classes), check_int("in_channels", in_channels)
+    seed = check_int("seed", seed, minimum=0)
+    with seeded_rng(seed):
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=nn.Conv2d(in_channels, 16, 3, padding=1, bias=False), norm1=nn.BatchNorm2d(16), relu1=nn.ReLU()
+        )
+        before = 16
+        for stage, width in enumerate((16, 32, 64), start=1):
+            blocks[f"stage{stage}"] = nn.Sequential(
+                _ResidualBlock(before, width), _ResidualBlock(width, width), _ResidualBlock(width, width)
+            )
+            before = width
+        blocks["pool"], blocks["flatten"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        blocks["linear"] = nn.Linear(before, num_classes)
+        model = nn.Sequential(blocks)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+class _ResidualBlock(nn.Module):
+    """relu(x̃ + norm(conv(relu(norm(conv(x)))))), where x̃ is x, subsampled and zero-padded if the block widens."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.stride, self.added_channels = (1 if before == width else 2), width - before
+        self.conv1 = nn.Conv2d(before, width, 3, stride=self.stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.added_channels:
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.added_channels))
+        return torch.relu(shortcut + residual)

@@ -1,0 +1,50 @@
+"""A list of tensors taken as one long vector, without waiting for the device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def total(tensors: list[Tensor], order: float) -> Tensor:
+    """The vector norm of this order over all tensors together, as one number on the first tensor's device."""
+    norms = torch._foreach_norm(tensors, order)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([part.to(norms[0].device) for part in norms]), order)
+    return norm
+
+
+def multiply_(tensors: list[Tensor], factor: Tensor) -> None:
+    """Multiply all tensors in place by one number, wherever each of them lies."""
+    torch._foreach_mul_(tensors, _for_each_device(factor, tensors))
+
+
+def unit_vector(tensors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return q = g/‖g‖ as new tensors (at least float32) and ‖g‖, over all tensors together; q = 0 where g = 0.
+
+    Divided by max|g| before squaring: in float32 the squares overflow from |g| ≈ 1e19 and vanish below 1e-23.
+    """
+    wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    largest = total(wide, math.inf)
+    unit = list(torch._foreach_div(wide, _for_each_device(_or_one(largest), wide)))
+    length = total(unit, 2)
+    multiply_(unit, 1 / _or_one(length))
+    return unit, largest * length
+
+
+def zero_safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide, and give 0 where the denominator is 0, without asking the device which it was."""
+    return torch.where(denominator > 0, numerator / _or_one(denominator), 0.0)
+
+
+def _or_one(number: Tensor) -> Tensor:
+    return torch.where(number == 0, 1.0, number)
+
+
+def _for_each_device(number: Tensor, tensors: list[Tensor]) -> Any:
+    """The number as torch's foreach kernels want it: itself where all share its device, else a copy beside each."""
+    if all(tensor.device == number.device for tensor in tensors):
+        return number
+    return [number.to(tensor.device) for tensor in tensors]

@@ -1,0 +1,6 @@
+"""Explorers: controls → pure computation → picture. Each takes a plain result and works in JupyterLab or without a kernel."""
+
+from renyi_lab.widgets.alpha import AlphaExplorer
+from renyi_lab.widgets.base import Explorer
+
+__all__ = ["AlphaExplorer", "Explorer"]

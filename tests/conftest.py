@@ -1,0 +1,21 @@
+"""Tests that need hardware or programs that are not everywhere skip themselves, with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+
+import pytest
+import torch
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("browser"):
+        if importlib.util.find_spec("playwright") is None:
+            pytest.skip("needs Playwright (pip install playwright)")
+        if not any(map(shutil.which, CHROMIUM_NAMES)):
+            pytest.skip(f"needs one of {', '.join(CHROMIUM_NAMES)} on the PATH")

@@ -1,0 +1,124 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from renyi_lab import datasets
+
+
+def all_rng_states():
+    return (
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        np.random.get_state()[2],
+        torch.get_rng_state().tolist(),
+    )
+
+
+def test_mnist1d_holds_the_values_that_the_published_generator_gives_for_seed_42():
+    # Recorded from mnist1d.data.make_dataset(get_dataset_args()) of mnist1d 0.0.2.post1.
+    train_set, test_set = datasets.mnist1d()
+    x, y = train_set.tensors
+    x_test, y_test = test_set.tensors
+    assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
+    assert (tuple(x.shape), tuple(x_test.shape)) == ((4000, 40), (1000, 40))
+    assert x[0, :4].tolist() == pytest.approx([-0.33200567, -0.47191037, -0.77869708, -1.00974083], abs=1e-6)
+    assert x_test[0, :4].tolist() == pytest.approx([-0.07877078, -0.21073171, -0.09175138, 0.28267112], abs=1e-6)
+    assert x.double().sum().item() == pytest.approx(-51.787468, abs=1e-3)
+    assert x.double().square().sum().item() == pytest.approx(159248.25387, abs=0.05)
+    assert x_test.double().square().sum().item() == pytest.approx(40751.74613, abs=0.05)
+    assert y[:5].tolist() == [2, 6, 4, 5, 6]
+    assert y.bincount().tolist() == [398, 396, 411, 394, 394, 402, 401, 404, 402, 398]
+    assert (y.bincount() + y_test.bincount()).tolist() == [500] * 10
+
+
+def test_another_seed_or_size_gives_other_mnist1d_data():
+    small, _ = datasets.mnist1d(num_samples=100)
+    other, rest = datasets.mnist1d(num_samples=100, seed=7)
+    assert (len(other), len(rest)) == (80, 20)
+    assert not torch.equal(small.tensors[0], other.tensors[0])
+    assert torch.equal(other.tensors[0], datasets.mnist1d(num_samples=100, seed=7)[0].tensors[0])
+
+
+def test_a_caller_that_overwrites_its_tensors_does_not_corrupt_later_calls():
+    first = datasets.mnist1d(num_samples=100)
+    expected = [tensor.clone() for part in first for tensor in part.tensors]
+    for part in first:
+        for tensor in part.tensors:
+            tensor.zero_()
+    again = [tensor for part in datasets.mnist1d(num_samples=100) for tensor in part.tensors]
+    assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
+
+
+@pytest.mark.parametrize("make", [lambda: datasets.mnist1d(num_samples=50, seed=3), datasets.digits, datasets.xor])
+def test_no_global_random_state_moves_and_no_file_appears(make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets._mnist1d_arrays.cache_clear()
+    before = all_rng_states()
+    make()
+    assert all_rng_states() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_are_all_1797_in_the_unit_interval_split_class_by_class():
+    train_set, test_set = datasets.digits()
+    x = torch.cat([train_set.tensors[0], test_set.tensors[0]])
+    assert (len(train_set), len(test_set), x.shape[1]) == (1347, 450, 64)
+    assert (x.min().item(), x.max().item()) == (0.0, 1.0)
+    # The bundled table's pixel counts add up to 561718.
+    assert (16 * x.double()).sum().item() == 561718
+    share = test_set.tensors[1].bincount() / (train_set.tensors[1].bincount() + test_set.tensors[1].bincount())
+    assert (share - 0.25).abs().max() < 0.01
+
+
+def test_digits_split_follows_its_seed_and_fraction():
+    assert torch.equal(datasets.digits(seed=1)[1].tensors[0], datasets.digits(seed=1)[1].tensors[0])
+    assert not torch.equal(datasets.digits(seed=1)[1].tensors[1], datasets.digits(seed=2)[1].tensors[1])
+    assert len(datasets.digits(test_fraction=0.5)[1]) == 899
+    assert datasets.digits(test_fraction=0.01)[1].tensors[1].unique().tolist() == list(range(10))
+
+
+def test_xor_labels_are_the_product_of_the_first_two_signs():
+    for part in datasets.xor(num_samples=500, num_features=7, num_test=300):
+        x, y = part.tensors
+        assert torch.equal(x.abs(), torch.ones_like(x))
+        assert torch.equal(x[:, 0] * x[:, 1], (2 * y - 1).float())
+
+
+def test_xor_signs_are_uniform_and_no_single_feature_tells_the_label():
+    x, y = datasets.xor(num_samples=20_000, num_features=5)[0].tensors
+    # Five standard errors of a mean of 20,000 signs.
+    assert x.mean(0).abs().max() < 5 / 20_000**0.5
+    assert (x * (2 * y - 1).unsqueeze(1)).mean(0).abs().max() < 5 / 20_000**0.5
+
+
+def test_xor_label_noise_flips_training_labels_only_and_the_stated_share():
+    x, y = datasets.xor(num_samples=10_000, label_noise=0.2)[0].tensors
+    wrong = (x[:, 0] * x[:, 1] != 2 * y - 1).double().mean().item()
+    assert wrong == pytest.approx(0.2, abs=0.02)
+    x, y = datasets.xor(label_noise=1.0)[1].tensors
+    assert torch.equal(x[:, 0] * x[:, 1], (2 * y - 1).float())
+    x, y = datasets.xor(label_noise=1.0)[0].tensors
+    assert torch.equal(x[:, 0] * x[:, 1], (1 - 2 * y).float())
+
+
+def test_xor_follows_its_seed():
+    assert torch.equal(datasets.xor(seed=5)[0].tensors[0], datasets.xor(seed=5)[0].tensors[0])
+    assert not torch.equal(datasets.xor(seed=5)[0].tensors[0], datasets.xor(seed=6)[0].tensors[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: datasets.mnist1d(num_samples=101), "num_samples must be a multiple of 10.*101"),
+        (lambda: datasets.mnist1d(num_samples=0), "num_samples must be at least 10, got 0"),
+        (lambda: datasets.mnist1d(seed=-1), "seed must be at least 0, got -1"),
+        (lambda: datasets.digits(test_fraction=1.0), "test_fraction must lie in .*got 1"),
+        (lambda: datasets.xor(num_features=1), "num_features must be at least 2, got 1"),
+        (lambda: datasets.xor(label_noise=1.5), "label_noise must lie in .*got 1.5"),
+    ],
+)
+def test_bad_arguments_are_named_with_their_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

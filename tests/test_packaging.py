@@ -1,0 +1,310 @@
+"""The files that say what gets installed agree with each other and with what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import clean_notebooks
+import nbformat
+import pytest
+import yaml
+from hatchling.builders.wheel import WheelBuilder
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import renyi_lab
+from renyi_lab import _course
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
+
+CONDA_NAME = {"torch": "pytorch"}  # where conda-forge calls a package otherwise than pip
+PIP_ONLY = {"mnist1d"}  # not on conda-forge: comes with the `-e .[lab,test]` of the pip section
+CONDA_ONLY = {"python", "pip"}
+OPTIONAL = {"torchvision"}  # imported inside functions that say so when it is missing
+CONDA_EXTRAS = ("lab", "test")  # what environment.yml is for
+CUDA = re.compile(r"(nvidia|cuda)-|triton$")  # pinned by each CUDA build of torch itself
+
+Tables = dict[str, Any]
+
+
+@pytest.fixture
+def pyproject() -> Tables:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def environment() -> Tables:
+    return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def pins() -> list[Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def requirements(pyproject: Tables, extras: tuple[str, ...] | None = None) -> list[Requirement]:
+    """The package's dependencies and those of ``extras`` (all of them by default), without references to itself."""
+    optional = pyproject["project"]["optional-dependencies"]
+    texts = list(pyproject["project"]["dependencies"])
+    for extra in optional if extras is None else extras:
+        texts += optional[extra]
+    return [r for r in map(Requirement, texts) if r.name != pyproject["project"]["name"]]
+
+
+def disagreements(pyproject: Tables, environment: Tables) -> list[str]:
+    """Each way in which environment.yml and pyproject.toml ask for different things."""
+    pip_section = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    conda_section = [Requirement(entry) for entry in environment["dependencies"] if isinstance(entry, str)]
+    conda = {requirement.name: requirement.specifier for requirement in conda_section}
+    wanted = {"python": Requirement(f"python{pyproject['project']['requires-python']}").specifier}
+    for requirement in requirements(pyproject, CONDA_EXTRAS):
+        name = canonicalize_name(requirement.name)
+        if name not in PIP_ONLY:
+            wanted[CONDA_NAME.get(name, name)] = requirement.specifier
+    found = []
+    for name, specifier in wanted.items():
+        if name not in conda:
+            found.append(f"{name}{specifier} is in pyproject.toml, but environment.yml lacks it")
+        elif conda[name] != specifier:
+            found.append(f"{name}: pyproject.toml has '{specifier}', environment.yml '{conda[name]}'")
+    found += [f"{name} is in environment.yml only" for name in conda.keys() - wanted.keys() - CONDA_ONLY]
+    if pip_section != [[f"-e .[{','.join(CONDA_EXTRAS)}]"]]:
+        found.append(f"the pip section must install the package itself and nothing else, not {pip_section}")
+    return found
+
+
+def test_conda_and_pip_ask_for_the_same_ranges(pyproject: Tables, environment: Tables) -> None:
+    assert disagreements(pyproject, environment) == []
+
+
+def change(where: str, old: str, new: str | None) -> Callable[[Tables, Tables], None]:
+    def apply(pyproject: Tables, environment: Tables) -> None:
+        table = environment if where == "conda" else pyproject["project"]
+        entries = table["optional-dependencies"][where] if where in CONDA_EXTRAS else table["dependencies"]
+        entries[entries.index(old)] = new
+        if new is None:
+            entries.remove(None)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("altered", "complaint"),
+    [
+        (change("pip", "numpy>=1.26", "numpy>=1.27"), "numpy: pyproject.toml has '>=1.27', environment.yml '>=1.26'"),
+        (change("conda", "numpy>=1.26", "numpy"), "numpy: pyproject.toml has '>=1.26', environment.yml ''"),
+        (change("conda", "pytorch>=2.6", "pytorch>=3"), "pytorch: pyproject.toml has '>=2.6', environment.yml '>=3'"),
+        (change("test", "nbval>=0.11", "nbval>=1"), "nbval: pyproject.toml has '>=1', environment.yml '>=0.11'"),
+        (change("conda", "python>=3.10", "python>=3"), "python: pyproject.toml has '>=3.10', environment.yml '>=3'"),
+        (change("pip", "rich>=13.7", None), "rich is in environment.yml only"),
+        (change("conda", "rich>=13.7", None), "rich>=13.7 is in pyproject.toml, but environment.yml lacks it"),
+    ],
+)
+def test_a_change_in_one_file_alone_is_noticed(
+    altered: Callable[[Tables, Tables], None], complaint: str, pyproject: Tables, environment: Tables
+) -> None:
+    altered(pyproject, environment)
+    assert disagreements(pyproject, environment) == [complaint]
+
+
+def test_every_range_admits_its_pin_on_each_python(pyproject: Tables, pins: list[Requirement]) -> None:
+    for python in ("3.10", "3.11", "3.14"):
+        on_this_python = {"python_version": python, "python_full_version": f"{python}.0"}
+        for requirement in requirements(pyproject):
+            if requirement.marker and not requirement.marker.evaluate(on_this_python):
+                continue
+            fitting = [
+                pin
+                for pin in pins
+                if canonicalize_name(pin.name) == canonicalize_name(requirement.name)
+                and (pin.marker is None or pin.marker.evaluate(on_this_python))
+            ]
+            assert len(fitting) == 1, f"{requirement} has {len(fitting)} pins on Python {python}"
+            (specifier,) = fitting[0].specifier
+            assert requirement.specifier.contains(specifier.version), f"{requirement} does not admit {fitting[0]}"
+
+
+def test_constraints_are_exact_and_name_no_build_and_no_place(pins: list[Requirement]) -> None:
+    for pin in pins:
+        (specifier,) = pin.specifier
+        assert specifier.operator == "==", pin
+        assert not re.search(r"[+*]", specifier.version), pin
+        assert pin.url is None, pin
+    assert [str(pin) for pin in pins if pin.name == "torch"] == ["torch==2.13.0"]
+
+
+def installed_closure(roots: list[Requirement]) -> Iterator[str]:
+    """Names of all installed packages that ``roots`` need, with those of their dependencies, as on Linux."""
+    linux = {**default_environment(), "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+    seen: set[tuple[str, str]] = set()
+    todo = [(r, extra) for r in roots for extra in ("", *r.extras)]
+    while todo:
+        requirement, extra = todo.pop()
+        key = (canonicalize_name(requirement.name), extra)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            needs = importlib.metadata.requires(requirement.name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        yield key[0]
+        for need in map(Requirement, needs):
+            if need.marker is None or need.marker.evaluate({**linux, "extra": extra}):
+                todo += [(need, inner) for inner in ("", *need.extras)]
+
+
+def test_constraints_pin_the_dependencies_of_dependencies(pyproject: Tables, pins: list[Requirement]) -> None:
+    pinned = {canonicalize_name(pin.name) for pin in pins if pin.marker is None or pin.marker.evaluate()}
+    needed = set(installed_closure(requirements(pyproject)))
+    assert len(needed) > 100, "the walk went nowhere"
+    assert {name for name in needed - pinned if not CUDA.match(name)} == set()
+
+
+def imported_packages(path: Path) -> Iterator[tuple[str, bool]]:
+    """Top-level names of the foreign packages that a module imports, and whether importing the module needs them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+        for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"renyi_lab"}:
+            yield name, node in tree.body
+
+
+def test_what_the_package_imports_is_declared(pyproject: Tables) -> None:
+    core = {canonicalize_name(r.name) for r in requirements(pyproject, extras=())}
+    declared = {canonicalize_name(r.name) for r in requirements(pyproject)} | OPTIONAL
+    distributions = importlib.metadata.packages_distributions()
+    for path in sorted((ROOT / "renyi_lab").rglob("*.py")):
+        for name, at_once in imported_packages(path):
+            providers = {canonicalize_name(provider) for provider in distributions.get(name, [name])}
+            assert providers & (core if at_once else declared), f"{path.name} imports {name}, which is not declared"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """A wheel built from a copy of the project whose course holds an exercise's solution and an editor's checkpoint."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "renyi_lab", source / "renyi_lab")
+    for relative in ("00_first.ipynb", "solutions/00_first.ipynb", ".ipynb_checkpoints/00_first-checkpoint.ipynb"):
+        (source / "notebooks" / relative).parent.mkdir(parents=True, exist_ok=True)
+        (source / "notebooks" / relative).write_text("{}", encoding="utf-8")
+    (path,) = WheelBuilder(str(source)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_the_wheel_carries_the_course_without_checkpoints(wheel: zipfile.ZipFile) -> None:
+    course = {name for name in wheel.namelist() if name.endswith(".ipynb")}
+    assert course == {"renyi_lab/course/00_first.ipynb", "renyi_lab/course/solutions/00_first.ipynb"}
+
+
+def test_the_wheel_carries_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "renyi_lab").rglob("*.py")}
+    assert modules | {"renyi_lab/py.typed"} <= names
+    assert {name.split("/")[0] for name in names} == {"renyi_lab", f"renyi_lab-{renyi_lab.__version__}.dist-info"}
+
+
+def test_the_console_script_points_at_a_function(pyproject: Tables) -> None:
+    module, _, function = pyproject["project"]["scripts"]["renyi-lab"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_a_checkout_serves_its_own_notebooks() -> None:
+    assert _course.course_directory() == ROOT / "notebooks"
+
+
+def test_an_installed_package_serves_the_course_it_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "renyi_lab"
+    (package / "course").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(_course, "_PACKAGE", package)
+    assert _course.course_directory() == package / "course"
+
+
+def test_a_stranger_s_notebooks_folder_is_not_taken_for_the_course(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(_course, "_PACKAGE", tmp_path / "renyi_lab")
+    with pytest.raises(FileNotFoundError, match="Install the package again"):
+        _course.course_directory()
+
+
+def test_plain_pytest_fails_on_unknown_markers_warnings_and_wrong_doctests(tmp_path: Path) -> None:
+    careless = {
+        "test_marker.py": "import pytest\n@pytest.mark.typo\ndef test_it(): pass\n",
+        "test_warning.py": "import warnings\ndef test_it(): warnings.warn('careless')\n",
+        "module.py": '"""\n>>> 1 + 1\n3\n"""\n',
+    }
+    for name, text in careless.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    command += ["-p", "no:cacheprovider", "--continue-on-collection-errors", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "'typo' not found in `markers`" in run.stdout
+    assert "UserWarning: careless" in run.stdout
+    assert "FAILED module.py::module" in run.stdout
+    assert "passed" not in run.stdout.splitlines()[-1]
+
+
+def test_the_first_notebook_is_where_make_lab_opens_it() -> None:
+    assert ROOT / "notebooks" / "00_start_here.ipynb" in NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_committed_notebooks_are_clean(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert clean_notebooks.clean(notebook) == notebook, "run `make notebooks`"
+
+
+def test_cleaning_keeps_outputs_and_drops_what_changes_from_run_to_run() -> None:
+    def output(model_id: str) -> Tables:
+        data = {"image/png": "iVBO", "text/plain": "Explorer", clean_notebooks.WIDGET_VIEW: {"model_id": model_id}}
+        return nbformat.v4.new_output("display_data", data=data)
+
+    def notebook(model_ids: list[str], metadata: Tables, timing: Tables) -> nbformat.NotebookNode:
+        cell = nbformat.v4.new_code_cell("explorer", id="a", outputs=[output(m) for m in model_ids], execution_count=1)
+        cell.metadata = nbformat.from_dict({"tags": ["kept"], **timing})
+        return nbformat.v4.new_notebook(cells=[cell], metadata=nbformat.from_dict(metadata))
+
+    executed = notebook(
+        ["c0ffee", "beef", "c0ffee"],
+        {
+            "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}},
+            "kernelspec": {"name": "my-env", "display_name": "my env", "language": "python"},
+            "language_info": {"name": "python", "version": "3.11.7"},
+        },
+        {"execution": {"iopub.status.busy": "2026-01-01T00:00:00Z"}},
+    )
+    before = copy.deepcopy(executed)
+    cleaned = clean_notebooks.clean(executed)
+    one, two = f"{1:032x}", f"{2:032x}"
+    expected_metadata = {"kernelspec": clean_notebooks.KERNELSPEC, "language_info": clean_notebooks.LANGUAGE_INFO}
+    assert cleaned == notebook([one, two, one], expected_metadata, {})
+    assert "version" not in cleaned.metadata.language_info
+    assert clean_notebooks.clean(cleaned) == cleaned
+    assert executed == before

@@ -1,0 +1,54 @@
+"""Make executed notebooks fit to commit: `python tests/tools/clean_notebooks.py NOTEBOOK...`.
+
+Outputs stay. What goes is whatever changes from run to run or machine to machine without meaning anything, and the
+widget state, which bloats files and which GitHub refuses to show when it is incomplete.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE_INFO = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
+TIMING = ("execution", "ExecuteTime")
+
+
+def clean(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy without widget state, timings and version numbers, its widget views numbered in order."""
+    cleaned = copy.deepcopy(notebook)
+    cleaned.metadata.pop("widgets", None)
+    cleaned.metadata["kernelspec"] = NotebookNode(KERNELSPEC)
+    cleaned.metadata["language_info"] = nbformat.from_dict(LANGUAGE_INFO)
+    numbers: dict[str, int] = {}
+    for cell in cleaned.cells:
+        for key in TIMING:
+            cell.metadata.pop(key, None)
+        for output in cell.get("outputs", []):
+            view = output.get("data", {}).get(WIDGET_VIEW)
+            if view is not None:  # a new random name each run; without the state it refers to nothing
+                view["model_id"] = f"{numbers.setdefault(view['model_id'], len(numbers) + 1):032x}"
+    return cleaned
+
+
+def main(paths: list[str]) -> None:
+    """Clean the named files in place."""
+    for path in map(Path, paths):
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.write(clean(notebook), path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
