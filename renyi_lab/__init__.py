@@ -1,13 +1,13 @@
 """See a loss Hessian: its spectrum, Rényi entropy and Rényi sharpness, generalization bounds, and RSAM.
 
-    import renyi_lab as rl
+import renyi_lab as rl
 
-    train_set, test_set = rl.datasets.mnist1d()
-    model = rl.models.mlp(40, 100, 100, 10)
-    rl.train(model, train_set, epochs=60, lr=0.1, seed=0)
-    H = rl.HessianOperator(model, torch.nn.functional.cross_entropy, train_set)
-    spectrum = rl.estimate_spectrum(H, num_matvecs=200)
-    spectrum.renyi_sharpness(alpha=1.5)
+train_set, test_set = rl.datasets.mnist1d()
+model = rl.models.mlp(40, 100, 100, 10)
+rl.train(model, train_set, epochs=60, lr=0.1, seed=0)
+H = rl.HessianOperator(model, torch.nn.functional.cross_entropy, train_set)
+spectrum = rl.estimate_spectrum(H, num_matvecs=200)
+spectrum.renyi_sharpness(alpha=1.5)
 """
 
 from __future__ import annotations

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-_EMPTY = "data is empty; pass (inputs, targets), a TensorDataset, a DataLoader or a list of batches with at least one sample."
+from renyi_lab._random import preserved_rng
+
+_EMPTY = "data is empty; pass (inputs, targets), a data set, a DataLoader or batches with at least one sample."
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class Batch:
 
 def is_pair(content: Any) -> bool:
     """Whether ``content`` is a pair of tensors ``(inputs, targets)``."""
-    return isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(part, Tensor) for part in content)
+    return (
+        isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(part, Tensor) for part in content)
+    )
 
 
 def freeze_batches(data: Any, device: torch.device, micro_batch_size: int | None = None) -> list[Batch]:
     """Copy ``data`` to ``device`` once, as batches in a fixed order; large ones are cut into micro-batches."""
-    batches = [_freeze(content, device) for content in _iterate(data)]
+    with preserved_rng():  # even a loader that does not shuffle draws from the global state
+        batches = [_freeze(content, device) for content in _iterate(data)]
     batches = [batch for batch in batches if batch.size > 0]
     if micro_batch_size is not None:
         batches = [part for batch in batches for part in _split(batch, micro_batch_size)]
@@ -52,18 +58,43 @@ def _iterate(data: Any) -> Iterable[Any]:
     if isinstance(data, Iterable):
         return data
     raise TypeError(
-        f"data must be (inputs, targets), a data set, a DataLoader or an iterable of batches, got {type(data).__name__}."
+        f"data must be (inputs, targets), a data set, a DataLoader or an iterable of batches, got "
+        f"{type(data).__name__}."
     )
 
 
 def _freeze(content: Any, device: torch.device) -> Batch:
-    frozen = map_tensors(content, lambda tensor: tensor.detach().to(device))
-    sizes = [tensor.shape[0] if tensor.ndim else 1 for tensor in _tensors(frozen)]
-    if not sizes:
-        raise TypeError(f"each batch must hold at least one tensor, got {type(content).__name__}.")
-    if is_pair(frozen) and sizes[0] != sizes[1]:
+    if isinstance(content, Batch):
+        return content
+    # A copy, since a loader may fill the same memory again and a user may change the data afterwards.
+    frozen = map_tensors(content, lambda tensor: tensor.detach().to(device, copy=True))
+    tensors = _tensors(frozen)
+    if not tensors:
+        raise TypeError(
+            f"each batch must hold at least one tensor, got {type(content).__name__}; use torch.from_numpy for arrays."
+        )
+    sizes = [tensor.shape[0] for tensor in tensors if tensor.ndim] or [1]
+    if is_pair(frozen) and len(set(sizes)) > 1:
         raise ValueError(f"inputs and targets must have equally many samples, got {sizes[0]} and {sizes[1]}.")
     return Batch(frozen, sizes[0])
+
+
+def batch_mass(loss_fn: Any, batch: Batch) -> float:
+    """What a mean loss divides by, so that batches weighted with it add up to the mean over all data.
+
+    The number of samples; for cross-entropy the total class weight of the labels that are not ignored.
+    """
+    is_likelihood = isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
+    if not batch.is_pair or not (is_likelihood or loss_fn in (F.cross_entropy, F.nll_loss)):
+        return batch.size
+    labels: Tensor = batch.content[1]
+    if labels.is_floating_point():
+        return batch.size
+    labels = labels[labels != getattr(loss_fn, "ignore_index", -100)]
+    weight = getattr(loss_fn, "weight", None)
+    if weight is None:
+        return float(labels.numel())
+    return float(weight.detach().to(labels.device)[labels.clamp(0, len(weight) - 1)].sum())
 
 
 def _split(batch: Batch, size: int) -> list[Batch]:

@@ -51,7 +51,9 @@ def _second_derivative() -> CheckResult:
         product = hvp((x**3).sum(), [x], torch.ones(2, device=x.device)).tolist()
     except RuntimeError as error:
         return CheckResult("second derivatives", str(error).splitlines()[0], False, "reinstall torch for this device")
-    return CheckResult("second derivatives", f"Hessian of Σx³ times 1: {product}", product == [6.0, 12.0], "reinstall torch")
+    return CheckResult(
+        "second derivatives", f"Hessian of Σx³ times 1: {product}", product == [6.0, 12.0], "reinstall torch"
+    )
 
 
 def _package(name: str, minimum: tuple[int, int], mend: str) -> CheckResult:
@@ -67,7 +69,10 @@ def _widget_extension() -> CheckResult:
     front, back = _version("jupyterlab_widgets"), _version("ipywidgets")
     fits = front is not None and back is not None and int(front.split(".")[0]) == int(back.split(".")[0]) - 5
     return CheckResult(
-        "widgets in JupyterLab", front or "not installed", fits, "pip install -U jupyterlab_widgets ipywidgets, in one go"
+        "widgets in JupyterLab",
+        front or "not installed",
+        fits,
+        "pip install -U jupyterlab_widgets ipywidgets, in one go",
     )
 
 

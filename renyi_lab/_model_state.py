@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from renyi_lab._random import preserved_rng
+from renyi_lab._random import preserved_rng, seed_torch
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -25,8 +25,9 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     }:
         raise TypeError("model is fully sharded (FSDP): gather it into a plain module before asking for its Hessian.")
     while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            model = inner
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         else:
@@ -48,11 +49,16 @@ def training_flags(model: nn.Module, training: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def preserved_buffers(model: nn.Module) -> Iterator[None]:
     """Put back what a forward pass changes in the buffers (batch-norm statistics, counters)."""
-    saved = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    saved = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     try:
         yield
     finally:
-        for buffer, before in saved:
+        for module, name, buffer, before in saved:
+            module._buffers[name] = buffer  # a forward pass may put another tensor in its place
             if not torch.equal(buffer.detach(), before):
                 # Through .data, so that a graph kept for later products does not see a new version.
                 buffer.data.copy_(before)
@@ -60,19 +66,29 @@ def preserved_buffers(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def differentiable_twice(model: nn.Module) -> Iterator[None]:
-    """Choose kernels that have a second derivative: MATH attention, and no cuDNN around recurrent layers."""
+    """Choose kernels that have a second derivative: MATH attention, no cuDNN in recurrent layers, nothing compiled."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if any(_is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None or isinstance(
+        getattr(module, "_orig_mod", None), nn.Module
+    )
 
 
 @contextlib.contextmanager
 def evaluation_point(model: nn.Module, training: bool, seed: int = 0) -> Iterator[None]:
     """Everything a forward pass for a Hessian needs: mode, kernels, a fixed seed; all restored on exit."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it, torch.no_grad() does no harm.")
     with preserved_rng(), training_flags(model, training), preserved_buffers(model), differentiable_twice(model):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         yield
 
 
@@ -82,6 +98,25 @@ def stochastic_layers(model: nn.Module) -> list[str]:
     return [name or type(module).__name__ for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
-def parameter_versions(parameters: list[Tensor]) -> tuple[tuple[int, int], ...]:
-    """A fingerprint that changes when a parameter is replaced or modified in place."""
-    return tuple((parameter.data_ptr(), parameter._version) for parameter in parameters)
+class Fingerprint:
+    """The state of a model that a graph was built at, to tell whether the graph is still good.
+
+    Versions notice what autograd would refuse; values what it cannot see, such as ``parameter.data.add_(...)`` (a wrong
+    Hessian without a word). Comparing costs far less than a product.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._versions = _versions(model)
+        self._values = [tensor.detach().clone() for tensor in _state(model)]
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether ``model`` has the same weights and buffers, and the same memory behind the weights."""
+        return self._versions == _versions(model) and all(map(torch.equal, self._values, _state(model)))
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    return [(parameter.data_ptr(), parameter._version) for parameter in model.parameters()]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-ParameterSelection: TypeAlias = "None | str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor]"
+ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | None"
 
 
 def select_parameters(model: nn.Module, params: ParameterSelection = None) -> dict[str, nn.Parameter]:
@@ -27,17 +27,30 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     """
     available = dict(model.named_parameters())
     if not available:
-        raise ValueError(f"model ({type(model).__name__}) has no parameters, so it has no Hessian; pass a model with weights.")
-    choices = [None] if params is None else [params] if isinstance(params, (str, nn.Module, Tensor)) else list(params)
+        raise ValueError(
+            f"model ({type(model).__name__}) has no parameters, so it has no Hessian; pass a model with weights."
+        )
+    choices = _choices(params)
     chosen = {name for choice in choices for name in _names(model, available, choice)}
     selected = {name: parameter for name, parameter in available.items() if name in chosen and parameter.requires_grad}
     if not selected:
         raise ValueError(
-            f"params={params!r} selects no trainable parameter; all of {sorted(chosen) or sorted(available)} are frozen. "
-            "Call requires_grad_(True) on those you want."
+            f"params={params!r} selects no trainable parameter; all of {sorted(chosen)} "
+            "are frozen. Call requires_grad_(True) on those you want."
         )
     _check_uniform(selected)
     return selected
+
+
+def _choices(params: Any) -> list[Any]:
+    if params is None or isinstance(params, (str, nn.Module, Tensor)):
+        return [params]
+    if not isinstance(params, Iterable):
+        raise TypeError(f"params must hold names, modules or parameters, got {type(params).__name__}.")
+    choices = list(params)
+    if not choices:
+        raise ValueError("params is empty; name at least one parameter, or pass None for all trainable ones.")
+    return choices
 
 
 def _names(model: nn.Module, available: dict[str, nn.Parameter], choice: Any) -> list[str]:
@@ -83,5 +96,6 @@ def _check_uniform(selected: dict[str, nn.Parameter]) -> None:
     dtype = next(iter(dtypes))
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"second derivatives in {dtype} overflow or vanish; use a copy in single precision: copy.deepcopy(model).float()."
+            f"second derivatives in {dtype} overflow or vanish; use a copy in single precision: "
+            f"copy.deepcopy(model).float()."
         )

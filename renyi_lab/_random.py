@@ -12,20 +12,32 @@ import torch
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Restore Python's, NumPy's and torch's (CPU and CUDA) global random states on exit, errors included."""
+    """Restore Python's, NumPy's and torch's (CPU, CUDA and MPS) global random states on exit, errors included."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+        if mps_state is not None:
+            torch.mps.set_rng_state(mps_state)
+
+
+def seed_torch(seed: int) -> None:
+    """``torch.manual_seed`` that does not also decide with what seed a CUDA device starts that is not in use yet."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 @contextmanager
 def seeded_rng(seed: int) -> Iterator[None]:
     """Run a block under torch's global ``seed`` and restore every random state afterwards."""
     with preserved_rng():
-        torch.manual_seed(seed)
+        seed_torch(seed)
         yield

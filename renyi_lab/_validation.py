@@ -15,11 +15,12 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = Non
     """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
-    if maximum is not None and value > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {value}.")
-    return int(value)
+    number = int(value)
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}.")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {number}.")
+    return number
 
 
 def check_real(
@@ -70,6 +71,7 @@ def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
     wrong = targets[(targets != ignored) & ((targets < 0) | (targets >= num_classes))]
     if wrong.numel():
         raise ValueError(
-            f"targets hold the label {int(wrong[0])}, but the model has {num_classes} outputs (labels 0 to {num_classes - 1}); "
+            f"targets hold the label {int(wrong[0])}, but the model has {num_classes} outputs (labels 0 to "
+            f"{num_classes - 1}); "
             "mend the labels or widen the last layer."
         )

@@ -1,8 +1,8 @@
 """Choosing α from the spectrum's shape alone, before any generalization gap is seen.
 
-The paper's rule (Zhang et al., arXiv:2510.07758): beside the near-zero bulk, a spectrum with a middle group clearly below
-its top group ("multi-cluster") gets α = 0.5, since α > 1 would let the top swallow the middle; one with a few large values
-and no middle ("uniform") gets α = 1.5, since α < 1 would smear the few that matter.
+The paper's rule (Zhang et al., arXiv:2510.07758): beside the near-zero bulk, a spectrum with a middle group clearly
+below its top group ("multi-cluster") gets α = 0.5, since α > 1 would let the top swallow the middle; one with a few
+large values and no middle ("uniform") gets α = 1.5, since α < 1 would smear the few that matter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
         >>> choose_alpha(Spectrum.from_eigenvalues([10.0, 9.0, 8.0, 7.0] + [1e-3] * 100)).alpha
         1.5
     """
-    magnitudes, weights = _above_bulk(spectrum)
+    magnitudes, weights = _above_bulk(spectrum.last_rule)
     # A node is one eigenvalue or more; a quadrature node that stands for less than half of one is no evidence of any.
     logs = np.log10(magnitudes[weights >= 0.5])
     counts = weights[weights >= 0.5]

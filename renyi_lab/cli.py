@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -54,13 +55,16 @@ def notebooks(
     from renyi_lab._course import course_directory
 
     source = course_directory()
-    files = sorted(path.relative_to(source) for path in source.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    files = sorted(
+        path.relative_to(source) for path in source.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
+    )
     if directory.exists() and not directory.is_dir():
         raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
     existing = [str(file) for file in files if (directory / file).exists()]
     if existing and not force:
         raise typer.BadParameter(
-            f"{directory} already holds {', '.join(existing)}; nothing was copied. Name another folder, or add --force.",
+            f"{directory} already holds {', '.join(existing)}; nothing was copied. Name another folder, or "
+            f"add --force.",
             param_hint="DIRECTORY",
         )
     for file in files:
@@ -76,8 +80,8 @@ def lab(
 ) -> None:
     """Open the course in JupyterLab (default: a folder renyi_course here, copied when it is not there yet)."""
     try:
-        import jupyterlab  # noqa: F401
-    except ImportError:
+        importlib.metadata.version("jupyterlab")
+    except importlib.metadata.PackageNotFoundError:
         _fail("JupyterLab is not installed. Install it with: pip install 'renyi-lab[lab]'")
     target = directory or Path("renyi_course")
     if not target.exists():
@@ -112,7 +116,9 @@ def _measurements(result: Tour) -> Table:
     trace = spectrum.trace
     remark = f"{spectrum.num_matvecs} Hessian products, n = {spectrum.dim:,}"
     table.add_row("tr H", f"{trace.value:.3g}", f"{trace.standard_error:.2g}", remark)
-    table.add_row("λ_max", f"{spectrum.max_eigenvalue:.3g}", "", f"{spectrum.negative_fraction:.1%} of tr|H| is negative")
+    table.add_row(
+        "λ_max", f"{spectrum.max_eigenvalue:.3g}", "", f"{spectrum.negative_fraction:.1%} of tr|H| is negative"
+    )
     for alpha in ALPHAS:
         entropy = spectrum.renyi_entropy(alpha)
         directions = f"as if {spectrum.effective_number(alpha).value:,.0f} directions were curved"

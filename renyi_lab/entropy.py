@@ -95,7 +95,7 @@ def escort_probabilities(p: NDArray[Any] | Sequence[float], alpha: float) -> NDA
 def weighted_escort(
     values: NDArray[np.float64], multiplicities: NDArray[np.float64], alpha: float
 ) -> NDArray[np.float64]:
-    """Escort shares ``w_k x_k^α / Σ w x^α`` where ``values[k]`` occurs ``multiplicities[k]`` times. Nothing is checked."""
+    """Escort shares ``w_k x_k^α / Σ w x^α`` where ``values[k]`` occurs ``multiplicities[k]`` times."""
     relative = values / values.max()
     powers = (relative == 1.0).astype(float) if math.isinf(alpha) else np.where(relative > 0, relative**alpha, 0.0)
     shares = multiplicities * powers
@@ -109,10 +109,11 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
 
     Multiplicities may be fractional, as in a quadrature rule for a spectrum. Nothing is checked here.
     """
-    if alpha == 0:
-        return multiplicities[values.detach() > 0].sum().log()
     relative = values / values.detach().max()
     total = (multiplicities * relative).sum()
+    if alpha == 0:
+        # The vanishing term keeps the result differentiable, with the derivative 0 that it has between its jumps.
+        return multiplicities[values.detach() > 0].sum().log() + 0 * total
     positive = (relative.detach() > 0) & (multiplicities > 0)
     p = relative[positive] / total
     weights = multiplicities[positive]
@@ -131,17 +132,20 @@ def _check_alpha(alpha: float) -> float:
     try:
         return check_real("alpha", alpha, 0.0, math.inf, allow_infinite=True)
     except ValueError as error:
-        raise ValueError(f"{error} Use 0 (Hartley), 1 (Shannon), math.inf (min-entropy) or any order between.") from None
+        raise ValueError(
+            f"{error} Use 0 (Hartley), 1 (Shannon), math.inf (min-entropy) or any order between."
+        ) from None
 
 
 def _as_probability_weights(p: Any) -> Tensor:
     """``p`` as a checked vector in double precision (single on devices that lack it)."""
-    values = p if isinstance(p, Tensor) else torch.as_tensor(np.asarray(p))
+    values = p if isinstance(p, Tensor) else _as_tensor(p)
     if values.is_complex() or values.dtype == torch.bool:
         raise TypeError(f"p must hold real numbers, got dtype {values.dtype}.")
     if values.ndim != 1 or values.numel() == 0:
         raise ValueError(
-            f"p must be a vector with at least one entry, got shape {tuple(values.shape)}; flatten it with p.reshape(-1)."
+            f"p must be a vector with at least one entry, got shape {tuple(values.shape)}; flatten it with "
+            f"p.reshape(-1)."
         )
     values = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
     detached = values.detach()
@@ -149,10 +153,25 @@ def _as_probability_weights(p: Any) -> Tensor:
         raise ValueError("p must be finite, but holds NaN or infinity; remove or repair those entries.")
     smallest, largest = float(detached.min()), float(detached.max())
     if smallest < 0:
-        raise ValueError(f"p must be non-negative, got an entry {smallest:g}; for eigenvalues pass their absolute values.")
+        raise ValueError(
+            f"p must be non-negative, got an entry {smallest:g}; for eigenvalues pass their absolute values."
+        )
     if largest == 0:
-        raise ValueError("p is all zero, so it cannot be normalised to a distribution; pass at least one positive entry.")
+        raise ValueError(
+            "p is all zero, so it cannot be normalised to a distribution; pass at least one positive entry."
+        )
     return values
+
+
+def _as_tensor(p: Any) -> Tensor:
+    try:
+        array = np.asarray(p)
+    except ValueError as error:
+        raise ValueError(f"p must be a vector of numbers, but its entries differ in length: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"p must hold real numbers, got dtype {array.dtype}.")
+    # A copy: torch takes neither negative strides nor read-only memory.
+    return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
 
 
 def _plain(p: Any, entropy: Tensor) -> Tensor | float:

@@ -1,28 +1,36 @@
-r"""A `Spectrum` from a limited number of matrix-vector products.
+r"""A `Spectrum` from a limited number of matrix-vector products: one block Lanczos run, read three times.
 
-One long Lanczos run from a Gaussian probe serves twice. Its converged Ritz pairs are eigenpairs: each is counted once,
-exactly (deflation). What the probe has outside their span is a random direction in the complement, and the remaining Gauss
-nodes with their weights, rescaled to the complement's dimension, are a stochastic Lanczos quadrature for it.
+1. *Deflation.* Converged Ritz pairs are eigenpairs: each is counted once, exactly. What the probes have outside their
+   span is a random direction in the complement, and the remaining Gauss nodes, rescaled to the complement's dimension,
+   are a stochastic Lanczos quadrature for it.
+2. *Averaging over the last steps.* Every leading block of ``T`` is a Gauss rule. The error that the cusp of ``|λ|^α``
+   at 0 makes alternates with where the nodes happen to fall around 0, so that it cancels over a few consecutive rules.
+3. *Extrapolation.* What remains shrinks smoothly with the number of steps; a third of the change since half the steps
+   is added to each estimate (Richardson; nothing for polynomials, which the rules integrate exactly).
 
 Sources: Ubaru, Chen & Saad 2017 (stochastic Lanczos quadrature); Chen & Hallman 2023, arXiv:2205.01736 (deflation from
-the Krylov space itself); Epperly, Tropp & Webber 2024 (rescaling to the sphere).
+the Krylov space itself); Epperly, Tropp & Webber 2024 (rescaling to the sphere). The averaging is ours.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from renyi_lab._progress import progress_bar
 from renyi_lab._validation import check_int
-from renyi_lab.lanczos import FloatArray, Tridiagonal, lanczos_steps
+from renyi_lab.block_lanczos import BlockTridiagonal, GaussRule, block_lanczos, gauss_rule
 from renyi_lab.operators import as_operator
 from renyi_lab.spectrum import Sampling, Spectrum
 
-# A Ritz pair counts as an eigenpair when its residual is below this share of its own magnitude. Our choice: at 1 % the
-# eigenvalue is right to about 0.01 % (its error is quadratic in the residual), far below the sampling error.
-CONVERGED = 0.01
+# Steps per probe that the split of the budget aims at. Our choice, by experiment on trained networks of 5,000 to 7,000
+# parameters: fewer blur the crowd near zero, more leave too few probes.
+STEPS_PER_PROBE = 50
+# Consecutive rules averaged over. Our choice: about one period of the error they are meant to cancel.
+WINDOW = 8
 
 
 def exact_spectrum(operator: Any) -> Spectrum:
@@ -35,52 +43,72 @@ def exact_spectrum(operator: Any) -> Spectrum:
         >>> exact_spectrum(torch.diag(torch.tensor([2.0, 1.0]))).nodes.tolist()
         [1.0, 2.0]
     """
-    import torch
-
     matrix = as_operator(operator)
     dense = matrix.to_dense().cpu().double()
     return Spectrum.from_eigenvalues(torch.linalg.eigvalsh((dense + dense.T) / 2), num_matvecs=matrix.dim)
 
 
-def estimate_spectrum(operator: Any, *, num_matvecs: int = 200, seed: int = 0, progress: bool | None = None) -> Spectrum:
+def estimate_spectrum(
+    operator: Any,
+    *,
+    num_matvecs: int = 200,
+    num_probes: int | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Spectrum:
     """Estimate the spectrum of a symmetric operator from at most ``num_matvecs`` products.
 
     Args:
         operator: A `HessianOperator`, a matrix, or anything with ``.shape`` and ``@`` (SciPy, curvlinops).
         num_matvecs: Budget. From ``n`` on the spectrum is computed exactly instead. 200 is our choice: a few
             hundredths of a nat on networks of some thousand parameters.
-        seed: Fixes the probe.
+        num_probes: Random probes that share the budget; ``None``: one for every 50 products.
+        seed: Fixes the probes.
         progress: ``True``/``False`` force the bar on or off; ``None``: on in a terminal or notebook.
 
     Returns:
         A `Spectrum` whose quantities carry standard errors.
 
     Raises:
-        ValueError: ``num_matvecs < 1``, or a product that is not finite.
+        ValueError: ``num_matvecs < 1``, more probes than products, or a product that is not finite.
+
+    Example:
+        >>> spectrum = estimate_spectrum(torch.diag(torch.linspace(0.0, 1.0, 500)), num_matvecs=60)
+        >>> abs(float(spectrum.trace) - 250) < 3 * spectrum.trace.standard_error
+        True
     """
     matrix = as_operator(operator)
     budget = check_int("num_matvecs", num_matvecs)
+    if num_probes is None:
+        num_probes = max(1, round(budget / STEPS_PER_PROBE))
+    probes = check_int("num_probes", num_probes, 1, budget)
+    check_int("seed", seed, 0)
     if budget >= matrix.dim:
         return exact_spectrum(matrix)
-    result: Tridiagonal | None = None
-    with progress_bar(budget, "Hessian products", progress) as bar:
-        for result in lanczos_steps(matrix, num_steps=budget, seed=seed):
-            bar.update()
-    assert result is not None
-    coarse = _spectrum(result.leading(max(1, 2 * result.num_steps // 3)), matrix.dim, None)
-    return _spectrum(result, matrix.dim, coarse)
+    num_steps = budget // probes
+    with progress_bar(probes * num_steps, "Hessian products", progress) as bar:
+        run = block_lanczos(matrix, probes, num_steps, seed, on_step=lambda: bar.update(probes))
+    last, earlier = _rules_up_to(run, num_steps), _rules_up_to(run, max(1, num_steps // 2))
+    converged = np.concatenate([rule.converged for rule in last])
+    nodes = np.concatenate([rule.nodes for rule in last])
+    sampling = Sampling(
+        sampled=~converged[np.argsort(nodes, kind="stable")],
+        num_probes=probes,
+        rules=tuple(_average([rule], matrix.dim) for rule in last),
+        plain=_average([replace(rule, weights=rule.plain_weights) for rule in last], matrix.dim),
+        plain_earlier=_average([replace(rule, weights=rule.plain_weights) for rule in earlier], matrix.dim),
+    )
+    return replace(_average(last, matrix.dim), num_matvecs=probes * num_steps, sampling=sampling)
 
 
-def _spectrum(run: Tridiagonal, dim: int, coarse: Spectrum | None) -> Spectrum:
-    """Converged Ritz pairs once each, the other nodes rescaled to what is left of the dimension."""
-    exact = _converged(run)
-    weights = np.where(exact, 1.0, 0.0)
-    sampled_mass = run.weights[~exact].sum()
-    if sampled_mass > 0:
-        weights[~exact] = run.weights[~exact] / sampled_mass * (dim - exact.sum())
-    return Spectrum(run.ritz_values, weights, dim, run.num_steps, Sampling(~exact, 1, coarse))
+def _rules_up_to(run: BlockTridiagonal, num_steps: int) -> list[GaussRule]:
+    """The rules of the last few numbers of steps; a short run has fewer to spare."""
+    window = max(1, min(WINDOW, run.num_steps // 4))
+    return [gauss_rule(run, steps) for steps in range(max(1, num_steps - window + 1), num_steps + 1)]
 
 
-def _converged(run: Tridiagonal) -> FloatArray:
-    exact = run.residuals <= CONVERGED * np.abs(run.ritz_values)
-    return exact if not exact.all() else np.zeros_like(exact)
+def _average(rules: list[GaussRule], dim: int) -> Spectrum:
+    nodes = np.concatenate([rule.nodes for rule in rules])
+    weights = np.concatenate([rule.weights for rule in rules]) / len(rules)
+    ascending = np.argsort(nodes, kind="stable")
+    return Spectrum(nodes[ascending], weights[ascending], dim)

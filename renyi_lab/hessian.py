@@ -7,26 +7,27 @@ pass through it, about two gradients (Pearlmutter 1994; the kept graph is what b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from renyi_lab._graph_memory import default_graph_budget, saved_bytes
-from renyi_lab._model_state import parameter_versions
+from renyi_lab._model_state import Fingerprint
 from renyi_lab.model_operator import ModelOperator
 
-# Vectors per batched product: enough to fill a GPU with a small network, few enough to keep intermediates small. Our choice.
+# Vectors per batched product: enough to fill a GPU with a small network, few enough to keep intermediates small. Our
+# choice.
 _VECTORS_AT_ONCE = 32
 
 
-def hvp(loss: Tensor, params: Sequence[Tensor], vector: Tensor) -> Tensor:
+def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
     """One Hessian-vector product ``∇(∇loss · v)`` by double backward, in its shortest form.
 
     Args:
         loss: Scalar with a graph to ``params``.
-        params: The tensors that the Hessian is about, ``n`` entries in all.
+        params: The tensors that the Hessian is about, ``n`` entries in all, such as ``model.parameters()``.
         vector: Flat vector of shape ``(n,)``.
 
     Returns:
@@ -37,11 +38,14 @@ def hvp(loss: Tensor, params: Sequence[Tensor], vector: Tensor) -> Tensor:
         >>> hvp((x**3).sum(), [x], torch.tensor([1.0, 1.0])).tolist()
         [6.0, 12.0]
     """
-    gradients = torch.autograd.grad(loss, params, create_graph=True)
+    params = list(params)
+    gradients = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
     flat_gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
     if vector.shape != flat_gradient.shape:
         raise ValueError(f"vector must have shape {tuple(flat_gradient.shape)}, got {tuple(vector.shape)}.")
-    products = torch.autograd.grad(flat_gradient, params, vector, materialize_grads=True)
+    if not flat_gradient.requires_grad:  # the loss is linear in params
+        return torch.zeros_like(flat_gradient)
+    products = torch.autograd.grad(flat_gradient, params, vector.to(flat_gradient), materialize_grads=True)
     return torch.cat([product.reshape(-1) for product in products])
 
 
@@ -60,7 +64,8 @@ class HessianOperator(ModelOperator):
     """
 
     _graphs: list[_Gradient | None] | None = None
-    _graph_versions: tuple[tuple[int, int], ...] = ()
+    _fingerprint: Fingerprint | None = None
+    _seen_nonzero = False
 
     @property
     def num_batches_kept(self) -> int:
@@ -69,7 +74,16 @@ class HessianOperator(ModelOperator):
 
     def _matvec(self, vector: Tensor) -> Tensor:
         parts = self._unflatten(vector)
-        return self._sum_over_batches(lambda gradient, keep: self._flatten(gradient.product(parts, keep)))
+        product = self._sum_over_batches(lambda gradient, keep: self._flatten(gradient.product(parts, keep)))
+        if not self._seen_nonzero:
+            self._seen_nonzero = bool(product.any())
+            if not self._seen_nonzero and bool(vector.all()):  # a unit vector's product may well be zero
+                warnings.warn(
+                    "the Hessian seems to be identically zero: the loss does not depend on these parameters, or is "
+                    "piecewise linear in them (one layer of a ReLU network under an absolute-error loss, say).",
+                    stacklevel=3,
+                )
+        return product
 
     def _matmat(self, vectors: Tensor) -> Tensor:
         # Several vectors at once pay where many small kernels wait for each other: on a GPU, not on a CPU.
@@ -79,7 +93,8 @@ class HessianOperator(ModelOperator):
 
     def _batched_product(self, rows: Tensor) -> Tensor:
         parts = [
-            part.reshape(len(rows), *shape) for part, shape in zip(rows.split(self._sizes, 1), self._shapes, strict=True)
+            part.reshape(len(rows), *shape)
+            for part, shape in zip(rows.split(self._sizes, 1), self._shapes, strict=True)
         ]
         return self._sum_over_batches(
             lambda gradient, keep: torch.cat(
@@ -100,19 +115,12 @@ class HessianOperator(ModelOperator):
 
     def _kept_graphs(self) -> list[_Gradient | None]:
         """Graphs of as many batches as the budget allows, built when first asked and after a change of the weights."""
-        versions = parameter_versions(list(self._parameters.values()))
-        if self._graphs is None or versions != self._graph_versions:
+        if self._graphs is None or self._fingerprint is None or not self._fingerprint.matches(self.model):
             self._graphs = None
             affordable = self._affordable_batches()
             with _explained_second_derivative(), self._evaluation_point():
                 graphs = [self._gradient_of(i) if kept else None for i, kept in enumerate(affordable)]
-            if all(graph is not None and not graph.outputs for graph in graphs):
-                warnings.warn(
-                    "the Hessian is identically zero: the loss is piecewise linear in these parameters "
-                    "(a ReLU network under an absolute-error loss, say), or does not use them.",
-                    stacklevel=5,
-                )
-            self._graphs, self._graph_versions = graphs, versions
+            self._graphs, self._fingerprint = graphs, Fingerprint(self.model)
         return self._graphs
 
     def _affordable_batches(self) -> list[bool]:
@@ -129,6 +137,8 @@ class HessianOperator(ModelOperator):
         parameters = list(self._parameters.values())
         with torch.enable_grad():
             loss = self._weighted_loss(index)
+            if not loss.requires_grad:
+                return _Gradient(parameters, [None] * len(parameters))
             tensors = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
         return _Gradient(parameters, tensors)
 
@@ -164,7 +174,8 @@ def _explained_second_derivative() -> Iterator[None]:
         message = str(error)
         if "derivative for" in message or "double backward" in message or "does not support" in message:
             raise RuntimeError(
-                f"a layer of the model cannot be differentiated twice ({message.splitlines()[0]}). Replace it by plain torch "
+                f"a layer of the model cannot be differentiated twice ({message.splitlines()[0]}). Replace it by "
+                f"plain torch "
                 "operations, or leave its parameters and those before it out with params=."
             ) from error
         raise

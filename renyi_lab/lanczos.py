@@ -113,8 +113,8 @@ def lanczos_steps(
         One `Tridiagonal` a step; the last one has ``breakdown=True`` when the Krylov space is exhausted.
 
     Raises:
-        ValueError: ``num_steps < 1``, a start vector of wrong length, zero, or not finite, or a product that
-            is not finite.
+        ValueError: ``num_steps < 1``, a start vector of wrong length, zero, or not finite, rows of ``deflate`` that
+            are not orthonormal, or a product that is not finite.
 
     Example:
         >>> A = torch.diag(torch.tensor([1.0, 2.0, 4.0]))
@@ -122,6 +122,7 @@ def lanczos_steps(
         [1, 2, 3]
     """
     matrix = as_operator(operator)
+    deflate = None if deflate is None else _checked_rows(matrix, deflate)
     free_dim = matrix.dim - (0 if deflate is None else len(deflate))
     limit = min(free_dim, check_int("num_steps", matrix.dim if num_steps is None else num_steps))
     vector = _start_vector(matrix, start, check_int("seed", seed, 0), deflate)
@@ -133,6 +134,7 @@ def _iterate(
 ) -> Iterator[Tridiagonal]:
     basis = torch.empty(min(limit, 32), operator.dim, dtype=operator.dtype, device=operator.device)
     diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
+    free_dim = operator.dim - (0 if deflate is None else len(deflate))
     tolerance = torch.finfo(operator.dtype).eps * operator.dim**0.5
     scale = 0.0
     for step in range(limit):
@@ -140,19 +142,21 @@ def _iterate(
             basis = torch.cat([basis, torch.empty_like(basis)])[:limit]
         basis[step] = vector
         residual = operator @ vector
-        diagonal[step] = float(torch.dot(vector.to(_accumulator(vector)), residual.to(_accumulator(vector))))
+        diagonal[step] = float(torch.dot(vector.to(accumulator(vector)), residual.to(accumulator(vector))))
         if reorthogonalize:
             residual = _orthogonalize(residual, basis[: step + 1], deflate)
         else:
             residual = residual - diagonal[step] * vector
             if step:
                 residual = residual - off_diagonal[step - 1] * basis[step - 1]
-        norm = float(residual.to(_accumulator(residual)).norm())
+        norm = float(residual.to(accumulator(residual)).norm())
         if not np.isfinite(norm):
-            raise ValueError("a product of the operator is not finite. Likely causes: diverged weights, NaN in the data.")
+            raise ValueError(
+                "a product of the operator is not finite. Likely causes: diverged weights, NaN in the data."
+            )
         scale = max(scale, abs(diagonal[step]) + norm)
         # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point.
-        breakdown = norm <= tolerance * scale or step + 1 == operator.dim - (0 if deflate is None else len(deflate))
+        breakdown = bool(norm <= tolerance * scale) or (reorthogonalize and step + 1 == free_dim)
         off_diagonal[step] = norm
         yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), basis[: step + 1], breakdown)
         if breakdown:
@@ -207,16 +211,41 @@ def _start_vector(operator: LinearOperator, start: Tensor | None, seed: int, def
             raise ValueError(f"start must have shape ({operator.dim},), got {tuple(start.shape)}.")
         if start.device != operator.device:
             raise ValueError(f"start is on {start.device}, the operator on {operator.device}; move it there.")
+        if start.is_complex():
+            raise TypeError(f"start must be real, got {start.dtype}.")
         vector = start.detach().to(operator.dtype)
+    before = float(vector.norm())
     if deflate is not None:
         for _ in range(2):
             vector = vector - (deflate @ vector) @ deflate
     norm = float(vector.norm())
-    if not np.isfinite(norm) or norm == 0:
-        raise ValueError(f"start must be finite and not zero (outside deflate), got norm {norm}.")
+    # What rounding leaves of a vector inside deflate's span has no direction worth following.
+    if not np.isfinite(norm) or norm <= 10 * torch.finfo(operator.dtype).eps * before:
+        raise ValueError(f"start must be finite and not zero (outside deflate's span), got norm {norm:g}.")
     return vector / norm
 
 
-def _accumulator(vector: Tensor) -> torch.dtype:
+def _checked_rows(operator: LinearOperator, deflate: Tensor) -> Tensor:
+    """``deflate`` in the operator's dtype, when its rows are orthonormal and leave something of the space."""
+    if not isinstance(deflate, Tensor) or deflate.is_complex():
+        raise TypeError("deflate must be a real torch tensor with orthonormal rows.")
+    if deflate.ndim != 2 or deflate.shape[1] != operator.dim or deflate.device != operator.device:
+        raise ValueError(
+            f"deflate must have shape (k, {operator.dim}) on {operator.device}, got {tuple(deflate.shape)} "
+            f"on {deflate.device}."
+        )
+    if len(deflate) >= operator.dim:
+        raise ValueError(f"deflate has {len(deflate)} rows, which leave nothing of {operator.dim} dimensions.")
+    rows = deflate.detach().to(operator.dtype)
+    identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    error = float((rows @ rows.T - identity).abs().max()) if len(rows) else 0.0
+    if error > 1e-4:  # our choice: rows from single precision pass
+        raise ValueError(
+            f"deflate must have orthonormal rows, but misses that by {error:g}; use torch.linalg.qr(deflate.T).Q.T."
+        )
+    return rows
+
+
+def accumulator(vector: Tensor) -> torch.dtype:
     """Double precision for scalar coefficients, where the device has it."""
     return torch.float32 if vector.device.type == "mps" else torch.float64

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._batches import Batch, freeze_batches
+from renyi_lab._batches import Batch, batch_mass, freeze_batches, map_tensors
 from renyi_lab._model_state import evaluation_point, stochastic_layers, unwrap_model
 from renyi_lab._parameters import ParameterSelection, select_parameters
+from renyi_lab._random import seed_torch
 from renyi_lab._validation import check_choice, check_finite, check_int, check_labels, check_real
 from renyi_lab.operators import LinearOperator
 
@@ -45,15 +46,16 @@ class ModelOperator(LinearOperator):
 
         Args:
             model: Any module; ``torch.compile`` and data-parallel wrappers are looked through.
-            loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, ``loss_fn(model, batch)`` for all others (dictionaries,
-                longer tuples); see ``loss_style``.
+            loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, ``loss_fn(model, batch)`` for all others
+                (dictionaries, longer tuples); see ``loss_style``.
             data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches.
-            params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the matrix
-                of that block alone. Frozen parameters are skipped.
+            params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the
+                matrix of that block alone. Frozen parameters are skipped.
             mode: ``"eval"`` (default: dropout off, batch-norm uses its running statistics) or ``"train"``.
             loss_style: ``"output_target"`` or ``"model_batch"``; ``None`` chooses by the batches as said above.
-            reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their size, a ragged last
-                one rightly) or ``"sum"`` when it adds up. ``None`` asks ``loss_fn.reduction`` and else takes ``"mean"``.
+            reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their size, a
+                ragged last one rightly) or ``"sum"`` when it adds up. ``None`` asks ``loss_fn.reduction`` and else
+                takes ``"mean"``.
             graph_budget: Bytes that kept graphs may take; ``None``: a quarter of the free memory. Batches past it are
                 recomputed at each product (one more gradient), so results do not depend on it.
             micro_batch_size: Cut larger batches to this many samples, for models whose single batch exceeds memory.
@@ -81,6 +83,7 @@ class ModelOperator(LinearOperator):
             check_int("micro_batch_size", micro_batch_size)
         self._batches = freeze_batches(data, self.device, micro_batch_size)
         self.num_samples = sum(batch.size for batch in self._batches)
+        self._masses = [batch_mass(loss_fn, batch) for batch in self._batches]
         pairs = all(batch.is_pair for batch in self._batches)
         default_style = "output_target" if pairs else "model_batch"
         self.loss_style = check_choice("loss_style", loss_style or default_style, ("output_target", "model_batch"))
@@ -88,8 +91,8 @@ class ModelOperator(LinearOperator):
             raise ValueError('loss_style="output_target" needs batches (x, y); use "model_batch" for other batches.')
         if self.mode == "train" and (layers := stochastic_layers(self.model)):
             warnings.warn(
-                f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by seed={self._seed} and '
-                "batch statistics depend on how the data are cut into batches.",
+                f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by '
+                f"seed={self._seed}, and batch statistics depend on how the data are cut into batches.",
                 stacklevel=2,
             )
         self.loss = self._checked_loss()
@@ -110,7 +113,7 @@ class ModelOperator(LinearOperator):
             name: type(self)(
                 self.model,
                 self.loss_fn,
-                [batch.content for batch in self._batches],
+                self._batches,
                 name,
                 mode=self.mode,
                 loss_style=self.loss_style,
@@ -127,9 +130,9 @@ class ModelOperator(LinearOperator):
         total = torch.zeros(self.dim, dtype=self.dtype, device=self.device)
         with self._evaluation_point(), torch.enable_grad():
             for index in range(len(self._batches)):
-                total += self._flatten(
-                    torch.autograd.grad(self._weighted_loss(index), parameters, materialize_grads=True)
-                )
+                loss = self._weighted_loss(index)
+                if loss.requires_grad:
+                    total += self._flatten(torch.autograd.grad(loss, parameters, materialize_grads=True))
         return total
 
     def _evaluation_point(self) -> contextlib.AbstractContextManager[None]:
@@ -137,13 +140,15 @@ class ModelOperator(LinearOperator):
 
     def _weighted_loss(self, index: int) -> Tensor:
         """The loss of one batch times its weight; the weights make the batches' losses add up to the total."""
-        torch.manual_seed(self._seed + index)
+        seed_torch(self._seed + index)
         batch = self._batches[index]
         loss = self._loss_of(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
-        return loss.reshape(()) * (batch.size / self.num_samples if self.reduction == "mean" else 1.0)
+        return loss.reshape(()) * (
+            self._masses[index] / (sum(self._masses) or 1.0) if self.reduction == "mean" else 1.0
+        )
 
     def _loss_of(self, batch: Batch) -> Tensor:
         if self.loss_style == "model_batch":
@@ -156,9 +161,22 @@ class ModelOperator(LinearOperator):
 
     def _checked_loss(self) -> float:
         with torch.no_grad(), self._evaluation_point():
-            total = torch.stack([self._weighted_loss(index) for index in range(len(self._batches))]).sum()
+            total = torch.stack([self._first_loss(index) for index in range(len(self._batches))]).sum()
         check_finite("the loss", total, _DIVERGED)
         return float(total)
+
+    def _first_loss(self, index: int) -> Tensor:
+        try:
+            return self._weighted_loss(index)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            found: list[str] = []
+            map_tensors(self._batches[index].content, lambda t: found.append(f"{tuple(t.shape)} {t.dtype}"))
+            raise ValueError(
+                f"the loss of a batch of {', '.join(found)} cannot be computed: {error}. "
+                f"The model's parameters are {self.dtype} on {self.device}."
+            ) from error
 
     @property
     def _sizes(self) -> list[int]:

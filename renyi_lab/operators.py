@@ -68,7 +68,9 @@ class LinearOperator(ABC):
                 f"the right operand of @ must have shape ({self.dim},) or ({self.dim}, k), got {tuple(other.shape)}."
             )
         if other.device != self.device:
-            raise ValueError(f"the right operand of @ is on {other.device}, the operator on {self.device}; move it there.")
+            raise ValueError(
+                f"the right operand of @ is on {other.device}, the operator on {self.device}; move it there."
+            )
         if other.is_complex():
             raise TypeError(f"the right operand of @ must be real, got {other.dtype}.")
         return other.detach().to(self.dtype)
@@ -112,6 +114,10 @@ class MatrixOperator(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor) -> None:
+        if not isinstance(matrix, Tensor) or matrix.layout != torch.strided:
+            kind = matrix.layout if isinstance(matrix, Tensor) else type(matrix).__name__
+            raise TypeError(f"matrix must be a dense torch tensor, got {kind}; use as_operator, or matrix.to_dense().")
+        matrix = matrix.detach()
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
             raise ValueError(f"matrix must be square with at least one row, got shape {tuple(matrix.shape)}.")
         if not matrix.is_floating_point():
@@ -141,15 +147,20 @@ class _ForeignOperator(LinearOperator):
             raise ValueError(f"operator must be square with at least one row, got shape {shape}.")
         dtype = getattr(operator, "dtype", None)
         self._takes_torch = isinstance(dtype, torch.dtype)
-        if dtype is not None and not self._takes_torch and np.dtype(dtype).kind == "c":
+        is_complex = dtype.is_complex if isinstance(dtype, torch.dtype) else np.dtype(dtype).kind == "c"
+        if is_complex:
             raise TypeError(f"operator must be real, got dtype {dtype}.")
         device = torch.device(getattr(operator, "device", "cpu")) if self._takes_torch else torch.device("cpu")
-        super().__init__(check_int("operator.shape[0]", shape[0]), dtype if self._takes_torch else torch.float64, device)
+        own_dtype = dtype if isinstance(dtype, torch.dtype) else torch.float64
+        super().__init__(check_int("operator.shape[0]", shape[0]), own_dtype, device)
         self._operator = operator
 
     def _matvec(self, vector: Tensor) -> Tensor:
-        operand = vector if self._takes_torch else vector.numpy()
-        return torch.as_tensor(self._operator @ operand, dtype=self.dtype, device=self.device).reshape(-1)
+        # Copies on both sides: a foreign operator may return its argument, or a buffer that it uses again.
+        if self._takes_torch:
+            product: Tensor = self._operator @ vector.clone()
+            return product.detach().clone().to(self.device, self.dtype).reshape(-1)
+        return torch.from_numpy(np.array(self._operator @ vector.numpy().copy(), dtype=np.float64)).reshape(-1)
 
 
 def as_operator(operator: Any) -> LinearOperator:
@@ -159,7 +170,9 @@ def as_operator(operator: Any) -> LinearOperator:
     if isinstance(operator, Tensor):
         return MatrixOperator(operator)
     if isinstance(operator, np.ndarray):
-        return MatrixOperator(torch.from_numpy(np.ascontiguousarray(operator, dtype=np.float64)))
+        if operator.dtype.kind not in "iuf":
+            raise TypeError(f"operator must hold real numbers, got dtype {operator.dtype}.")
+        return MatrixOperator(torch.from_numpy(np.require(operator, np.float64, ["C", "W"])))
     if hasattr(operator, "shape") and hasattr(operator, "__matmul__"):
         return _ForeignOperator(operator)
     raise TypeError(

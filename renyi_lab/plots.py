@@ -34,7 +34,7 @@ def plot_spectrum(ax: Axes, spectrum: Spectrum, *, bandwidth: float | None = Non
     """Density of ``log10 |λ|`` per decade, times ``n``, and a tick for each eigenvalue of the largest ones."""
     grid = magnitude_grid(spectrum)
     ax.fill_between(grid, spectrum.dim * spectrum.density(grid, bandwidth, scale="log"), color=BLUE, alpha=0.35, lw=0)
-    top = np.sort(spectrum.magnitudes)[-20:]
+    top = np.sort(spectrum.last_rule.magnitudes)[-20:]
     ax.plot(top, np.full(len(top), 0.5), "|", color=ORANGE, markersize=9, label="largest |λ|")
     ax.set(xscale="log", yscale="log", xlabel="|λ|", ylabel="eigenvalues per decade", ylim=(0.3, None))
     ax.legend(loc="upper right", frameon=False)

@@ -15,7 +15,7 @@ from renyi_lab._validation import check_int
 def dense_hessian(
     model: nn.Module, loss_fn: Callable[[Tensor, Tensor], Tensor], data: tuple[Tensor, Tensor], chunk_size: int = 64
 ) -> Tensor:
-    """The Hessian of ``loss_fn(model(x), y)`` in all parameters, by forward-over-reverse differentiation.
+    """The Hessian of ``loss_fn(model(x), y)`` in all parameters, by reverse-over-forward differentiation.
 
     An independent route (``torch.func``) for judging `HessianOperator`; for small networks.
 
@@ -39,10 +39,12 @@ def dense_hessian(
         return loss_fn(torch.func.functional_call(model, weights, (inputs,)), targets)
 
     def column(direction: Tensor) -> Tensor:
-        return torch.func.jvp(torch.func.grad(loss), (flat,), (direction,))[1]
+        # This order, since forward over reverse fails for mse_loss (torch 2.13: "ZeroTensors are immutable").
+        product: Tensor = torch.func.grad(lambda vector: torch.func.jvp(loss, (vector,), (direction,))[1])(flat)
+        return product
 
     unit_vectors = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
-    hessian = torch.vmap(column, chunk_size=check_int("chunk_size", chunk_size))(unit_vectors)
+    hessian: Tensor = torch.vmap(column, chunk_size=check_int("chunk_size", chunk_size))(unit_vectors)
     return (hessian + hessian.T).detach() / 2
 
 
@@ -65,5 +67,5 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | NDArray[np.float64] | Te
     gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator)
     orthogonal, triangular = torch.linalg.qr(gaussian)
     orthogonal = orthogonal * triangular.diagonal().sign()
-    matrix = (orthogonal * values) @ orthogonal.T
+    matrix: Tensor = (orthogonal * values) @ orthogonal.T
     return (matrix + matrix.T) / 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from renyi_lab import plots
 from renyi_lab._figure import new_figure
@@ -30,7 +32,7 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 _NUM_DRAWS = 50
 _WIDTHS = (40, 100, 100, 10)
 _CHANCE_ERROR = 0.9
-_SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+_SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 _BATCH_SIZE = 128
 _WARMUP_EPOCHS = 5  # with the SGD settings above: the paper's example
 
@@ -95,7 +97,7 @@ def run_tour(
     )
 
 
-def _bound(model: nn.Module, initial: nn.Module, train_set: torch.utils.data.Dataset, num_draws: int, seed: int) -> Bound:
+def _bound(model: nn.Module, initial: nn.Module, train_set: TensorDataset, num_draws: int, seed: int) -> Bound:
     """The smallest of the isotropic PAC-Bayes bounds over ``SIGMAS``, the choice among them paid for."""
     squared_distance = sum(
         float((now.detach() - before.detach()).square().sum())

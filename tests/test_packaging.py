@@ -35,7 +35,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
 
-CONDA_NAME = {"torch": "pytorch"}  # where conda-forge calls a package otherwise than pip
+CONDA_NAME = {"torch": "pytorch", "jupyter-client": "jupyter_client"}  # where conda-forge calls it otherwise
 PIP_ONLY = {"mnist1d"}  # not on conda-forge: comes with the `-e .[lab,test]` of the pip section
 CONDA_ONLY = {"python", "pip"}
 OPTIONAL = {"torchvision"}  # imported inside functions that say so when it is missing
@@ -195,10 +195,13 @@ def test_what_the_package_imports_is_declared(pyproject: Tables) -> None:
     core = {canonicalize_name(r.name) for r in requirements(pyproject, extras=())}
     declared = {canonicalize_name(r.name) for r in requirements(pyproject)} | OPTIONAL
     distributions = importlib.metadata.packages_distributions()
-    for path in sorted((ROOT / "renyi_lab").rglob("*.py")):
+    undeclared = set()
+    for path in (ROOT / "renyi_lab").rglob("*.py"):
         for name, at_once in imported_packages(path):
             providers = {canonicalize_name(provider) for provider in distributions.get(name, [name])}
-            assert providers & (core if at_once else declared), f"{path.name} imports {name}, which is not declared"
+            if not providers & (core if at_once else declared):
+                undeclared.add(f"{path.name} imports {name}")
+    assert undeclared == set()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Explorers: controls → pure computation → picture. Each takes a plain result and works in JupyterLab or without a kernel."""
+"""Explorers: controls → pure computation → picture, from plain results, in JupyterLab or without a kernel."""
 
 from renyi_lab.widgets.alpha import AlphaExplorer
 from renyi_lab.widgets.base import Explorer

@@ -46,8 +46,9 @@ class AlphaExplorer(Explorer):
             continuous_update=True,
             readout_format=".2f",
         )
-        order = np.argsort(spectrum.magnitudes)
-        self._magnitudes, self._weights = spectrum.magnitudes[order], spectrum.weights[order]
+        rule = spectrum.last_rule
+        order = np.argsort(rule.magnitudes)
+        self._magnitudes, self._weights = rule.magnitudes[order], rule.weights[order]
         figure = new_figure(8.6, 3.1)
         left, right = figure.subplots(1, 2)
         alphas = np.linspace(0, limit, _CURVE_POINTS)

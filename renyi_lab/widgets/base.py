@@ -1,7 +1,7 @@
 """What all explorers share: controls above a picture that is redrawn as PNG bytes, with errors shown in place.
 
-The picture is drawn without pyplot. Its still parts are drawn once; a move of a slider redraws only the moving artists on
-top of them, which takes a few milliseconds.
+The picture is drawn without pyplot. Its still parts are drawn once; a move of a slider redraws only the moving artists
+on top of them, which takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -87,5 +88,5 @@ class Explorer(ipywidgets.VBox):
 def _png(canvas: FigureCanvasAgg) -> bytes:
     buffer = io.BytesIO()
     # Fast compression: a third of the time of the default for a picture a few kilobytes larger.
-    PillowImage.fromarray(canvas.buffer_rgba()).save(buffer, format="png", compress_level=1)
+    PillowImage.fromarray(np.asarray(canvas.buffer_rgba())).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
