@@ -19,13 +19,14 @@ from renyi_lab._device import default_device
 from renyi_lab._version import __version__
 from renyi_lab.alpha_choice import AlphaChoice, choose_alpha
 from renyi_lab.entropy import effective_number, escort_probabilities, renyi_entropy
+from renyi_lab.estimate import Estimate
 from renyi_lab.estimation import estimate_spectrum, exact_spectrum
 from renyi_lab.hessian import HessianOperator, hvp
 from renyi_lab.lanczos import Tridiagonal, lanczos, lanczos_steps
 from renyi_lab.operators import LinearOperator, MatrixOperator, as_operator
 from renyi_lab.optim import RSAM, SAM, SharpnessAware
 from renyi_lab.reference import dense_hessian, matrix_with_spectrum
-from renyi_lab.spectrum import Estimate, Spectrum
+from renyi_lab.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from renyi_lab import bounds, datasets, models, optim, plots, widgets

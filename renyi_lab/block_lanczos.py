@@ -113,17 +113,21 @@ def block_lanczos(
 def _next_rows(
     residual: Tensor, known: Tensor, scale: float, random_rows: Callable[[int], Tensor]
 ) -> tuple[Tensor, FloatArray]:
-    """Orthonormal rows spanning the residual, and the coupling ``B`` with ``residual = Bᵀ rows``, zero where exhausted."""
-    # Singular vectors rather than QR, so that exhausted directions are recognised one by one.
-    left, singular, rows = torch.linalg.svd(residual.to(accumulator(residual)), full_matrices=False)
-    rows = rows.to(residual)
-    exhausted = singular <= 10 * torch.finfo(residual.dtype).eps * residual.shape[1] ** 0.5 * scale
-    singular = torch.where(exhausted, 0.0, singular)
-    if bool(exhausted.any()):
-        rows[exhausted] = random_rows(int(exhausted.sum()))
-    for _ in range(2):
-        rows, _ = _orthonormal_rows(_orthogonal_to(rows, known))
-    return rows, _numpy(singular[:, None] * left.T)
+    """Orthonormal rows that span the residual, and ``B`` with ``residual = Bᵀ rows``, zero where exhausted."""
+    rows, triangular = _orthonormal_rows(residual)
+    # Singular vectors rather than plain QR, so that exhausted directions are recognised one by one.
+    left, singular, right = np.linalg.svd(triangular)
+    rows = torch.from_numpy(left.T).to(rows) @ rows
+    precision = torch.finfo(residual.dtype).eps
+    exhausted = singular <= 10 * precision * residual.shape[1] ** 0.5 * scale
+    singular[exhausted] = 0.0
+    if exhausted.any():
+        rows[torch.from_numpy(exhausted)] = random_rows(int(exhausted.sum()))
+    # A direction that survived a cancellation down to rounding is no longer orthogonal to the others.
+    if singular.min() <= precision**0.5 * scale:
+        for _ in range(2):
+            rows, _ = _orthonormal_rows(_orthogonal_to(rows, known))
+    return rows, singular[:, None] * right
 
 
 def _orthogonal_to(rows: Tensor, known: Tensor) -> Tensor:

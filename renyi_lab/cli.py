@@ -124,14 +124,14 @@ def _measurements(result: Tour) -> Table:
         directions = f"as if {spectrum.effective_number(alpha).value:,.0f} directions were curved"
         table.add_row(f"H_α, α = {alpha:g} (nats)", f"{entropy.value:.3f}", f"{entropy.standard_error:.3f}", directions)
     table.add_row("α by the paper's rule", f"{result.choice.alpha:g}", "", f"{result.choice.profile} profile")
-    verdict = "vacuous beside chance, 0.90" if bound.vacuous else "below chance, 0.90"
-    table.add_row("bound on the test error", f"{bound.value:.3f}", "", f"PAC-Bayes, 95 % confidence; {verdict}")
+    verdict = "vacuous: chance is 0.90" if bound.vacuous else "chance is 0.90"
+    table.add_row("bound on the test error", f"{bound.value:.3f}", "", f"PAC-Bayes, 95 %; {verdict}")
     return table
 
 
 def _comparison(result: Tour) -> Table:
     table = Table("optimizer", "train accuracy", "test accuracy", "test loss", "gradients", title_justify="left")
-    table.title = "RSAM beside SGD (same epochs, so RSAM takes about twice the gradients; one seed proves nothing)"
+    table.title = "RSAM beside SGD: same epochs, more gradients; one seed"
     for name, history in result.histories.items():
         train, test = result.train_results[name], result.test_results[name]
         table.add_row(

@@ -58,12 +58,12 @@ def run_tour(
     Args:
         seed: Of the initial weights, the batch order and the probes.
         device: Where to train and differentiate.
-        quick: A third of the epochs and of the products, to see that everything works.
+        quick: A third of the epochs and fewer products, to see that everything works.
         progress: Show progress bars; ``None``: in a terminal or notebook.
     """
     started = time.perf_counter()
     train_set, test_set = mnist1d()
-    epochs, num_matvecs = (20, 70) if quick else (60, 200)
+    epochs, num_matvecs = (20, 150) if quick else (60, 200)
     warmup_steps = _WARMUP_EPOCHS * -(-len(train_set) // _BATCH_SIZE)
     optimizers = {
         "SGD": lambda params: torch.optim.SGD(params, **_SGD),

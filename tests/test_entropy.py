@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from renyi_lab.entropy import (
     effective_number,
+    entropy_influence,
     escort_probabilities,
     renyi_entropy,
     weighted_escort,
@@ -173,6 +174,18 @@ def test_escort_probabilities_follow_their_closed_form(alpha, expected):
 
 def test_weighted_escort_counts_multiplicities():
     np.testing.assert_allclose(weighted_escort(np.array([1.0, 3.0]), np.array([9.0, 1.0]), 2.0), [0.5, 0.5])
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5, 1 - 1e-13, 1, 1 + 1e-9, 1.3, 2, math.inf])
+def test_influence_is_the_derivative_by_each_multiplicity(alpha):
+    values, counts = np.array([0.0, 0.2, 1.0, 30.0]), np.array([4.0, 2.5, 1.0, 3.0])
+
+    def entropy(weights):
+        return float(weighted_renyi_entropy(torch.from_numpy(values), torch.from_numpy(weights), alpha))
+
+    step = 1e-5 * np.eye(4)
+    numerical = [(entropy(counts + e) - entropy(counts - e)) / 2e-5 for e in step]
+    np.testing.assert_allclose(entropy_influence(values, counts, alpha), numerical, atol=1e-8)
 
 
 @pytest.mark.parametrize("function", [renyi_entropy, effective_number, escort_probabilities])

@@ -227,5 +227,5 @@ def test_bad_arguments_are_named_before_any_product(function, options, error, me
 
 def test_a_product_that_is_not_finite_is_refused_with_likely_causes():
     broken = scipy.sparse.linalg.LinearOperator((3, 3), matvec=lambda v: v * np.nan, dtype=float)
-    with pytest.raises(ValueError, match="not finite. Likely causes"):
+    with pytest.raises(ValueError, match=r"not finite\. Likely causes"):
         lanczos(broken, num_steps=2)

@@ -187,5 +187,5 @@ def test_to_dense_is_refused_where_it_would_fill_the_memory(monkeypatch):
             raise AssertionError
 
     operator = Large(operators.DENSE_LIMIT + 1, torch.float64, torch.device("cpu"))
-    with pytest.raises(ValueError, match="of 20001 rows would take 3 GB.*estimate_spectrum"):
+    with pytest.raises(ValueError, match=r"of 20001 rows would take 3 GB.*estimate_spectrum"):
         operator.to_dense()

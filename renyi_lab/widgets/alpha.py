@@ -30,7 +30,7 @@ class AlphaExplorer(Explorer):
         >>> explorer = AlphaExplorer(Spectrum.from_eigenvalues([4.0, 1.0, 1.0, 0.1]), alpha=1.0)
         >>> explorer.alpha.value = 2.0
         >>> round(explorer.entropy, 3)
-        0.654
+        0.726
     """
 
     def __init__(self, spectrum: Spectrum, alpha: float = 1.0, max_alpha: float = 4.0) -> None:
