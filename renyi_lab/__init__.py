@@ -24,7 +24,7 @@ from renyi_lab.estimation import estimate_spectrum, exact_spectrum
 from renyi_lab.hessian import HessianOperator, hvp
 from renyi_lab.lanczos import Tridiagonal, lanczos, lanczos_steps
 from renyi_lab.operators import LinearOperator, MatrixOperator, as_operator
-from renyi_lab.optim import RSAM, SAM, SharpnessAware
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
 from renyi_lab.reference import dense_hessian, matrix_with_spectrum
 from renyi_lab.spectrum import Spectrum
 
@@ -46,11 +46,14 @@ _LAZY_NAMES = {
 }
 
 __all__ = [
+    "ASAM",
     "RSAM",
+    "SAGM",
     "SAM",
     "AlphaChoice",
     "Estimate",
     "Evaluation",
+    "FisherSAM",
     "GibbsError",
     "HessianOperator",
     "History",

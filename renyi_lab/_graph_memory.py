@@ -27,14 +27,21 @@ def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) ->
     """Bytes that a graph built by ``build_graph`` keeps alive, storages of ``outside`` tensors not counted."""
     known = {tensor.untyped_storage().data_ptr() for tensor in outside}
     found: dict[int, int] = {}
+    holders: list[list[Tensor]] = []
 
-    def note(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> list[Tensor]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             found[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        holders.append([tensor])
+        return holders[-1]
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        graph = build_graph()
-    del graph
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda holder: holder[0]):
+            graph = build_graph()
+        del graph
+    finally:
+        # A node that holds its own output through a hook is a cycle that Python's garbage collector cannot see.
+        for holder in holders:
+            holder.clear()
     return sum(found.values())

@@ -37,6 +37,10 @@ def spectral_density(
         1.0
     """
     x, w, points = (np.asarray(part, dtype=np.float64) for part in (nodes, weights, grid))
+    if points.ndim != 1:
+        raise ValueError(f"grid must be a vector, got shape {points.shape}.")
+    if not np.isfinite(points).all():
+        raise ValueError("grid must be finite, but holds NaN or infinity.")
     total = w.sum()
     if check_choice("scale", scale, ("linear", "log")) == "log":
         if points.size and points.min() <= 0:

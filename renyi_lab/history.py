@@ -34,6 +34,8 @@ class History:
     num_gradients: int
     """Forward and backward passes over one batch: two a step for sharpness-aware optimizers."""
     seconds: float = field(compare=False)
+    perturbation_norm: tuple[float, ...] = ()
+    """Mean ‖ε‖ over the epoch's steps, of a sharpness-aware optimizer (0 in warm-up); empty for others."""
 
     @property
     def epochs(self) -> int:

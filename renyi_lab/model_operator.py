@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._batches import Batch, batch_mass, freeze_batches, map_tensors
+from renyi_lab._batches import batch_mass, freeze_batches, map_tensors
 from renyi_lab._model_state import evaluation_point, stochastic_layers, unwrap_model
 from renyi_lab._parameters import ParameterSelection, select_parameters
 from renyi_lab._random import seed_torch
@@ -141,23 +141,24 @@ class ModelOperator(LinearOperator):
     def _weighted_loss(self, index: int) -> Tensor:
         """The loss of one batch times its weight; the weights make the batches' losses add up to the total."""
         seed_torch(self._seed + index)
-        batch = self._batches[index]
-        loss = self._loss_of(batch)
+        content = self._batches[index].content
+        if self.loss_style == "model_batch":
+            return self._weighted(self.loss_fn(self.model, content), index)
+        inputs, targets = content
+        return self._weighted(self._output_loss(self.model(inputs), targets), index)
+
+    def _output_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if isinstance(self.loss_fn, nn.CrossEntropyLoss) or self.loss_fn is nn.functional.cross_entropy:
+            check_labels(outputs, targets, getattr(self.loss_fn, "ignore_index", -100))
+        return self.loss_fn(outputs, targets)
+
+    def _weighted(self, loss: Tensor, index: int) -> Tensor:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
         return loss.reshape(()) * (
             self._masses[index] / (sum(self._masses) or 1.0) if self.reduction == "mean" else 1.0
         )
-
-    def _loss_of(self, batch: Batch) -> Tensor:
-        if self.loss_style == "model_batch":
-            return self.loss_fn(self.model, batch.content)
-        inputs, targets = batch.content
-        outputs = self.model(inputs)
-        if isinstance(self.loss_fn, nn.CrossEntropyLoss) or self.loss_fn is nn.functional.cross_entropy:
-            check_labels(outputs, targets, getattr(self.loss_fn, "ignore_index", -100))
-        return self.loss_fn(outputs, targets)
 
     def _checked_loss(self) -> float:
         with torch.no_grad(), self._evaluation_point():

@@ -65,7 +65,6 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | NDArray[np.float64] | Te
         raise ValueError(f"eigenvalues must be a vector with at least one entry, got shape {tuple(values.shape)}.")
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator)
-    orthogonal, triangular = torch.linalg.qr(gaussian)
-    orthogonal = orthogonal * triangular.diagonal().sign()
+    orthogonal = torch.linalg.qr(gaussian).Q  # Haar up to the signs of its columns, which cancel in the product
     matrix: Tensor = (orthogonal * values) @ orthogonal.T
     return (matrix + matrix.T) / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,14 +14,12 @@ from torch.utils.data import Dataset
 
 from renyi_lab._minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved
 from renyi_lab._model_state import training_flags
+from renyi_lab._optimizer_choice import OptimizerFactory, check_optimizer, make_optimizer
 from renyi_lab._progress import progress_bar
 from renyi_lab._random import preserved_rng, seeded_rng
-from renyi_lab._validation import check_choice, check_int, check_real
+from renyi_lab._validation import check_int, check_real
 from renyi_lab.history import Evaluation, History
-
-OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-_OPTIMIZERS = ("sgd", "adam", "adamw")
+from renyi_lab.optim import SharpnessAware, statistics_once
 
 
 def train(
@@ -33,7 +31,8 @@ def train(
     batch_size: int = 128,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
-    optimizer: str | OptimizerFactory = "sgd",
+    optimizer: str | OptimizerFactory | type[SharpnessAware] = "sgd",
+    warmup_epochs: int = 0,
     loss_fn: LossFunction | None = None,
     test_set: Dataset[Any] | Pair | None = None,
     seed: int = 0,
@@ -60,7 +59,10 @@ def train(
         weight_decay: ≥ 0; decoupled in ``"adamw"``.
         optimizer: ``"sgd"``, ``"adam"``, ``"adamw"``, or a function from the list of trainable parameters to a
             ``torch.optim.Optimizer``, which then holds its own ``lr``, ``momentum`` and ``weight_decay``. It is
-            stepped with a closure, so those that evaluate the loss repeatedly (`RSAM`, ``LBFGS``) work too.
+            stepped with a closure, so those that evaluate the loss repeatedly (``LBFGS``) work too. Or a class such
+            as `RSAM` or `SAM`, with settings as in ``functools.partial(RSAM, rho=0.3)``: over SGD (or its ``base=``)
+            with the three numbers above. Their second pass leaves batch norm's running statistics alone.
+        warmup_epochs: plain epochs before the first perturbed step, for these. Default 0; the authors of `RSAM` use 5.
         loss_fn: maps ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
         test_set: evaluated after every epoch, never used for a decision.
         seed: of the batch order and of dropout.
@@ -87,22 +89,28 @@ def train(
     parameters = [p for p in _check_model(model).parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no trainable parameters; set requires_grad=True on those to train.")
-    _check_optimizer(optimizer)
+    warmup_epochs = check_int("warmup_epochs", warmup_epochs, minimum=0)
+    check_optimizer(optimizer)
     train_set = check_data("train_set", train_set)
+    num_samples = len(train_set)  # type: ignore[arg-type]  # check_data() made sure that it has a length
     test_set = None if test_set is None else check_data("test_set", test_set)
 
     start, num_gradients = time.perf_counter(), 0
     values: dict[str, list[float]] = {f"{a}_{b}": [] for a in ("train", "test") for b in ("loss", "accuracy")}
+    values["perturbation_norm"] = []
     bar = progress_bar(epochs, "training", progress)
     with bar, moved(model, device), _guarded(model), seeded_rng(seed), training_flags(model, True), torch.enable_grad():
         bar.unit = "epoch"
-        stepper = _make_optimizer(optimizer, parameters, lr, momentum, weight_decay)
+        warmup_steps = warmup_epochs * math.ceil(num_samples / batch_size)
+        stepper = make_optimizer(optimizer, parameters, lr, momentum, weight_decay, warmup_steps)
         order = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
-            means = Means()
+            means, norms = Means(), []
             for inputs, targets in batches(train_set, batch_size, model, order):
                 passes = _step(model, stepper, loss_fn, inputs, targets, check=epoch == 0)
                 num_gradients += len(passes)
+                if isinstance(stepper, SharpnessAware):
+                    norms.append(stepper.perturbation_norm)  # tensors: not waited for before the epoch ends
                 outputs, loss = passes[0]
                 if not math.isfinite(loss):
                     raise _divergence(epoch, f"the loss is {loss}", stepper)
@@ -110,6 +118,8 @@ def train(
             if not all(bool(torch.isfinite(p).all()) for p in parameters):
                 raise _divergence(epoch, "a weight is not finite", stepper)
             _record(values, "train", means)
+            if norms:
+                values["perturbation_norm"].append(float(torch.stack(norms).mean()))
             if test_set is not None:
                 _record(values, "test", evaluate(model, test_set, loss_fn=loss_fn))
             bar.set_postfix(loss=f"{means.loss:.3f}", refresh=False)
@@ -161,31 +171,6 @@ def _check_model(model: Any) -> nn.Module:
     return model
 
 
-def _check_optimizer(optimizer: Any) -> None:
-    if isinstance(optimizer, str):
-        check_choice("optimizer", optimizer, _OPTIMIZERS)
-    elif isinstance(optimizer, type) or not callable(optimizer):
-        # A class would quietly train at its own default learning rate.
-        raise TypeError(
-            f"optimizer must be one of {', '.join(map(repr, _OPTIMIZERS))} or a function from parameters to an "
-            f"optimizer, as in functools.partial(torch.optim.SGD, lr=0.1); got {optimizer!r}."
-        )
-
-
-def _make_optimizer(
-    optimizer: str | OptimizerFactory, parameters: list[nn.Parameter], lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    if optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    if isinstance(optimizer, str):
-        kind = torch.optim.Adam if optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=lr, weight_decay=weight_decay)
-    made = optimizer(parameters)
-    if not isinstance(made, torch.optim.Optimizer):
-        raise TypeError(f"optimizer(parameters) must return a torch.optim.Optimizer, got {type(made).__name__}.")
-    return made
-
-
 @contextlib.contextmanager
 def _guarded(model: nn.Module) -> Iterator[None]:
     """Put ``.grad`` back in any case, weights and buffers after an error (not after an interrupt)."""
@@ -220,7 +205,8 @@ def _step(
     def closure() -> Any:
         with torch.enable_grad():
             stepper.zero_grad()
-            outputs, loss = forward(model, loss_fn, inputs, targets, check=check)
+            with statistics_once(stepper, model) if isinstance(stepper, SharpnessAware) else contextlib.nullcontext():
+                outputs, loss = forward(model, loss_fn, inputs, targets, check=check)
             loss.backward()
         passes.append((outputs, float(loss.detach())))
         return loss
@@ -239,8 +225,9 @@ def _record(values: dict[str, list[float]], part: str, means: Means | Evaluation
 
 def _divergence(epoch: int, symptom: str, stepper: torch.optim.Optimizer) -> ValueError:
     lr = float(stepper.param_groups[0]["lr"])
+    rho = f"rho={stepper.param_groups[0]['rho']:g} is, " if isinstance(stepper, SharpnessAware) else ""
     return ValueError(
         f"training diverged in epoch {epoch + 1}: {symptom}. Likely causes: lr={lr:g} is too large "
-        f"(try lr={lr / 3:.2g}), or loss_fn has no finite value at these outputs. "
+        f"(try lr={lr / 3:.2g}), {rho}or loss_fn has no finite value at these outputs. "
         "The weights from before training are back in place."
     )

@@ -68,7 +68,7 @@ def test_equals_the_dense_oracle(loss):
     exactly(H @ V, dense @ V)
     exactly(H.to_dense(), dense)
     assert dense.abs().max() > 0.01
-    assert H.loss == pytest.approx(float(loss(model(data()[0]), data()[1])), rel=1e-12)
+    assert H.loss == pytest.approx(float(loss(model(data()[0]), data()[1]).detach()), rel=1e-12)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -108,7 +108,7 @@ def test_shortest_form_gives_zero_for_linear_losses_and_unused_parameters():
 # ---------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize("graph_budget", [0, 3000, None])
+@pytest.mark.parametrize("graph_budget", [0, 2000, None])
 @pytest.mark.parametrize("cut", ["whole", "ragged loader", "list", "micro", "data set"])
 def test_neither_batches_nor_budget_change_the_matrix(cut, graph_budget):
     forms = {
@@ -127,7 +127,7 @@ def test_neither_batches_nor_budget_change_the_matrix(cut, graph_budget):
 
 
 def test_budget_decides_how_many_graphs_are_kept():
-    operators = [HessianOperator(tanh_net(), F.cross_entropy, ragged(), graph_budget=b) for b in (0, 6000, None)]
+    operators = [HessianOperator(tanh_net(), F.cross_entropy, ragged(), graph_budget=b) for b in (0, 2000, None)]
     assert [H.num_batches_kept for H in operators] == [0, 0, 0]
     kept = [(H @ probe(43), H.num_batches_kept)[1] for H in operators]
     assert kept[0] == 0
@@ -223,6 +223,7 @@ def test_blocks_are_the_sub_matrices():
     H = HessianOperator(model, F.cross_entropy, ragged())
     dense, start = dense_hessian(model, F.cross_entropy, data()), 0
     blocks = H.blocks()
+    assert all(block._batches[0].content[0] is H._batches[0].content[0] for block in blocks.values())  # no copies
     assert tuple(blocks) == H.parameter_names == ("0.weight", "0.bias", "2.weight", "2.bias")
     for block in blocks.values():
         stop = start + block.dim
@@ -333,11 +334,11 @@ def test_relu_net_under_absolute_error_is_curved_between_layers_without_warning(
 
 def through_no_grad(model):
     with torch.no_grad():
-        model[2].weight.add_(0.3)
+        model[2].weight.mul_(1.7)
 
 
 def through_data(model):
-    model[2].weight.data.add_(0.3)
+    model[2].weight.data.mul_(1.7)
 
 
 def through_optimizer(model):
@@ -440,9 +441,6 @@ ARCHITECTURES = {
     ),
     "layer norm": lambda: nn.Sequential(nn.Linear(D, 5), nn.LayerNorm(5), nn.Softplus(), nn.Linear(5, CLASSES)),
     "batch norm": lambda: nn.Sequential(nn.Linear(D, 5), nn.BatchNorm1d(5), nn.SiLU(), nn.Linear(5, CLASSES)),
-    "weight norm": lambda: nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(D, 5)), nn.Tanh(), nn.Linear(5, CLASSES)
-    ),
 }
 
 
@@ -487,6 +485,10 @@ def test_seed_chooses_the_dropout_masks():
     assert not torch.allclose(first @ probe(43), other @ probe(43))
 
 
+imports_dynamo = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+
+
+@imports_dynamo
 @pytest.mark.parametrize(
     "wrap",
     [torch.compile, nn.DataParallel, lambda model: nn.DataParallel(torch.compile(model))],
@@ -500,6 +502,7 @@ def test_wrappers_are_looked_through(wrap):
     exactly(H @ probe(43), dense_hessian(model, F.cross_entropy, data()) @ probe(43))
 
 
+@imports_dynamo
 def test_compiled_parts_run_as_plain_torch():
     whole, part = tanh_net(), tanh_net()
     whole.compile()
@@ -526,13 +529,35 @@ class OnceOnly(torch.autograd.Function):
         return grad * 2
 
 
-def test_layer_without_second_derivative_is_explained():
-    class Model(nn.Linear):
-        def forward(self, x):
-            return torch.fft.rfft(OnceOnly.apply(super().forward(x))).abs()
+class Custom(nn.Module):
+    def forward(self, x):
+        return OnceOnly.apply(x)
 
-    H = HessianOperator(Model(D, 4).double(), F.cross_entropy, data())
-    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice|differentiate twice"):
+
+@pytest.mark.parametrize("graph_budget", [0, None])
+def test_layer_without_second_derivative_is_explained(graph_budget):
+    model = nn.Sequential(nn.Linear(D, CLASSES), Custom()).double()
+    H = HessianOperator(model, F.cross_entropy, data(), graph_budget=graph_budget)
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice .*once_differentiable.*params="):
+        H @ probe(15)
+
+
+def test_weight_norm_is_refused_as_torch_differentiates_it_wrongly():
+    """A plain pass of gradgradcheck would mean that torch has mended it, and that the refusal can go."""
+    v, g = (torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, D), (3, 1)))
+    assert not torch.autograd.gradgradcheck(lambda a, b: torch._weight_norm(a, b, 0), (v, g), raise_exception=False)
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(D, CLASSES)).double()
+    with pytest.raises(RuntimeError, match=r"weight_norm's second derivative; .*remove_parametrizations"):
+        HessianOperator(model, F.cross_entropy, data()) @ probe(18)
+
+
+def test_operation_without_second_derivative_is_explained():
+    class Distances(nn.Linear):
+        def forward(self, x):
+            return torch.cdist(super().forward(x), x[:CLASSES])
+
+    H = HessianOperator(Distances(D, D).double(), F.cross_entropy, data())
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice \(.*_cdist_backward.*params="):
         H @ probe(20)
 
 
@@ -592,7 +617,8 @@ def assert_same(before, after):
         for one, other in zip(before, after, strict=True):
             assert_same(one, other)
     elif isinstance(before, (torch.Tensor, np.ndarray)):
-        assert np.array_equal(np.asarray(before), np.asarray(after))
+        equal = torch.equal if isinstance(before, torch.Tensor) else np.array_equal
+        assert equal(before, after)
     else:
         assert before == after
 
@@ -674,11 +700,10 @@ def test_nothing_is_left_behind_after_an_error(restless, error, mode, place, gra
 def test_no_seed_is_left_waiting_for_a_cuda_device_that_starts_later():
     if torch.cuda.is_initialized():
         pytest.skip("CUDA has started in this process")
+    H = HessianOperator(tanh_net(), F.cross_entropy, data(), graph_budget=0)
     torch.cuda.manual_seed_all(1234)
     waiting = torch.cuda._lazy_seed_tracker.get_calls()
-    H = HessianOperator(tanh_net(), F.cross_entropy, data())
-    torch.cuda.manual_seed_all(1234)
-    waiting = torch.cuda._lazy_seed_tracker.get_calls()
+    assert waiting
     _ = H @ probe(43), H.gradient()
     assert torch.cuda._lazy_seed_tracker.get_calls() == waiting
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 import warnings
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from renyi_lab.optim import RSAM, SAM, SharpnessAware
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
 
 SGD = torch.optim.SGD
 
@@ -50,7 +51,17 @@ def problem(optimizer_class: type[SharpnessAware] = RSAM, **settings):
     return params, optimizer_class(params, SGD, **settings)
 
 
-METHODS = pytest.mark.parametrize("method", [SAM, RSAM])
+ALL_METHODS = {
+    "SAM": SAM,
+    "ASAM": ASAM,
+    "FisherSAM": FisherSAM,
+    "SAGM": functools.partial(SAGM, alpha=0.0),  # so that ε is proportional to ρ, as in all others
+    "RSAM": RSAM,
+    "RSAM-divergence": functools.partial(RSAM, form="divergence", alpha=0.5),
+    "RSAM-divergence-1": functools.partial(RSAM, form="divergence", alpha=1.0),
+    "RSAM-exact": functools.partial(RSAM, form="exact", alpha=1.5),
+}
+METHODS = pytest.mark.parametrize("method", ALL_METHODS.values(), ids=ALL_METHODS)
 
 
 # --- the formulas -----------------------------------------------------------------------------------------------
@@ -147,7 +158,8 @@ def test_rsam_defaults_are_the_authors_example():
     (param,) = parameters([1.0])
     optimizer = RSAM([param])
     assert isinstance(optimizer.base, SGD)
-    assert (optimizer.param_groups[0]["rho"], optimizer.alpha, optimizer.warmup_steps) == (0.65, 1.2, 0)
+    group = optimizer.param_groups[0]
+    assert (group["rho"], group["alpha"], optimizer.form, optimizer.warmup_steps) == (0.65, 1.2, "paper", 0)
 
 
 # --- the two-pass step ------------------------------------------------------------------------------------------
@@ -169,7 +181,7 @@ def test_sam_equals_the_hand_computed_two_pass_update_with_momentum_and_weight_d
 
 
 @METHODS
-@pytest.mark.parametrize("base", [SGD, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.NAdam])
+@pytest.mark.parametrize("base", [SGD, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.NAdam])
 def test_step_with_closure_equals_the_hand_written_loop_bit_for_bit(method, base: type[torch.optim.Optimizer]):
     runs = []
     for by_hand in (False, True):
@@ -276,6 +288,7 @@ def test_training_lowers_the_loss_of_a_small_network(method: type[SharpnessAware
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2)).double()
     optimizer = method(model.parameters(), SGD, rho=0.05, lr=0.2, momentum=0.9)
+    optimizer.max_norm = 0.1  # RSAM's ‖ε‖ grows without limit as the gradient of the full batch vanishes
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -556,10 +569,38 @@ def test_bad_arguments_are_named(method, settings: dict, error: type[Exception],
         method(**arguments)
 
 
-@pytest.mark.parametrize(("alpha", "message"), [(0.0, "alpha must lie"), (-2, "alpha must lie"), (1, "Take an alpha")])
-def test_orders_that_rsam_cannot_take_are_refused(alpha: float, message: str):
+@pytest.mark.parametrize(
+    ("alpha", "form", "message"),
+    [
+        (0.0, "paper", "alpha must lie"),
+        (-2, "divergence", "alpha must lie"),
+        (1, "paper", 'alpha = 1 is refused.*form="divergence"'),
+        (1.0, "exact", 'alpha = 1 is refused.*form="divergence"'),
+        (0.4, "exact", "alpha = 0.4 is refused.*alpha ≥ 0.5"),
+        (2.0, "papers", "form must be one of 'paper', 'divergence', 'exact'"),
+    ],
+)
+@pytest.mark.parametrize("in_group", [False, True])
+def test_orders_that_a_form_of_rsam_cannot_take_are_refused(alpha: float, form: str, message: str, in_group: bool):
+    params = [{"params": parameters([1.0]), "alpha": alpha}] if in_group else parameters([1.0])
     with pytest.raises(ValueError, match=message):
-        RSAM(parameters([1.0]), SGD, alpha=alpha)
+        RSAM(params, SGD, alpha=2.0 if in_group else alpha, form=form)
+
+
+@pytest.mark.parametrize("name", ["max_norm", "max_grad_norm"])
+@pytest.mark.parametrize(("value", "error"), [(0.0, ValueError), (-1, ValueError), ("1", TypeError)])
+def test_limits_must_be_positive(name: str, value: object, error: type[Exception]):
+    with pytest.raises(error, match=name):
+        RSAM(parameters([1.0]), SGD, **{name: value})
+
+
+def test_a_base_with_an_alpha_of_its_own_is_refused_by_rsam_alone():
+    with pytest.raises(ValueError, match="RMSprop has a hyperparameter alpha of its own"):
+        RSAM(parameters([1.0]), torch.optim.RMSprop)
+    params = parameters([1.0])
+    optimizer = SAM(params, torch.optim.RMSprop, lr=0.1)
+    optimizer.step(closure_for(optimizer, params))
+    assert params[0].item() != 1.0
 
 
 def test_settings_for_a_built_base_are_refused():

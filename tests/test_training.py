@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from renyi_lab import models
 from renyi_lab.history import Evaluation
+from renyi_lab.optim import RSAM, SAM
 from renyi_lab.training import evaluate, train
 
 
@@ -203,6 +204,76 @@ def test_a_two_pass_optimizer_follows_the_second_gradient_and_the_first_loss_is_
     torch.testing.assert_close(weights(model), expected, rtol=1e-10, atol=1e-12)
     assert history.train_loss == pytest.approx([first])
     assert history.num_gradients == 2
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "factory"),
+    [
+        (RSAM, lambda p: RSAM(p, torch.optim.SGD, lr=0.02, momentum=0.5, weight_decay=0.03)),
+        (functools.partial(SAM, rho=0.3), lambda p: SAM(p, rho=0.3, lr=0.02, momentum=0.5, weight_decay=0.03)),
+        (functools.partial(SAM, lr=0.1), lambda p: SAM(p, lr=0.1, momentum=0.5, weight_decay=0.03)),
+        (
+            functools.partial(RSAM, base=torch.optim.AdamW),
+            lambda p: RSAM(p, torch.optim.AdamW, lr=0.02, weight_decay=0.03),
+        ),
+    ],
+)
+def test_a_sharpness_aware_class_gets_the_numbers_that_it_is_not_given(optimizer, factory):
+    by_class, by_factory = small_model(), small_model()
+    options = {"epochs": 3, "batch_size": 16}
+    history = train(by_class, blobs(), optimizer=optimizer, lr=0.02, momentum=0.5, weight_decay=0.03, **options)
+    assert history == train(by_factory, blobs(), optimizer=factory, **options)
+    assert torch.equal(weights(by_class), weights(by_factory))
+    assert history.num_gradients == 2 * 3 * 4
+
+
+def test_a_history_has_the_mean_perturbation_of_each_epoch_and_none_for_plain_optimizers():
+    norms = []
+
+    class Noting(SAM):
+        def second_step(self):
+            norms.append(float(self.perturbation_norm))
+            super().second_step()
+
+    make = functools.partial(Noting, rho=0.3)
+    history = train(small_model(), blobs(), epochs=3, batch_size=16, optimizer=make, warmup_epochs=1)
+    assert len(norms) == 2 * 4
+    assert history.perturbation_norm == pytest.approx([0.0, 0.3, 0.3], rel=1e-6)
+    rsam = train(small_model(), blobs(), epochs=2, batch_size=60, optimizer=RSAM)
+    assert rsam.perturbation_norm[0] != pytest.approx(rsam.perturbation_norm[1], rel=1e-3)
+    assert train(small_model(), blobs(), epochs=2).perturbation_norm == ()
+
+
+def test_warm_up_epochs_are_plain_and_take_one_gradient_a_step():
+    plain, warm = small_model(), small_model()
+    train(plain, blobs(), epochs=2, batch_size=25)
+    history = train(warm, blobs(), epochs=2, batch_size=25, optimizer=RSAM, warmup_epochs=2)
+    assert torch.equal(weights(plain), weights(warm))
+    assert history.num_gradients == 6
+    longer = train(small_model(), blobs(), epochs=3, batch_size=25, optimizer=RSAM, warmup_epochs=2)
+    assert longer.num_gradients == 6 + 2 * 3
+    assert longer.train_loss[:2] == history.train_loss
+
+
+def test_batch_norm_counts_each_batch_once_in_a_two_pass_training():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    train(model, blobs(), epochs=2, batch_size=20, optimizer=SAM)
+    assert int(model[1].num_batches_tracked) == 6
+    assert model[1].track_running_stats
+
+
+def test_divergence_of_a_two_pass_training_names_rho_too():
+    with pytest.raises(ValueError, match=r"lr=1e\+08 is too large .* rho=0.3 is, or"):
+        train(small_model(), blobs(), lr=1e8, weight_decay=0.5, optimizer=functools.partial(SAM, rho=0.3))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", functools.partial(torch.optim.SGD, lr=0.1)])
+def test_warm_up_without_anything_to_warm_up_is_refused_and_nothing_changes(optimizer):
+    model = small_model()
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"warmup_epochs is for sharpness-aware optimizers .* SGD: leave it out"):
+        train(model, blobs(), optimizer=optimizer, warmup_epochs=2)
+    assert torch.equal(weights(model), before)
 
 
 def test_lbfgs_works_through_its_closure():

@@ -1,24 +1,29 @@
-"""Building, or checking, the optimizer that a sharpness-aware one wraps."""
+"""Building, or checking, what a sharpness-aware optimizer is given."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from renyi_lab._validation import check_real
 
-def build_base(params: Iterable[Any], base: Any, base_kwargs: dict[str, Any]) -> Optimizer:
-    """Return ``base`` built on ``params``, or ``base`` itself when it is an optimizer already built on them."""
+
+def build_base(params: Iterable[Any], base: Any, base_kwargs: dict[str, Any], own_settings: Iterable[str]) -> Optimizer:
+    """Return ``base`` built on ``params``, or ``base`` itself when it is an optimizer already built on them.
+
+    ``own_settings`` names what the wrapper will write into each group, which ``base`` must not use itself.
+    """
     entries = params if isinstance(params, Tensor) else list(params)
     if len(entries) == 0:
         raise ValueError("params is empty. A generator can be used only once: pass model.parameters() afresh.")
     if isinstance(base, type) and issubclass(base, Optimizer):
         built: Optimizer = base(entries, **base_kwargs)
     elif isinstance(base, Optimizer):
-        _check_instance(entries, base, base_kwargs)
+        _check_instance(entries, base, base_kwargs, own_settings)
         built = base
     else:
         raise TypeError(f"base must be a torch.optim class or an optimizer built on the same params, got {base!r}.")
@@ -26,30 +31,55 @@ def build_base(params: Iterable[Any], base: Any, base_kwargs: dict[str, Any]) ->
     wants_closure = inspect.signature(built.step).parameters["closure"].default is inspect.Parameter.empty
     if wants_closure or getattr(built, "requires_closure", False):
         raise TypeError(f"base {name} needs a closure for its own step: choose another, e.g. torch.optim.SGD.")
-    if "rho" in built.defaults:
-        raise ValueError(f"base {name} has a hyperparameter rho of its own: choose another, e.g. torch.optim.SGD.")
+    for setting in own_settings:
+        if setting in built.defaults:
+            raise ValueError(
+                f"base {name} has a hyperparameter {setting} of its own: choose another, e.g. torch.optim.SGD."
+            )
+    if any(map(_is_sharded, _parameters(built.param_groups))):
+        raise TypeError(
+            "params are sharded (FSDP): each process would see the norm of its own part of the gradient only. "
+            "Train with torch.nn.parallel.DistributedDataParallel instead."
+        )
     return built
 
 
-def _check_instance(entries: Iterable[Any], base: Optimizer, base_kwargs: dict[str, Any]) -> None:
+def optional_limit(name: str, value: float | None) -> float | None:
+    """Return a positive number or ``None``, or raise."""
+    return None if value is None else check_real(name, value, 0.0, open_minimum=True)
+
+
+def _check_instance(
+    entries: Iterable[Any], base: Optimizer, base_kwargs: dict[str, Any], own_settings: Iterable[str]
+) -> None:
     if base_kwargs:
         raise TypeError(f"base is already built, so {sorted(base_kwargs)} cannot reach it: set them where it is built.")
     if _identities(entries) != _identities(base.param_groups):
         raise ValueError("base was built on other parameters: build it on params, or pass its class instead.")
-    if any("rho" in group for group in base.param_groups):
+    hidden = [name for name in own_settings if name not in base.defaults and any(name in g for g in base.param_groups)]
+    if hidden:
         raise ValueError(
-            "base has groups with a rho, which would hide the rho given here: it is wrapped already. Build a new one, "
-            "or, for a rho for each group, pass the groups as params and the optimizer's class as base."
+            f"base has groups with a {hidden[0]}, which would hide the {hidden[0]} given here: it is wrapped already. "
+            "Build a new one, or, for one value for each group, pass the groups as params and the optimizer's class "
+            "as base."
         )
 
 
 def _identities(entries: Iterable[Any]) -> set[int]:
-    """The identities of the parameters in a list of tensors, (name, tensor) pairs or groups."""
-    found: set[int] = set()
+    return set(map(id, _parameters(entries)))
+
+
+def _parameters(entries: Iterable[Any]) -> Iterator[Any]:
+    """The parameters in a list of tensors, (name, tensor) pairs or groups."""
     for entry in entries:
         if isinstance(entry, dict):
             inner = entry["params"]
-            found |= _identities([inner] if isinstance(inner, Tensor) else inner)
+            yield from _parameters([inner] if isinstance(inner, Tensor) else inner)
         else:
-            found.add(id(entry[1] if isinstance(entry, tuple) else entry))
-    return found
+            yield entry[1] if isinstance(entry, tuple) else entry
+
+
+def _is_sharded(param: Any) -> bool:
+    """Whether a parameter holds only this process's part: a DTensor (FSDP2) or a FlatParameter (FSDP1)."""
+    # By name: importing torch.distributed.tensor takes longer than all of this package.
+    return getattr(param, "_is_flat_param", False) or any(kind.__name__ == "DTensor" for kind in type(param).__mro__)

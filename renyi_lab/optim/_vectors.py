@@ -21,17 +21,36 @@ def multiply_(tensors: list[Tensor], factor: Tensor) -> None:
     torch._foreach_mul_(tensors, _for_each_device(factor, tensors))
 
 
+def scaled(tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
+    """The tensors times one number, as new tensors."""
+    return list(torch._foreach_mul(tensors, _for_each_device(factor, tensors)))
+
+
 def unit_vector(tensors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Return q = g/‖g‖ as new tensors (at least float32) and ‖g‖, over all tensors together; q = 0 where g = 0.
 
     Divided by max|g| before squaring: in float32 the squares overflow from |g| ≈ 1e19 and vanish below 1e-23.
     """
-    wide = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    wide = widened(tensors)
     largest = total(wide, math.inf)
     unit = list(torch._foreach_div(wide, _for_each_device(_or_one(largest), wide)))
     length = total(unit, 2)
     multiply_(unit, 1 / _or_one(length))
     return unit, largest * length
+
+
+def shorten_(tensors: list[Tensor], max_norm: float | None) -> Tensor:
+    """Shorten in place to ``max_norm`` what is longer, all tensors together, and return the length."""
+    length = total(widened(tensors), 2)
+    if max_norm is not None:
+        multiply_(tensors, torch.where(length > max_norm, max_norm / length, 1.0))
+        length = torch.clamp(length, max=max_norm)
+    return length
+
+
+def widened(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors in at least float32; those that are so already are not copied."""
+    return [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
 
 
 def zero_safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
     θ + ε ← perturb;   g' = ∇L_S(θ + ε);   return to θ exactly;   base optimizer steps from θ with g'
 
-A method is one short override of `SharpnessAware.perturbation`, which says what ε is.
+A method is one short override of `SharpnessAware.perturbation`, which says what ε is. What else a training needs (mixed
+precision, batch norm, several processes, accumulation) stands in `renyi_lab.optim.recipes`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from renyi_lab._validation import check_int, check_real
-from renyi_lab.optim._base_optimizer import build_base
+from renyi_lab.optim._base_optimizer import build_base, optional_limit
+from renyi_lab.optim._vectors import shorten_
 
 _SNIPPET = """
 
@@ -42,20 +44,27 @@ class SharpnessAware(Optimizer):
             (then its own groups are used, and ``base_kwargs`` must be empty).
         rho: radius of the perturbation, > 0; its unit depends on the method.
         warmup_steps: number of plain base steps, one gradient each, before the first perturbed one. Default 0: none.
+        max_grad_norm: the gradient that the base steps with, the one of θ + ε, is clipped to this norm, > 0. Default:
+            not. (Clipping inside the closure would shorten the first gradient too, and ε may depend on its length.)
+        group_settings: for subclasses: further settings that stand in each group.
         **base_kwargs: passed to the ``base`` class (``lr``, ``momentum``, …).
+
+    Attributes:
+        perturbation_norm: ‖ε‖ of the latest step over all parameters, a tensor on the first parameter's device.
 
     Raises:
         ValueError: an empty ``params``, a ``rho`` out of range, a base instance on other parameters or already
             wrapped, or a base with a hyperparameter of its own named ``rho`` (torch.optim.Adadelta).
-        TypeError: a ``base`` that is no optimizer, or whose step needs a closure itself (torch.optim.LBFGS).
+        TypeError: a ``base`` that is no optimizer, or whose step needs a closure itself (torch.optim.LBFGS), or
+            parameters that are sharded among processes (FSDP).
     """
 
     requires_closure = True
-
-    # Where a step is: (perturbed parameters, their values before) between first_step() and second_step(), else None.
-    _saved: tuple[list[Tensor], list[Tensor]] | None = None
+    max_norm: float | None = None  # the limit of ‖ε‖, for methods whose ε may grow without one
+    # Where a step is: (perturbed parameters, their values and gradients before) between first_step() and second_step().
+    _saved: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
     # What a pickle holds beside torch's own entries; a subclass appends the names of its settings.
-    _pickled: tuple[str, ...] = ("base", "warmup_steps", "steps_taken")
+    _pickled: tuple[str, ...] = ("base", "warmup_steps", "max_grad_norm", "steps_taken", "perturbation_norm")
 
     def __init__(
         self,
@@ -64,21 +73,33 @@ class SharpnessAware(Optimizer):
         rho: float,
         *,
         warmup_steps: int = 0,
+        max_grad_norm: float | None = None,
+        group_settings: dict[str, Any] | None = None,
         **base_kwargs: Any,
     ) -> None:
-        rho = check_real("rho", rho, 0.0, open_minimum=True)
+        settings = {"rho": check_real("rho", rho, 0.0, open_minimum=True), **(group_settings or {})}
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
+        self.max_grad_norm = optional_limit("max_grad_norm", max_grad_norm)
         self.steps_taken = 0
-        self.base = build_base(params, base, base_kwargs)
-        super().__init__(self.base.param_groups, {**self.base.defaults, "rho": rho})
+        self.base = build_base(params, base, base_kwargs, settings)
+        super().__init__(self.base.param_groups, {**self.base.defaults, **settings})
         self.param_groups, self.state = self.base.param_groups, self.base.state
+        self.perturbation_norm = torch.zeros((), device=self.param_groups[0]["params"][0].device)
 
-    def perturbation(self, grads: list[Tensor], params: list[Tensor], rhos: list[float]) -> list[Tensor]:
+    def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """Return ε, one new tensor for each of ``params``; ``grads`` and ``params`` must stay as they are.
 
-        Called without autograd, with the parameters that have a gradient and each one's ``rho``.
+        Called without autograd, with the parameters that have a gradient and each one's group, which holds its ``rho``.
         """
         raise NotImplementedError(f"{type(self).__name__} must override perturbation().")
+
+    def combine(self, params: list[Tensor], first: list[Tensor]) -> None:
+        """Mix ``first``, the gradients at θ, into the ``.grad`` of ``params``, those at θ + ε. Default: not at all."""
+
+    @property
+    def in_second_pass(self) -> bool:
+        """Whether first_step() is done and second_step() is not: the gradient now computed is the one at θ + ε."""
+        return self._saved is not None
 
     @property
     def warming_up(self) -> bool:
@@ -124,12 +145,13 @@ class SharpnessAware(Optimizer):
             RuntimeError: no gradient, a sparse gradient, or a first_step() that was not finished.
         """
         self._refuse_mid_step("first_step()")
-        params, grads, rhos = self._gradients()
+        params, grads, groups = self._gradients()
         if self.warming_up:
-            self._saved = ([], [])
+            self._saved = ([], [], [])
         else:
-            epsilon = self.perturbation(grads, params, rhos)
-            self._saved = (params, [param.detach().clone() for param in params])
+            epsilon = self.perturbation(grads, params, groups)
+            self.perturbation_norm = shorten_(epsilon, self.max_norm)
+            self._saved = (params, [param.detach().clone() for param in params], grads)
             torch._foreach_add_(params, epsilon)
         self.zero_grad()
 
@@ -143,23 +165,31 @@ class SharpnessAware(Optimizer):
             raise RuntimeError(
                 "second_step() needs first_step(), then a backward() at the perturbed weights, before it."
             )
+        params, _, first = self._saved
         self.restore()
+        with torch.no_grad():
+            self.combine(params, first)
         self._base_step()
 
     @torch.no_grad()
     def restore(self) -> None:
         """Give up a step after first_step(): the weights return to θ exactly. Elsewhere it does nothing."""
         if self._saved is not None:
-            params, values = self._saved
+            params, values, _ = self._saved
             if params:
                 torch._foreach_copy_(params, values)
             self._saved = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, to the base optimizer as well; its ``rho`` may be given, ≥ 0."""
-        if isinstance(param_group, dict) and "rho" in param_group:
-            check_real("rho of the parameter group", param_group["rho"], 0.0)
+        if isinstance(param_group, dict):
+            self.check_group(param_group)
         super().add_param_group(param_group)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise an error if a setting that stands in ``group`` is out of range."""
+        if "rho" in group:
+            check_real("rho of the parameter group", group["rho"], 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base optimizer's state and the count of steps; refused between first_step() and second_step()."""
@@ -189,27 +219,28 @@ class SharpnessAware(Optimizer):
         self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
 
     def _base_step(self) -> None:
-        self._gradients()
+        params, _, _ = self._gradients()
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
         self.base.step()
         self.steps_taken += 1
         self._opt_called = True  # schedulers look for it; without it they warn in hand-written loops
 
-    def _gradients(self) -> tuple[list[Tensor], list[Tensor], list[float]]:
-        """The parameters that have a gradient, the gradients, and each one's rho."""
-        found = [(p, p.grad, g["rho"]) for g in self.param_groups for p in g["params"] if p.grad is not None]
+    def _gradients(self) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
+        """The parameters that have a gradient, the gradients, and each one's group."""
+        found = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not found:
             raise RuntimeError(
                 "No parameter of this optimizer has a gradient: backward() was not called, was called before the "
                 f"gradients were cleared, or the model is another one. What a step expects:{_SNIPPET}"
             )
-        params, grads, rhos = (list(column) for column in zip(*found, strict=True))
-        for param, grad in zip(params, grads, strict=True):
+        for param, grad, _ in found:
             if grad.layout != torch.strided:
                 raise RuntimeError(
                     f"The parameter of shape {tuple(param.shape)} has a sparse gradient, which is not supported: "
                     "build the embedding with sparse=False."
                 )
-        return params, grads, rhos
+        return [p for p, _, _ in found], [grad for _, grad, _ in found], [group for _, _, group in found]
 
     def _refuse_mid_step(self, what: str) -> None:
         if self._saved is not None:

@@ -1,0 +1,148 @@
+"""Recipes for two-pass training: mixed precision, batch norm, several processes, accumulation, clipping, compiling.
+
+**Mixed precision.** With bfloat16 nothing changes: put ``torch.autocast`` around the forward pass in the closure. With
+float16 the closure scales the loss, and `amp_step` takes the place of ``optimizer.step(closure)``; it skips the step
+when the gradient of either pass overflows:
+
+    def closure():
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.float16):
+            loss = loss_fn(model(x), y)
+        scaler.scale(loss).backward()
+        return loss
+    loss = amp_step(optimizer, scaler, closure)
+
+**Batch norm.** Both passes are training passes, so by default the running statistics are updated twice a step, once
+at θ + ε. `statistics_once` in the closure leaves them alone in the second:
+
+    with statistics_once(optimizer, model):
+        loss = loss_fn(model(x), y)
+
+**Several processes.** ``DistributedDataParallel`` averages the gradient in every backward pass, so every process makes
+the same perturbation, that of the whole batch (global). With `local_perturbation` around forward *and* backward each
+process perturbs by its own gradient (the m-sharpness of Foret et al. 2021, section 4.1; one all-reduce fewer):
+
+    with local_perturbation(optimizer, ddp_model):
+        loss = loss_fn(ddp_model(x), y)
+        loss.backward()
+
+Sharded parameters (FSDP) are refused, since each process would see only its part of the gradient's norm.
+
+**Gradient accumulation.** The closure runs over the whole window, so that θ + ε belongs to the same data as the step:
+
+    def closure():
+        optimizer.zero_grad()
+        total = 0.0
+        for x, y in window:
+            loss = loss_fn(model(x), y) / len(window)
+            loss.backward()
+            total += loss.detach()
+        return total
+
+**Clipping.** ``max_grad_norm=`` of the optimizer clips the gradient at θ + ε, the one that the base steps with. Clipped
+inside the closure the first gradient is shorter as well: SAM does not notice, but RSAM's ε depends on its length.
+
+**Groups.** ``[{"params": ..., "rho": 0.1, "lr": 0.01}, ...]``; ``rho`` = 0 leaves a group unperturbed. ``alpha`` too in
+RSAM. Norms and sums run over all groups together.
+
+**Compiled models.** ``torch.compile(model)`` works as it is: the weights change in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from renyi_lab.optim._vectors import multiply_, total
+from renyi_lab.optim.base import SharpnessAware
+
+
+def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any]) -> Any:
+    """Take one step with scaled float16 gradients and update the scaler; skip it if either pass overflowed.
+
+    Args:
+        optimizer: its weights stay at θ, bit for bit, when the step is skipped.
+        scaler: a ``torch.amp.GradScaler``; ``scaler.update()`` is called here, once.
+        closure: clears the gradients, computes the loss, calls ``scaler.scale(loss).backward()``, returns the loss.
+
+    Returns:
+        What the closure returned at θ.
+
+    Raises:
+        RuntimeError: as `SharpnessAware.step`.
+    """
+    with torch.enable_grad():
+        loss = closure()
+    try:
+        if _finite(optimizer) and not optimizer.warming_up:
+            # By hand, because the scaler's unscale_() works once between updates, and the second pass needs it.
+            _, grads, _ = optimizer._gradients()
+            multiply_(grads, torch.tensor(1.0 / scaler.get_scale(), device=grads[0].device))
+            optimizer.first_step()
+            with torch.enable_grad():
+                closure()
+        scaler.unscale_(optimizer)
+        scaler.update()  # lowers the scale after an overflow in the latest pass, raises it after enough good steps
+        if _finite(optimizer):
+            if optimizer.in_second_pass:
+                optimizer.second_step()
+            else:
+                optimizer._base_step()
+    finally:
+        optimizer.restore()
+    return loss
+
+
+@contextlib.contextmanager
+def statistics_once(optimizer: SharpnessAware, model: nn.Module) -> Iterator[None]:
+    """Leave batch norm's running statistics alone in the second pass; it still normalises by the batch.
+
+    Args:
+        optimizer: knows which pass it is; in the first nothing changes.
+        model: whose batch-norm layers, if any, are meant.
+    """
+    layers = [
+        module
+        for module in (model.modules() if optimizer.in_second_pass else ())
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]
+    try:
+        for layer in layers:
+            layer.track_running_stats = False
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+@contextlib.contextmanager
+def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.DistributedDataParallel) -> Iterator[None]:
+    """Let each process perturb by its own gradient: no averaging in the first pass of a two-pass step.
+
+    Args:
+        optimizer: knows which pass it is; in the second, and in warm-up, gradients are averaged as usual.
+        model: the wrapped model; forward and backward pass both belong inside.
+
+    Raises:
+        TypeError: ``model`` is not a ``DistributedDataParallel``.
+    """
+    if not isinstance(model, nn.parallel.DistributedDataParallel):
+        raise TypeError(
+            f"model must be a DistributedDataParallel, got {type(model).__name__}: in one process the perturbation is "
+            "local anyway."
+        )
+    averaged = optimizer.in_second_pass or optimizer.warming_up
+    with contextlib.nullcontext() if averaged else model.no_sync():
+        yield
+
+
+def _finite(optimizer: SharpnessAware) -> bool:
+    """Whether all gradients are finite; waits for the device, as a gradient scaler does anyway."""
+    _, grads, _ = optimizer._gradients()
+    return bool(torch.isfinite(total(grads, math.inf)))

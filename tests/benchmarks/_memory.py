@@ -1,0 +1,62 @@
+"""Peak memory of Hessian-vector products, each measurement in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import psutil
+import torch
+from _products import Case, Product
+
+BYTES_PER_MB = 1e6
+WARM_UP = 20  # calls after which the peak should no longer grow
+
+
+class PeakMemory:
+    """Largest resident memory of this process while the block runs, looked at every two milliseconds."""
+
+    def __enter__(self) -> PeakMemory:
+        self._process, self._stopped = psutil.Process(), threading.Event()
+        self.bytes = self.start = self._process.memory_info().rss
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(0.002):
+            self.bytes = max(self.bytes, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._watcher.join()
+        self.bytes = max(self.bytes, self._process.memory_info().rss)
+
+
+def measure_memory(case: Case, make: Callable[[Case], Product], num_calls: int, threads: int) -> dict[str, float]:
+    """Peak above what model and data take, and how far it grows after the first `WARM_UP` calls."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        return executor.submit(_memory, case, make, num_calls, threads).result()
+
+
+def _memory(case: Case, make: Callable[[Case], Product], num_calls: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    vector = torch.randn(sum(p.numel() for p in case.model().parameters()))
+    case.data()
+    gc.collect()
+    with PeakMemory() as first:
+        product = make(case)
+        for _ in range(min(WARM_UP, num_calls)):
+            product(vector)
+    with PeakMemory() as later:
+        for _ in range(num_calls - WARM_UP):
+            product(vector)
+    highest = max(first.bytes, later.bytes)
+    return {
+        "base_mb": first.start / BYTES_PER_MB,
+        "peak_mb": (highest - first.start) / BYTES_PER_MB,
+        "growth_mb": (highest - first.bytes) / BYTES_PER_MB,
+    }

@@ -1,0 +1,292 @@
+"""Test accuracy of SGD, SAM, its relatives and RSAM, every ρ tuned on a validation split of the training data.
+
+    python tests/benchmarks/optim_accuracy.py mnist1d-mlp --results accuracy.jsonl --jobs 2
+
+ρ: from a first guess, the geometric grid (factor 1.6) is walked until its best value is no longer at an edge; judged by
+the mean validation accuracy over splits (a fifth of the training data, another split and another initialisation each).
+Then training on all training data from fresh seeds, and the test set is looked at for the first time. All two-pass
+methods take the same 5 plain epochs first, the same epochs and the same number of gradients; SGD is shown at equal
+epochs and at equal gradients. Every training is one line in the results file, written as it finishes: a run that was
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import joblib
+import torch
+from rsam_variants import AdaptiveRSAM, LayerwiseRSAM, MixedRSAM, RadiusRSAM, with_schedule
+from torch.utils.data import TensorDataset
+
+from renyi_lab import datasets, models
+from renyi_lab._progress import progress_bar
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
+from renyi_lab.training import evaluate, train
+
+BATCH_SIZE, WARMUP_EPOCHS, GRID_FACTOR, MAX_EXTENSIONS = 128, 5, 1.6, 5
+SGD = {"base": torch.optim.SGD, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+FIRST_TUNING_SEED = 10_000
+
+
+@dataclass(frozen=True)
+class Task:
+    data: Callable[[], tuple[TensorDataset, TensorDataset]]
+    model: Callable[[int], torch.nn.Module]
+    epochs: int
+
+
+TASKS = {
+    "mnist1d-mlp": Task(datasets.mnist1d, lambda seed: models.mlp(40, 100, 100, 10, seed=seed), 40),
+    "mnist1d-cnn": Task(datasets.mnist1d, lambda seed: models.cnn1d(seed=seed), 20),
+    "digits-mlp": Task(datasets.digits, lambda seed: models.mlp(64, 64, 10, seed=seed), 40),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make the optimizer, and where the search for ρ starts (``None``: there is no ρ)."""
+
+    make: type[SharpnessAware] | None
+    rho: float | None = None
+    settings: tuple[tuple[str, object], ...] = ()
+    schedule: Callable[[float], float] | None = None
+
+
+def _falling(done: float) -> float:
+    return 2 * (1 - done)
+
+
+def _rising(done: float) -> float:
+    return 2 * done
+
+
+def _divergence(alpha: float) -> tuple[tuple[str, object], ...]:
+    return (("alpha", alpha), ("form", "divergence"))
+
+
+METHODS = {
+    "SGD": Method(None),
+    "SGD, equal gradients": Method(None),
+    "SAM": Method(SAM, 0.35),
+    "ASAM": Method(ASAM, 2.0),
+    "FisherSAM": Method(FisherSAM, 0.35),
+    "SAGM": Method(SAGM, 0.5),
+    "RSAM paper 1.2": Method(RSAM, 0.65),
+    "RSAM divergence 0.5": Method(RSAM, 0.15, _divergence(0.5)),
+    "RSAM divergence 1": Method(RSAM, 0.12, _divergence(1.0)),
+    "RSAM divergence 2": Method(RSAM, 0.09, _divergence(2.0)),
+    "RSAM exact 2": Method(RSAM, 0.5, (("alpha", 2.0), ("form", "exact"))),
+    "SAM + exact 0.5": Method(MixedRSAM, 0.3, (("alpha", 0.5),)),
+    "ASAM-scaled RSAM": Method(AdaptiveRSAM, 0.09),
+    "layer-wise RSAM": Method(LayerwiseRSAM, 0.12),
+    "radius RSAM": Method(RadiusRSAM, 0.08),
+    "RSAM divergence 2, rho falling": Method(RSAM, 0.09, _divergence(2.0), _falling),
+    "RSAM divergence 2, rho rising": Method(RSAM, 0.09, _divergence(2.0), _rising),
+    "SAM, rho falling": Method(SAM, 0.35, (), _falling),
+    "SAM, rho rising": Method(SAM, 0.35, (), _rising),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training; equal runs have equal results."""
+
+    task: str
+    method: str
+    rho: float | None
+    seed: int
+    phase: str  # "tune": accuracy on the validation split; "test": on the test set
+    epochs: int
+
+
+def train_once(run: Run) -> dict[str, object]:
+    """Train and return the accuracy (``None``: training diverged) and the number of gradients."""
+    torch.set_num_threads(1)
+    task, method = TASKS[run.task], METHODS[run.method]
+    train_set, test_set = task.data()
+    if run.phase == "tune":
+        train_set, test_set = split(train_set, run.seed)
+    steps_an_epoch = math.ceil(len(train_set) / BATCH_SIZE)
+
+    def make(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        if method.make is None:
+            return torch.optim.SGD(params, **{name: value for name, value in SGD.items() if name != "base"})
+        warmup = WARMUP_EPOCHS * steps_an_epoch
+        optimizer = method.make(params, rho=run.rho, warmup_steps=warmup, **dict(method.settings), **SGD)
+        if method.schedule is not None:
+            with_schedule(optimizer, run.epochs * steps_an_epoch, method.schedule)
+        return optimizer
+
+    model = task.model(run.seed)
+    try:
+        history = train(
+            model,
+            train_set,
+            epochs=run.epochs,
+            batch_size=BATCH_SIZE,
+            optimizer=make,
+            seed=run.seed,
+            progress=False,
+        )
+    except ValueError as error:
+        if "diverged" not in str(error):
+            raise
+        return {"accuracy": None, "gradients": None, "seconds": None}
+    result = evaluate(model, test_set)
+    return {"accuracy": result.accuracy, "gradients": history.num_gradients, "seconds": round(history.seconds, 2)}
+
+
+def _numbered(number: int, run: Run) -> tuple[int, dict[str, object]]:
+    return number, train_once(run)
+
+
+def split(train_set: TensorDataset, seed: int) -> tuple[TensorDataset, TensorDataset]:
+    """Four fifths to train on and one fifth to judge by, drawn by ``seed``."""
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))
+    held_out = len(train_set) // 5
+    return TensorDataset(*train_set[order[held_out:]]), TensorDataset(*train_set[order[:held_out]])
+
+
+class Results:
+    """The results file: read once, then only appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.known = path, {}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                run = Run(**entry["run"])
+                entry["result"]["accuracy"]
+            except (ValueError, KeyError, TypeError) as error:
+                print(
+                    f"{path}, line {number} is no result of this benchmark and is left alone: {error!r}",
+                    file=sys.stderr,
+                )
+                continue
+            self.known[run] = entry["result"]
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:  # a line that was being written when the run was stopped
+                file.write("\n")
+
+    def compute(self, runs: list[Run], jobs: int, title: str) -> None:
+        """Do the runs that are not in the file yet."""
+        missing = [run for run in runs if run not in self.known]
+        if not missing:
+            return
+        results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            joblib.delayed(_numbered)(number, run) for number, run in enumerate(missing)
+        )
+        with progress_bar(len(missing), title) as bar, self.path.open("a", encoding="utf-8") as file:
+            for number, result in results:
+                file.write(json.dumps({"run": asdict(missing[number]), "result": result}) + "\n")
+                file.flush()
+                self.known[missing[number]] = result
+                bar.update()
+
+    def accuracies(self, runs: list[Run]) -> list[float]:
+        """One a run; 0 where training diverged."""
+        return [self.known[run]["accuracy"] or 0.0 for run in runs]
+
+
+def tuned_rhos(results: Results, task: str, names: list[str], splits: int, jobs: int) -> dict[str, float | None]:
+    """The ρ of each method with the best mean validation accuracy; the smaller one of equals."""
+
+    def runs(name: str, power: int) -> list[Run]:
+        rho = float(f"{METHODS[name].rho * GRID_FACTOR**power:.3g}")
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + splits)
+        return [Run(task, name, rho, seed, "tune", TASKS[task].epochs) for seed in seeds]
+
+    def best(name: str) -> int:
+        return max(grids[name], key=lambda power: (statistics.fmean(results.accuracies(runs(name, power))), -power))
+
+    grids = {name: [-1, 0, 1] for name in names if METHODS[name].rho is not None}
+    for extension in range(MAX_EXTENSIONS + 1):
+        wanted = [run for name, grid in grids.items() for power in grid for run in runs(name, power)]
+        results.compute(wanted, jobs, f"{task}, tuning")
+        at_edge = {name: best(name) for name, grid in grids.items() if best(name) in (min(grid), max(grid))}
+        if not at_edge:
+            break
+        if extension == MAX_EXTENSIONS:
+            print(f"the best rho is still at an edge of its grid: {', '.join(at_edge)}", file=sys.stderr)
+            break
+        for name, power in at_edge.items():
+            grids[name].append(power + (1 if power == max(grids[name]) else -1))
+    return {name: runs(name, best(name))[0].rho if name in grids else None for name in names}
+
+
+def table(results: Results, task: str, tests: dict[str, list[Run]]) -> Iterator[str]:
+    """Mean, standard error and paired difference to SAM and to ASAM, as lines of Markdown."""
+    accuracy = {name: results.accuracies(runs) for name, runs in tests.items()}
+    yield f"| {task} | ρ | epochs | gradients | accuracy ± s.e. | − SAM ± s.e. | − ASAM ± s.e. |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, runs in tests.items():
+        first = runs[0]
+        differences = [
+            _mean_and_error([a - b for a, b in zip(accuracy[name], accuracy[other], strict=True)])
+            if other in accuracy and other != name
+            else "–"
+            for other in ("SAM", "ASAM")
+        ]
+        cells = [
+            name,
+            first.rho or "–",
+            first.epochs,
+            results.known[first]["gradients"],
+            _mean_and_error(accuracy[name]),
+        ]
+        yield "| " + " | ".join(map(str, [*cells, *differences])) + " |"
+
+
+def _mean_and_error(values: list[float]) -> str:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.4f} ± {error:.4f}"
+
+
+def main() -> None:
+    """Tune, test, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("tasks", nargs="*", default=list(TASKS), help=f"of {', '.join(TASKS)}; default: all")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="default: all")
+    parser.add_argument("--results", type=Path, default=Path("optim_accuracy.jsonl"))
+    parser.add_argument("--seeds", type=int, default=10, help="trainings a method on all training data")
+    parser.add_argument("--first-seed", type=int, default=0, help="fresh seeds confirm what the first ones suggest")
+    parser.add_argument("--splits", type=int, default=3, help="validation splits for each ρ")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    options = parser.parse_args()
+    for choice, known in ((options.tasks, TASKS), (options.methods, METHODS)):
+        if unknown := set(choice) - set(known):
+            parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    results = Results(options.results)
+    for task in options.tasks:
+        rhos = tuned_rhos(results, task, options.methods, options.splits, options.jobs)
+        epochs = TASKS[task].epochs
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        tests = {
+            name: [
+                Run(
+                    task,
+                    name,
+                    rho,
+                    seed,
+                    "test",
+                    2 * epochs - WARMUP_EPOCHS if name == "SGD, equal gradients" else epochs,
+                )
+                for seed in seeds
+            ]
+            for name, rho in rhos.items()
+        }
+        results.compute([run for runs in tests.values() for run in runs], options.jobs, f"{task}, test")
+        print("\n".join(table(results, task, tests)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Time of one optimizer step over that of SGD's and over two bare passes, on ResNet-20 with batches of 64.
+
+    OMP_NUM_THREADS=2 python tests/benchmarks/optim_step.py --rounds 15
+
+Every round times each contender once, in an order that rotates; the ratios are medians over the rounds of what was
+measured in the same round, so that a busy machine slows both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from renyi_lab import models
+from renyi_lab._progress import progress_bar
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM
+
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+BATCH_SIZE = 64
+
+
+class NaiveRSAM:
+    """The formula of RSAM as one writes it down first: a loop over the parameters, numbers read back on the way."""
+
+    def __init__(self, params: list[nn.Parameter], rho: float = 0.65, alpha: float = 1.2) -> None:
+        self.params, self.rho, self.alpha = params, rho, alpha
+        self.base = torch.optim.SGD(params, **SGD)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        with torch.enable_grad():
+            closure()
+        squares = sum((p.grad**2).sum().item() for p in self.params)
+        powers = sum((p.grad.abs() ** (2 * self.alpha)).sum().item() for p in self.params)
+        factor = self.rho * powers / squares**self.alpha / squares
+        steps = [factor * p.grad for p in self.params]
+        for p, step in zip(self.params, steps, strict=True):
+            p.add_(step)
+        with torch.enable_grad():
+            closure()
+        for p, step in zip(self.params, steps, strict=True):
+            p.sub_(step)
+        self.base.step()
+
+
+class BarePasses:
+    """Forward and backward passes that nothing is done with."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        for _ in range(self.number):
+            closure()
+
+
+def contenders(params: list[nn.Parameter]) -> dict[str, object]:
+    """All on the same parameters; a step of one is a step on for the others."""
+    base = torch.optim.SGD
+    found: dict[str, object] = {
+        "one bare pass": BarePasses(1),
+        "two bare passes": BarePasses(2),
+        "SGD": base(params, **SGD),
+        "SAM": SAM(params, base, **SGD),
+        "ASAM": ASAM(params, base, **SGD),
+        "FisherSAM": FisherSAM(params, base, **SGD),
+        "SAGM": SAGM(params, base, **SGD),
+        "RSAM paper": RSAM(params, base, **SGD),
+        "RSAM divergence": RSAM(params, base, rho=0.1, form="divergence", **SGD),
+        "RSAM divergence, α = 1": RSAM(params, base, rho=0.1, alpha=1.0, form="divergence", **SGD),
+        "RSAM exact": RSAM(params, base, rho=0.1, form="exact", max_norm=0.1, **SGD),
+        "RSAM, written naively": NaiveRSAM(params),
+    }
+    if importlib.util.find_spec("pytorch_optimizer") is not None:
+        from pytorch_optimizer import SAM as OtherSAM
+
+        found["SAM of pytorch_optimizer"] = OtherSAM(params, base, **SGD)
+    return found
+
+
+def measure(rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender's step, one a round."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH_SIZE, 3, 32, 32, generator=generator)
+    y = torch.randint(10, (BATCH_SIZE,), generator=generator)
+    model = models.resnet20()
+    params = list(model.parameters())
+
+    def closure() -> Tensor:
+        for p in params:
+            p.grad = None
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    optimizers = contenders(params)
+    names = list(optimizers)
+    start = [p.detach().clone() for p in params]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    with progress_bar(rounds, "rounds") as bar:
+        for number in range(rounds + 1):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                with torch.no_grad():
+                    torch._foreach_copy_(params, start)
+                began = time.perf_counter()
+                optimizers[name].step(closure)
+                if number:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - began)
+            bar.update()
+    return seconds
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    seconds = measure(parser.parse_args().rounds)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {len(seconds['SGD'])} rounds\n")
+    print("| step | ms | over SGD's | over two bare passes |")
+    print("|---|---|---|---|")
+    for name, own in seconds.items():
+        ratios = [
+            statistics.median(a / b for a, b in zip(own, seconds[other], strict=True))
+            for other in ("SGD", "two bare passes")
+        ]
+        print(f"| {name} | {1e3 * statistics.median(own):.0f} | {ratios[0]:.3f} | {ratios[1]:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
