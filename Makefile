@@ -12,6 +12,7 @@ PY := .venv/bin/python
 PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench-installed
+BENCHMARKS := hvp entropy_error
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help
@@ -45,8 +46,8 @@ format-check: $(INSTALLED) ## say what `make format` would change
 types: $(INSTALLED) ## check the package's types
 	$(PY) -m mypy
 
-bench: $(BENCH_INSTALLED) ## run the benchmarks (minutes each)
-	@set -e; for script in $(sort $(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script"; $(PY) "$$script"; done
+bench: $(BENCH_INSTALLED) ## time products and measure errors; JSON files in build/ (minutes each)
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) tests/benchmarks/$$name.py --out build/$$name.json; done
 
 clean: ## remove .venv, caches and builds
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -62,4 +63,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(PIP_INSTALL) -e '.[bench]'
+	$(PIP_INSTALL) --no-deps pyhessian==0.1
 	@touch $@

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from renyi_lab.tour import Tour
@@ -23,22 +24,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Wide enough for the table in a log file or a pipe, where rich would otherwise assume 80 columns.
-_console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+# No markup: a path or `renyi-lab[lab]` would lose what stands in brackets.
+_console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False, emoji=False)
 
 
 @app.command()
 def tour(
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batch order and probes.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto: CUDA, then MPS, then CPU.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, batch order and probes.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto: CUDA, then MPS, then CPU.")] = "auto",
     out: Annotated[Path, typer.Option(help="Where to write the figure (PNG, PDF or SVG).")] = Path("renyi_tour.png"),
-    quick: Annotated[bool, typer.Option("--quick", help="A third of the work, to see that everything runs.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A third of the training and fewer products, to see that everything runs.")
+    ] = False,
 ) -> None:
     """Train on MNIST-1D, look at the Hessian, read its Rényi entropy, bound the error, compare RSAM with SGD."""
     chosen_device = _device(device)
     _check_writable(out)
     from renyi_lab.tour import run_tour, tour_figure
 
-    _console.print(f"Training an MLP 40-100-100-10 on MNIST-1D with SGD and with RSAM (seed {seed}, {chosen_device}) …")
+    minute = "half a minute" if quick else "about a minute"
+    _console.print(f"Training an MLP 40-100-100-10 on MNIST-1D with SGD and with RSAM (seed {seed}, {chosen_device}).")
+    _console.print(f"On two cores this takes {minute}.")
     result = run_tour(seed=seed, device=chosen_device, quick=quick)
     _console.print(_measurements(result))
     _console.print(_comparison(result))
@@ -52,9 +58,7 @@ def notebooks(
     force: Annotated[bool, typer.Option("--force", help="Overwrite notebooks of the same name.")] = False,
 ) -> None:
     """Copy the course's notebooks to DIRECTORY, to be opened with `renyi-lab lab DIRECTORY`."""
-    from renyi_lab._course import course_directory
-
-    source = course_directory()
+    source = _course()
     files = sorted(
         path.relative_to(source) for path in source.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
     )
@@ -73,22 +77,28 @@ def notebooks(
     _console.print(f"{len(files)} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def lab(
-    directory: Annotated[Path | None, typer.Argument(help="Folder made by `renyi-lab notebooks`.")] = None,
-    arguments: Annotated[list[str] | None, typer.Argument(help="Passed to JupyterLab after --.")] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIRECTORY] [JUPYTER OPTIONS]",
+            help="Folder made by `renyi-lab notebooks`, and options for JupyterLab, such as --no-browser.",
+        ),
+    ] = None,
 ) -> None:
     """Open the course in JupyterLab (default: a folder renyi_course here, copied when it is not there yet)."""
     try:
         importlib.metadata.version("jupyterlab")
     except importlib.metadata.PackageNotFoundError:
         _fail("JupyterLab is not installed. Install it with: pip install 'renyi-lab[lab]'")
-    target = directory or Path("renyi_course")
+    options = list(arguments or [])
+    target = Path(options.pop(0)) if options and not options[0].startswith("-") else Path("renyi_course")
     if not target.exists():
         notebooks(target)
     start = target / "00_start_here.ipynb"
     opened = start if start.exists() else target
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(opened), *(arguments or [])]))
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(opened), *options]))
 
 
 @app.command()
@@ -99,7 +109,8 @@ def check() -> None:
     table = Table("part", "found", "verdict", title="renyi-lab check", title_justify="left")
     results = check_installation()
     for result in results:
-        table.add_row(result.part, result.found, "[green]ok[/]" if result.ok else f"[red]mend:[/] {result.mend}")
+        verdict = Text("ok", "green") if result.ok else Text.assemble(("mend: ", "red"), result.mend)
+        table.add_row(result.part, result.found, verdict)
     _console.print(table)
     if not all(result.ok for result in results):
         raise typer.Exit(1)
@@ -148,7 +159,7 @@ def _device(name: str) -> str:
     if name == "auto":
         return str(default_device())
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise typer.BadParameter(f"{name!r} cannot be used here ({reason}). Try cpu.", param_hint="--device") from None
@@ -162,16 +173,27 @@ def _check_writable(out: Path) -> None:
     folder = out.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise typer.BadParameter(f"the folder {folder} does not exist or cannot be written.", param_hint="--out")
+    if out.exists() and not (out.is_file() and os.access(out, os.W_OK)):
+        raise typer.BadParameter(f"{out} is there and is no file that can be overwritten.", param_hint="--out")
 
 
-def _fail(message: str) -> None:
-    Console(stderr=True).print(message, markup=False)
+def _course() -> Path:
+    from renyi_lab._course import course_directory
+
+    try:
+        return course_directory()
+    except FileNotFoundError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
     raise typer.Exit(1)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    app(prog_name="renyi-lab")
 
 
 if __name__ == "__main__":

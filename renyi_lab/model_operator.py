@@ -58,7 +58,9 @@ class ModelOperator(LinearOperator):
                 takes ``"mean"``.
             graph_budget: Bytes that kept graphs may take; ``None``: a quarter of the free memory. Batches past it are
                 recomputed at each product (one more gradient), so results do not depend on it.
-            micro_batch_size: Cut larger batches to this many samples, for models whose single batch exceeds memory.
+            micro_batch_size: Cut larger batches to this many samples, for models whose single batch exceeds memory; on
+                a CPU also for speed, since smaller graphs fit its caches better (measured: a tenth to a quarter faster
+                at 1000 samples of a small network or 32 images of ResNet-20).
             seed: Fixes dropout masks in ``mode="train"``.
 
         Raises:

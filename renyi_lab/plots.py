@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,11 @@ def plot_spectrum(ax: Axes, spectrum: Spectrum, *, bandwidth: float | None = Non
 
 def plot_entropy_curve(ax: Axes, spectrum: Spectrum, alphas: NDArray[np.float64], chosen: float | None = None) -> None:
     """``H_α`` against ``α`` with a band of two standard errors, and the chosen order marked."""
-    estimates = [spectrum.renyi_entropy(float(alpha)) for alpha in alphas]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimates = [spectrum.renyi_entropy(float(alpha)) for alpha in alphas]
+    if caught:  # one for the whole curve
+        warnings.warn(str(caught[0].message), stacklevel=2)
     values = np.array([estimate.value for estimate in estimates])
     errors = np.array([estimate.standard_error for estimate in estimates])
     ax.plot(alphas, values, color=BLUE)

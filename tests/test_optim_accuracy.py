@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,11 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    threads = torch.get_num_threads()
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import optim_accuracy
-
-    return optim_accuracy
+    yield importlib.import_module("optim_accuracy")
+    torch.set_num_threads(threads)
 
 
 def test_a_stopped_run_goes_on_and_lines_of_others_are_named_and_left_alone(

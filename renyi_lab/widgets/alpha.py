@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import ipywidgets
 import numpy as np
+from numpy.typing import ArrayLike
 
 from renyi_lab._figure import new_figure
 from renyi_lab._validation import check_real
@@ -33,7 +36,7 @@ class AlphaExplorer(Explorer):
         0.726
     """
 
-    def __init__(self, spectrum: Spectrum, alpha: float = 1.0, max_alpha: float = 4.0) -> None:
+    def __init__(self, spectrum: Spectrum | ArrayLike, alpha: float = 1.0, max_alpha: float = 4.0) -> None:
         spectrum = spectrum if isinstance(spectrum, Spectrum) else Spectrum.from_eigenvalues(spectrum)
         self.spectrum = spectrum
         limit = check_real("max_alpha", max_alpha, 0.0, open_minimum=True)
@@ -52,9 +55,12 @@ class AlphaExplorer(Explorer):
         figure = new_figure(8.6, 3.1)
         left, right = figure.subplots(1, 2)
         alphas = np.linspace(0, limit, _CURVE_POINTS)
-        left.plot(alphas, [spectrum.renyi_entropy(float(a)).value for a in alphas], color=BLUE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the slider shows each order's own
+            curve = [spectrum.renyi_entropy(float(a)).value for a in alphas]
+        left.plot(alphas, curve, color=BLUE)
         left.set(xlabel="α", ylabel="H_α (nats)", xlim=(0, limit), ylim=(0, 1.08 * np.log(max(spectrum.dim, 2))))
-        (self.marker,) = left.plot([], [], "o", color=ORANGE, markersize=9)
+        (self.marker,) = left.plot([], [], "o", color=ORANGE, markersize=9, clip_on=False)
         grid = magnitude_grid(spectrum, 200)
         density = spectrum.density(grid, scale="log")
         right.fill_between(grid, density / density.max(), color=GREY, alpha=0.3, lw=0, label="density (scaled)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,10 +66,13 @@ class Explorer(ipywidgets.VBox):
             # A notebook hides exceptions of callbacks: show this one where the reader looks, then let it pass.
             self.status.value = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
             raise
-        self.status.value = ""
 
     def _redraw(self) -> None:
-        self.caption.value = self._update()
+        with warnings.catch_warnings(record=True) as caught:
+            # A callback's warnings, too, go where nobody looks.
+            warnings.simplefilter("always")
+            self.caption.value = self._update()
+        self.status.value = "<br>".join(html.escape(str(warning.message)) for warning in caught)
         if self._still is None:
             self._canvas.draw()
             self._still = self._canvas.copy_from_bbox(self.figure.bbox)

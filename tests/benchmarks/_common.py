@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,19 +36,32 @@ class Target:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
+def positive(text: str) -> int:
+    """An ``argparse`` type."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
 def argument_parser(description: str, name: str) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=Path("build") / f"{name}.json", help="JSON file (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny settings, to see that everything runs")
-    parser.add_argument("--threads", type=int, default=DEFAULT_THREADS, help="of torch (%(default)s)")
+    parser.add_argument("--threads", type=positive, default=DEFAULT_THREADS, help="of torch (%(default)s)")
     return parser
 
 
-def prepare(options: argparse.Namespace) -> dict[str, Any]:
-    """Set the number of threads, make the folder of ``--out`` and note the circumstances at the start."""
+def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """Set the number of threads, make sure that ``--out`` can be written, and note the circumstances at the start."""
     torch.set_num_threads(options.threads)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error}")
+    if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):
+        parser.error(f"--out {options.out} cannot be written; name a file in a folder of yours.")
     return {
         "quick": options.quick,
         "python": platform.python_version(),

@@ -89,7 +89,8 @@ def _solve(hessian: rl.HessianOperator, name: str) -> Solved:
     columns = []
     with progress_bar(n, f"dense Hessian of {name}") as bar:
         for start in range(0, n, width):
-            unit_vectors = torch.eye(n, dtype=hessian.dtype)[:, start : start + width]
+            unit_vectors = torch.zeros(n, min(width, n - start), dtype=hessian.dtype)
+            unit_vectors[start : start + width] = torch.eye(unit_vectors.shape[1])
             columns.append(hessian @ unit_vectors)
             bar.update(unit_vectors.shape[1])
     dense = torch.cat(columns, dim=1)
@@ -99,14 +100,15 @@ def _solve(hessian: rl.HessianOperator, name: str) -> Solved:
 
 def _read(path: Path, network: Network) -> Solved:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             matrix, eigenvalues, description = file["matrix"], file["eigenvalues"], str(file["network"])
         if description != network.description:
             raise CacheError("it belongs to another network")
         if matrix.dtype != np.float32 or matrix.shape != (len(eigenvalues),) * 2:
             raise CacheError("the matrix does not fit the eigenvalues")
         # Trace and Frobenius norm are those of the spectrum: a damaged number on either side shows.
-        trace, square = float(np.trace(matrix, dtype=np.float64)), float(np.vdot(matrix, matrix))
+        trace = float(np.trace(matrix, dtype=np.float64))
+        square = float(np.square(matrix, dtype=np.float64).sum())
         same = math.isclose(trace, eigenvalues.sum(), rel_tol=1e-4, abs_tol=1e-4 * math.sqrt(square))
         if not (same and math.isclose(square, float(eigenvalues @ eigenvalues), rel_tol=1e-4)):
             raise CacheError("the eigenvalues are not those of the matrix")

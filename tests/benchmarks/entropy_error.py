@@ -11,7 +11,6 @@ The authors' setting is plain quadrature with 100 probes of 15 steps. Quadrature
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import warnings
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Target, argument_parser, finish, prepare, print_table
+from _common import Target, argument_parser, finish, positive, prepare, print_table
 from _dense import CacheError, Network, Solved, solved
 from _quadrature import ALPHAS, FloatArray, plain_quadrature
 
@@ -33,11 +32,10 @@ AUTHORS_PROBES, AUTHORS_STEPS, AUTHORS_SEEDS = 100, 15, 3
 TARGETS = {200: {0.5: 0.08, 1.0: 0.03, 1.5: 0.03, 2.0: 0.03}, 400: {0.5: 0.04, 1.0: 0.015, 1.5: 0.015, 2.0: 0.015}}
 COVERAGE_TARGET = 0.9
 
-
 NETWORKS = (Network("mlp", (40, 60, 60, 10)), Network("cnn1d", (25,)))
 QUICK_NETWORKS = (
-    Network("mlp", (40, 10, 10, 10), epochs=2, num_samples=500),
-    Network("cnn1d", (6,), epochs=2, num_samples=500),
+    Network("mlp", (40, 8, 10), epochs=5, num_samples=250),
+    Network("cnn1d", (3,), epochs=5, num_samples=250),
 )
 
 
@@ -79,7 +77,7 @@ def summary(errors: FloatArray, standard_errors: FloatArray | None) -> dict[str,
     covered, ratio = None, None
     if standard_errors is not None:
         covered = float((np.abs(errors) <= 2 * standard_errors).mean())
-        ratio = float(np.median(standard_errors)) / rmse if rmse else math.inf
+        ratio = float(np.median(standard_errors)) / rmse if rmse else None
     return {"rmse": rmse, "bias": float(errors.mean()), "coverage": covered, "standard_error_over_rmse": ratio}
 
 
@@ -157,11 +155,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--cache", type=Path, default=user_cache, help="folder for dense Hessians, 300 MB (%(default)s)"
     )
-    parser.add_argument("--seeds", type=int, help="runs of each estimator (20; with --quick 3)")
+    parser.add_argument("--seeds", type=positive, help="runs of each estimator (20; with --quick 3)")
     options = parser.parse_args(arguments)
     networks, budgets = (QUICK_NETWORKS, QUICK_BUDGETS) if options.quick else (NETWORKS, BUDGETS)
     num_seeds = options.seeds or (3 if options.quick else 20)
-    circumstances = prepare(options)
+    circumstances = prepare(parser, options)
     records: list[dict[str, Any]] = []
     for network in networks:
         try:

@@ -7,7 +7,7 @@ contenders has its turn, in an order that rotates, so that a busy machine slows 
 compared with one in double precision, so that nobody is timed on a wrong answer. Then: what `estimate_spectrum` takes
 beyond its products, and memory, each measurement in a process of its own.
 
-Peers that are not installed are left out. PyHessian asks for packages it does not use; `make bench` installs it without.
+Peers that are not installed are left out. PyHessian asks for packages it does not use; `make bench` leaves them out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from _common import Target, argument_parser, finish, prepare, print_table
+from _common import Target, argument_parser, finish, positive, prepare, print_table
 from _memory import measure_memory
 from _products import CONTENDERS, LOSS, Case, Product, gradient, renyi_lab
 from torch import Tensor
@@ -57,9 +57,9 @@ FULL = Plan(
     rounds=15,
     turn_seconds=0.05,
 )
-_SMALL = Case("mlp", 100, (40, 10, 10))
+_SMALL = Case("mlp", 80, (40, 10, 10))
 QUICK = Plan(
-    (_SMALL, Case("resnet20", 1)),
+    (_SMALL, Case("cnn1d", 40)),
     (_SMALL,),
     num_products=20,
     memory=((_SMALL, _KEPT, 30),),
@@ -241,13 +241,14 @@ def print_results(
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the tables, write the JSON file."""
     parser = argument_parser(__doc__.split("\n")[0], "hvp")
-    parser.add_argument("--rounds", type=int, help="turns of each contender (15; with --quick 2)")
+    parser.add_argument("--rounds", type=positive, help="turns of each contender (15; with --quick 2)")
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else FULL
     plan = replace(plan, rounds=options.rounds or plan.rounds)
-    circumstances = prepare(options)
+    circumstances = prepare(parser, options)
     products = [record for case in plan.product_cases for record in measure_products(case, plan)]
-    estimates = [measure_estimate(case, plan) for case in plan.estimate_cases]
+    # Hundreds of products a turn: fewer turns do.
+    estimates = [measure_estimate(case, replace(plan, rounds=min(plan.rounds, 5))) for case in plan.estimate_cases]
     memory = memory_records(plan, options.threads)
     print_results(products, estimates, memory)
     found = [] if options.quick else targets(products, estimates)

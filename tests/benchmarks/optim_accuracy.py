@@ -23,7 +23,7 @@ from pathlib import Path
 
 import joblib
 import torch
-from rsam_variants import AdaptiveRSAM, LayerwiseRSAM, MixedRSAM, RadiusRSAM, with_schedule
+from _rsam_variants import AdaptiveRSAM, LayerwiseRSAM, MixedRSAM, RadiusRSAM, with_schedule
 from torch.utils.data import TensorDataset
 
 from renyi_lab import datasets, models

@@ -1,0 +1,111 @@
+"""Pictures are judged by the data of their artists."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from renyi_lab import Spectrum, estimate_spectrum, plots
+from renyi_lab.history import History
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().subplots()
+
+
+@pytest.fixture
+def spectrum() -> Spectrum:
+    return Spectrum.from_eigenvalues(np.concatenate([[-6.0, 4.0, 3.0], np.geomspace(1e-5, 1e-2, 100), [0.0]]))
+
+
+@pytest.fixture
+def estimated() -> Spectrum:
+    return estimate_spectrum(torch.diag(torch.linspace(0.0, 1.0, 300, dtype=torch.float64)), num_matvecs=40)
+
+
+def test_the_grid_covers_the_spectrum_but_not_what_is_rounding() -> None:
+    grid = plots.magnitude_grid(Spectrum.from_eigenvalues([0.0, -1e-3, 2.0]), num_points=50)
+    np.testing.assert_allclose([grid[0], grid[-1], len(grid)], [5e-4, 4.0, 50])
+    assert plots.magnitude_grid(Spectrum.from_eigenvalues([1e-30, 2.0]))[0] == pytest.approx(1e-8)
+
+
+def test_a_spectrum_is_drawn_as_its_density_times_n_with_the_largest_marked(ax: Axes, spectrum: Spectrum) -> None:
+    plots.plot_spectrum(ax, spectrum)
+    (ticks,) = ax.get_lines()
+    np.testing.assert_allclose(ticks.get_xdata(), np.sort(np.abs(spectrum.nodes))[-20:])
+    (area,) = ax.collections
+    outline = area.get_paths()[0].vertices
+    grid = plots.magnitude_grid(spectrum)
+    expected = spectrum.dim * spectrum.density(grid, scale="log")
+    upper = outline[outline[:, 1] > 0]
+    np.testing.assert_allclose(np.interp(grid, *upper[np.argsort(upper[:, 0], kind="stable")].T), expected, rtol=1e-9)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert ax.get_xlabel() == "|λ|"
+
+
+def test_the_bandwidth_reaches_the_picture(spectrum: Spectrum) -> None:
+    grid = plots.magnitude_grid(spectrum)
+    for bandwidth in (0.05, 0.5):
+        outline = plots.spectrum_figure(spectrum, bandwidth=bandwidth).axes[0].collections[0].get_paths()[0].vertices
+        expected = spectrum.dim * spectrum.density(grid, bandwidth, scale="log")
+        assert outline[:, 1].max() == pytest.approx(expected.max())
+
+
+def test_the_entropy_curve_carries_its_error_band_and_the_chosen_order(ax: Axes, spectrum: Spectrum) -> None:
+    alphas = np.array([0.5, 1.0, 2.0, 3.0])
+    plots.plot_entropy_curve(ax, spectrum, alphas, chosen=1.5)
+    curve, ceiling, chosen = ax.get_lines()
+    np.testing.assert_array_equal(curve.get_xdata(), alphas)
+    np.testing.assert_array_equal(curve.get_ydata(), [spectrum.renyi_entropy(float(a)).value for a in alphas])
+    assert set(ceiling.get_ydata()) == {np.log(spectrum.dim)}
+    assert list(chosen.get_xdata()) == [1.5, 1.5]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["± 2 s.e.", "rule: α = 1.5"]
+
+
+def test_the_band_of_an_estimate_is_two_standard_errors_wide(ax: Axes, estimated: Spectrum) -> None:
+    plots.plot_entropy_curve(ax, estimated, np.array([1.0, 2.0]))
+    estimates = [estimated.renyi_entropy(alpha) for alpha in (1.0, 2.0)]
+    corners = ax.collections[0].get_paths()[0].vertices
+    for alpha, estimate in zip((1.0, 2.0), estimates, strict=True):
+        heights = corners[corners[:, 0] == alpha, 1]
+        assert heights.max() == pytest.approx(estimate.value + 2 * estimate.standard_error)
+        assert heights.min() == pytest.approx(estimate.value - 2 * estimate.standard_error)
+    assert estimates[0].standard_error > 0
+
+
+def test_a_curve_over_many_shallow_orders_warns_once(ax: Axes, estimated: Spectrum) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plots.plot_entropy_curve(ax, estimated, np.linspace(0.1, 2, 20))
+    assert len(caught) == 1
+    assert "are few for alpha=0.1" in str(caught[0].message)
+
+
+def test_histories_are_told_apart_by_name_and_colour(ax: Axes) -> None:
+    histories = {
+        name: History((1.0, 0.5), (0.5, 0.8), (1.1, 0.9), accuracy, num_gradients=2, seconds=1.0)
+        for name, accuracy in {"SGD": (0.4, 0.6), "RSAM": (0.3, 0.7)}.items()
+    }
+    plots.plot_histories(ax, histories)
+    lines = ax.get_lines()
+    assert [line.get_label() for line in lines] == ["SGD", "RSAM"]
+    assert [line.get_ydata().tolist() for line in lines] == [[0.4, 0.6], [0.3, 0.7]]
+    assert [line.get_xdata().tolist() for line in lines] == [[1, 2], [1, 2]]
+    assert [to_hex(line.get_color()).upper() for line in lines] == [plots.BLUE, plots.ORANGE]
+    assert ax.get_ylabel() == "test accuracy"
+
+
+def test_a_figure_shows_itself_as_png(spectrum: Spectrum) -> None:
+    assert spectrum.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_all_zero_spectrum_is_refused(ax: Axes) -> None:
+    with pytest.raises(ValueError, match="all zero"):
+        plots.plot_spectrum(ax, Spectrum.from_eigenvalues([0.0, 0.0]))
