@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from renyi_lab._device import default_device
 from renyi_lab._version import __version__
 from renyi_lab.alpha_choice import AlphaChoice, choose_alpha
+from renyi_lab.ancestors import hutchinson_trace, power_iteration
 from renyi_lab.entropy import effective_number, escort_probabilities, renyi_entropy
 from renyi_lab.estimate import Estimate
 from renyi_lab.estimation import estimate_spectrum, exact_spectrum
+from renyi_lab.ggn import GGNOperator
 from renyi_lab.hessian import HessianOperator, hvp
 from renyi_lab.lanczos import Tridiagonal, lanczos, lanczos_steps
 from renyi_lab.operators import LinearOperator, MatrixOperator, as_operator
@@ -54,6 +56,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "FisherSAM",
+    "GGNOperator",
     "GibbsError",
     "HessianOperator",
     "History",
@@ -75,6 +78,7 @@ __all__ = [
     "evaluate",
     "exact_spectrum",
     "gibbs_error",
+    "hutchinson_trace",
     "hvp",
     "lanczos",
     "lanczos_steps",
@@ -82,6 +86,7 @@ __all__ = [
     "models",
     "optim",
     "plots",
+    "power_iteration",
     "renyi_entropy",
     "train",
     "widgets",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +78,38 @@ def differentiable_twice(model: nn.Module) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def affine_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Let batch-norm layers in evaluation mode compute ``x·s + t`` themselves, as they are affine then.
+
+    The same numbers, but torch's own kernel has a second derivative so general that a product with ResNet-20's Hessian
+    takes a tenth longer through it.
+    """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    layers = [module for module in model.modules() if type(module) in plain and "forward" not in vars(module)]
+    affine = [layer for layer in layers if not layer.training and layer.running_mean is not None]
+    try:
+        for layer in affine:
+            layer.forward = functools.partial(_affine, layer)
+        yield
+    finally:
+        for layer in affine:
+            vars(layer).pop("forward", None)
+
+
+def _affine(layer: Any, inputs: Tensor) -> Tensor:
+    layer._check_input_dim(inputs)
+    shape = [1, -1] + [1] * (inputs.ndim - 2)
+    scale = (layer.running_var + layer.eps).rsqrt()
+    if layer.weight is not None:
+        scale = scale * layer.weight
+    shift = -layer.running_mean * scale
+    if layer.bias is not None:
+        shift = shift + layer.bias
+    outputs: Tensor = inputs * scale.view(shape) + shift.view(shape)
+    return outputs
+
+
 def _is_compiled(module: nn.Module) -> bool:
     return getattr(module, "_compiled_call_impl", None) is not None or isinstance(
         getattr(module, "_orig_mod", None), nn.Module
@@ -87,7 +121,13 @@ def evaluation_point(model: nn.Module, training: bool, seed: int = 0) -> Iterato
     """Everything a forward pass for a Hessian needs: mode, kernels, a fixed seed; all restored on exit."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it, torch.no_grad() does no harm.")
-    with preserved_rng(), training_flags(model, training), preserved_buffers(model), differentiable_twice(model):
+    with (
+        preserved_rng(),
+        training_flags(model, training),
+        preserved_buffers(model),
+        differentiable_twice(model),
+        affine_batch_norm(model),
+    ):
         seed_torch(seed)
         yield
 
