@@ -66,7 +66,7 @@ class AlphaExplorer(Explorer):
         right.fill_between(grid, density / density.max(), color=GREY, alpha=0.3, lw=0, label="density (scaled)")
         (self.shares,) = right.plot([], [], color=ORANGE, drawstyle="steps-mid", label="share at this α, cumulative")
         right.set(xscale="log", xlabel="|λ|", ylabel="share of the sum", ylim=(0, 1.05), xlim=(grid[0], grid[-1]))
-        right.legend(loc="upper left", frameon=False, fontsize="small")
+        right.legend(loc="upper left", fontsize="small")
         super().__init__([self.alpha], figure, [self.marker, self.shares])
 
     @property
