@@ -30,9 +30,10 @@ def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) ->
     holders: list[list[Tensor]] = []
 
     def note(tensor: Tensor) -> list[Tensor]:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            found[storage.data_ptr()] = storage.nbytes()
+        if tensor.layout == torch.strided:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                found[storage.data_ptr()] = storage.nbytes()
         holders.append([tensor])
         return holders[-1]
 

@@ -32,7 +32,11 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
         )
     choices = _choices(params)
     chosen = {name for choice in choices for name in _names(model, available, choice)}
-    selected = {name: parameter for name, parameter in available.items() if name in chosen and parameter.requires_grad}
+    selected = {
+        name: parameter
+        for name, parameter in available.items()
+        if name in chosen and parameter.requires_grad and parameter.numel()
+    }
     if not selected:
         raise ValueError(
             f"params={params!r} selects no trainable parameter; all of {sorted(chosen)} "

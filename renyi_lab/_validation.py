@@ -65,6 +65,11 @@ def check_finite(name: str, value: Tensor, causes: str) -> None:
 
 def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
     """Raise ``ValueError`` when a class label lies outside ``0 … classes − 1`` (``ignored`` labels apart)."""
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"the model's output must be one tensor, got {type(outputs).__name__}; choose it in the loss, for example "
+            "loss_fn=lambda outputs, y: torch.nn.functional.cross_entropy(outputs[0], y)."
+        )
     if targets.is_floating_point() or outputs.ndim < 2 or targets.numel() == 0:
         return
     num_classes = outputs.shape[1]

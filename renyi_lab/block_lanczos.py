@@ -96,7 +96,7 @@ def block_lanczos(
         products = (operator @ rows.T).T
         diagonal = _numpy(rows) @ _numpy(products).T
         matrix[here, here] = (diagonal + diagonal.T) / 2
-        norm = float(products.norm())
+        norm = float(products.to(accumulator(products)).norm())
         if not np.isfinite(norm):
             raise ValueError(
                 "a product of the operator is not finite. Likely causes: diverged weights, NaN in the data."

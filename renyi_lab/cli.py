@@ -71,9 +71,12 @@ def notebooks(
             f"add --force.",
             param_hint="DIRECTORY",
         )
-    for file in files:
-        (directory / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / file, directory / file)
+    try:
+        for file in files:
+            (directory / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, directory / file)
+    except OSError as error:
+        _fail(f"Cannot write to {directory}: {error.strerror}. Name another folder.")
     _console.print(f"{len(files)} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -21,6 +22,13 @@ class Estimate:
     standard_error: float = 0.0
     num_matvecs: int = 0
     truncation_error: float = 0.0
+
+    @property
+    def sampling_error(self) -> float:
+        """The part of the standard error that comes from too few probes."""
+        if math.isinf(self.standard_error):
+            return math.inf
+        return math.sqrt(max(self.standard_error**2 - self.truncation_error**2, 0.0))
 
     def __float__(self) -> float:
         return self.value

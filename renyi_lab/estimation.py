@@ -23,7 +23,7 @@ import torch
 from renyi_lab._progress import progress_bar
 from renyi_lab._validation import check_int
 from renyi_lab.block_lanczos import BlockTridiagonal, GaussRule, block_lanczos, gauss_rule
-from renyi_lab.operators import as_operator
+from renyi_lab.operators import DENSE_LIMIT, as_operator
 from renyi_lab.spectrum import Sampling, Spectrum
 
 # Steps per probe that the split of the budget aims at. Our choice, by experiment on trained networks of 5,000 to 7,000
@@ -60,7 +60,8 @@ def estimate_spectrum(
 
     Args:
         operator: A `HessianOperator`, a matrix, or anything with ``.shape`` and ``@`` (SciPy, curvlinops).
-        num_matvecs: Budget. From ``n`` on the spectrum is computed exactly instead. 200 is our choice: a few
+        num_matvecs: Budget; the basis takes the memory of as many vectors. From ``n`` on (up to 20,000) the spectrum
+            is computed exactly instead. 200 is our choice: a few
             hundredths of a nat on networks of some thousand parameters.
         num_probes: Random probes that share the budget; ``None``: one for every 50 products.
         seed: Fixes the probes.
@@ -83,7 +84,7 @@ def estimate_spectrum(
         num_probes = max(1, round(budget / STEPS_PER_PROBE))
     probes = check_int("num_probes", num_probes, 1, budget)
     check_int("seed", seed, 0)
-    if budget >= matrix.dim:
+    if matrix.dim <= min(budget, DENSE_LIMIT):
         return exact_spectrum(matrix)
     num_steps = budget // probes
     with progress_bar(probes * num_steps, "Hessian products", progress) as bar:

@@ -32,6 +32,11 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
         [6.0, 12.0]
     """
     params = list(params)
+    if not params or loss.numel() != 1 or not loss.requires_grad:
+        raise ValueError(
+            f"hvp needs parameters and one loss computed from them, got {len(params)} parameters and a loss of shape "
+            f"{tuple(loss.shape)} {'with' if loss.requires_grad else 'without'} a graph; do not detach it."
+        )
     gradients = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
     flat_gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
     if vector.shape != flat_gradient.shape:
@@ -67,7 +72,10 @@ class HessianOperator(KeptGraphOperator):
         loss = self._weighted_loss(index)
         if not loss.requires_grad:
             return _Gradient(parameters, [None] * len(parameters))
-        return _Gradient(parameters, torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True))
+        tensors = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        if any(tensor is not None and tensor.layout != torch.strided for tensor in tensors):
+            raise ValueError("a parameter has a sparse gradient, which has no second derivative; use sparse=False.")
+        return _Gradient(parameters, tensors)
 
 
 class _Gradient:

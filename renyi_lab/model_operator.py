@@ -173,7 +173,7 @@ class ModelOperator(LinearOperator):
             return self._weighted_loss(index)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, IndexError) as error:
+        except (RuntimeError, IndexError, AttributeError) as error:
             found: list[str] = []
             map_tensors(self._batches[index].content, lambda t: found.append(f"{tuple(t.shape)} {t.dtype}"))
             raise ValueError(

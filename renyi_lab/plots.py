@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -57,12 +58,12 @@ def plot_entropy_curve(ax: Axes, spectrum: Spectrum, alphas: NDArray[np.float64]
     if chosen is not None:
         ax.axvline(chosen, color=ORANGE, lw=1, ls="--", label=f"rule: α = {chosen:g}")
     ax.set(xlabel="α", ylabel="H_α (nats)", ylim=(0, 1.12 * np.log(spectrum.dim)))
-    ax.legend(loc="lower left", frameon=False)
+    ax.legend(loc="lower right", frameon=False)
 
 
 def plot_histories(ax: Axes, histories: Mapping[str, History], quantity: str = "test_accuracy") -> None:
     """One curve per training, all of the same quantity of `History`."""
-    for (name, history), color in zip(histories.items(), (BLUE, ORANGE, GREEN, PURPLE), strict=False):
+    for (name, history), color in zip(histories.items(), itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False):
         values = getattr(history, quantity)
         ax.plot(range(1, len(values) + 1), values, color=color, label=name)
     ax.set(xlabel="epoch", ylabel=quantity.replace("_", " "))

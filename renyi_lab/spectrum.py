@@ -39,6 +39,8 @@ CHANGE_SHARE = 1 / 4
 # (trained networks of 5,000 to 7,000 parameters; tests/benchmarks/entropy_error.py).
 ENOUGH_MATVECS = 150
 ENOUGH_STEPS = 25
+# Below this no entropy's standard error could be trusted (made spectra of 50 to 1,000 eigenvalues). Our choice.
+FEWEST_STEPS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +168,9 @@ class Spectrum:
 
         Args:
             alpha: Order in ``[0, inf]``. At 0 of an *estimated* spectrum the number of non-zero eigenvalues is not
-                seen, only its bound ``dim``.
+                seen: the result is their bound ``log(dim)``, with an infinite standard error. Eigenvalues below
+                about 1e-7 of the largest are rounding in a single-precision model, and a small ``alpha`` hears them:
+                below 0.5 use ``model.double()``.
             normalization: ``"absolute"`` divides by ``tr|H|``; ``"signed"`` by ``tr H`` as the authors' research code
                 does (``α ≠ 1`` and a positive trace; the two agree when ``H ⪰ 0``).
 
@@ -185,6 +189,8 @@ class Spectrum:
             warnings.warn(remark, stacklevel=2)
         if normalization == "signed":
             return self._signed_renyi_entropy(order)
+        if order == 0 and self.sampling is not None:
+            return Estimate(math.log(self.dim), math.inf, self.num_matvecs, math.inf)
         estimate = self._estimate(
             lambda s: s._absolute_entropy(order), entropy_influence(self.magnitudes, self.weights, order)
         )
@@ -202,7 +208,7 @@ class Spectrum:
         errors = (number * entropy.standard_error, number * entropy.truncation_error)
         return Estimate(number, errors[0], entropy.num_matvecs, errors[1])
 
-    def report(self, alphas: Sequence[float] = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
+    def report(self, alphas: float | Sequence[float] = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
         """A table with one row for each order: entropy, effective number, where the error comes from, and a remark.
 
         ``sampling_error`` shrinks with more probes, ``truncation_error`` with more Lanczos steps; the remark names
@@ -211,7 +217,7 @@ class Spectrum:
         import pandas as pd
 
         rows = []
-        for alpha in alphas:
+        for alpha in np.atleast_1d(np.asarray(alphas, dtype=float)).tolist():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 entropy = self.renyi_entropy(alpha)
@@ -221,12 +227,13 @@ class Spectrum:
                     "entropy": entropy.value,
                     "effective_number": math.exp(entropy.value),
                     "standard_error": entropy.standard_error,
-                    "sampling_error": math.sqrt(max(entropy.standard_error**2 - entropy.truncation_error**2, 0.0)),
+                    "sampling_error": entropy.sampling_error,
                     "truncation_error": entropy.truncation_error,
                     "remark": self._bias_remark(alpha),
                 }
             )
-        return pd.DataFrame(rows).set_index("alpha")
+        columns = ["entropy", "effective_number", "standard_error", "sampling_error", "truncation_error", "remark"]
+        return pd.DataFrame(rows, columns=["alpha", *columns]).set_index("alpha")
 
     def density(self, grid: ArrayLike, bandwidth: float | None = None, *, scale: str = "linear") -> FloatArray:
         """Smoothed eigenvalue density on ``grid``; see `renyi_lab.density.spectral_density`."""
@@ -277,6 +284,8 @@ class Spectrum:
         d = max(float(weights.sum()), 1.0)
         spread = max(float(weights @ phi**2 - (weights @ phi) ** 2 / d), 0.0)
         variance = 2 * d / (d + 2) * spread / self.sampling.num_probes
+        if self.num_matvecs == self.sampling.num_probes:  # one step: nothing to compare it with
+            return Estimate(value, math.inf, self.num_matvecs, math.inf)
         change = functional(self.sampling.plain) - functional(self.sampling.plain_earlier)
         oscillation = float(np.std([functional(rule) for rule in self.sampling.rules]))
         truncation = math.hypot(OSCILLATION_SHARE * oscillation, CHANGE_SHARE * change)
@@ -284,10 +293,20 @@ class Spectrum:
         return Estimate(value + EXTRAPOLATION * change, standard_error, self.num_matvecs, truncation)
 
     def _bias_remark(self, alpha: float) -> str:
-        if self.sampling is None or alpha >= 1:
+        if self.sampling is None:
             return ""
+        if alpha == 0:
+            return (
+                "alpha=0 counts the eigenvalues that are not exactly zero, which products cannot see: log(dim) is only "
+                "an upper bound; use alpha=0.5, or exact_spectrum."
+            )
         steps = self.num_matvecs // self.sampling.num_probes
-        if self.num_matvecs >= ENOUGH_MATVECS and steps >= ENOUGH_STEPS:
+        if steps < FEWEST_STEPS:
+            return (
+                f"{steps} Lanczos steps are too few to judge the error of any entropy; use "
+                f"num_matvecs={FEWEST_STEPS * self.sampling.num_probes} or more."
+            )
+        if alpha >= 1 or (self.num_matvecs >= ENOUGH_MATVECS and steps >= ENOUGH_STEPS):
             return ""
         return (
             f"{self.num_matvecs} products in {steps} Lanczos steps are few for alpha={alpha:g} < 1: the crowd of "

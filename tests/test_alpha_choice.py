@@ -182,3 +182,8 @@ def test_the_choice_prints_on_one_line_with_its_evidence() -> None:
 def test_a_zero_spectrum_is_refused() -> None:
     with pytest.raises(ValueError, match="all zero"):
         choose_alpha(Spectrum.from_eigenvalues(np.zeros(5)))
+
+
+def test_a_bare_list_is_refused_with_the_mend():
+    with pytest.raises(TypeError, match="from_eigenvalues"):
+        choose_alpha([1.0, 2.0])

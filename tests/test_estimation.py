@@ -184,3 +184,28 @@ def test_bad_operators_are_refused():
     broken = scipy.sparse.linalg.LinearOperator((30, 30), matvec=lambda v: v * np.nan, dtype=float)
     with pytest.raises(ValueError, match=r"not finite\. Likely causes"):
         estimate_spectrum(broken, num_matvecs=5)
+
+
+def test_one_lanczos_step_and_order_zero_claim_no_certainty():
+    matrix = torch.diag(torch.linspace(-1, 2, 50, dtype=torch.float64))
+    one = estimate_spectrum(matrix, num_matvecs=1)
+    assert one.trace.standard_error == np.inf
+    with pytest.warns(UserWarning, match="too few to judge"):
+        assert one.renyi_entropy(1.5).standard_error == np.inf
+    enough = estimate_spectrum(torch.diag(torch.linspace(0, 1, 500, dtype=torch.float64)), num_matvecs=200)
+    with pytest.warns(UserWarning, match="only an upper bound"):
+        bound = enough.renyi_entropy(0)
+    assert (bound.value, bound.standard_error) == (np.log(500), np.inf)
+
+
+def test_report_takes_one_order_or_none_and_tells_where_errors_come_from():
+    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 500, dtype=torch.float64)), num_matvecs=100)
+    table = spectrum.report()
+    assert table.index.tolist() == [0.5, 1.0, 1.5, 2.0]
+    squares = table["sampling_error"] ** 2 + table["truncation_error"] ** 2
+    np.testing.assert_allclose(squares, table["standard_error"] ** 2)
+    assert "few for alpha=0.5" in table.loc[0.5, "remark"]
+    assert (table["remark"][1:] == "").all()
+    assert table.loc[2.0, "entropy"] == spectrum.renyi_entropy(2.0).value
+    assert len(spectrum.report(2.0)) == 1
+    assert spectrum.report([]).empty

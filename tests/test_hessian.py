@@ -817,3 +817,38 @@ def test_micro_batches_need_tensors_of_one_length():
     batch = {"x": X, "table": torch.zeros(3)}
     with pytest.raises(ValueError, match="micro_batch_size=4 cannot cut a batch whose tensors differ"):
         HessianOperator(tanh_net(), lambda m, b: m(b["x"]).sum(), batch, micro_batch_size=4)
+
+
+def test_sparse_gradients_are_refused_with_the_mend():
+    model = nn.Sequential(nn.Embedding(4, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+    operator = HessianOperator(model, nn.functional.cross_entropy, (torch.tensor([[0, 1]]), torch.tensor([1])))
+    with pytest.raises(ValueError, match="sparse=False"):
+        operator @ torch.ones(operator.dim)
+
+
+def test_parameters_without_entries_are_no_blocks():
+    model = nn.Linear(2, 2)
+    model.empty = nn.Parameter(torch.empty(0))
+    operator = HessianOperator(model, nn.functional.cross_entropy, (torch.ones(1, 2), torch.tensor([1])))
+    assert list(operator.blocks()) == ["weight", "bias"]
+
+
+def test_a_model_that_returns_a_tuple_is_refused_with_the_mend():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.layer(x), x
+
+    with pytest.raises(TypeError, match="one tensor"):
+        HessianOperator(Two(), nn.functional.cross_entropy, (torch.ones(1, 2), torch.tensor([1])))
+
+
+@pytest.mark.parametrize("case", ["no parameters", "detached", "not one number"])
+def test_hvp_says_what_it_needs(case):
+    x = torch.ones(2, requires_grad=True)
+    loss = {"no parameters": (x**3).sum(), "detached": (x**3).sum().detach(), "not one number": x**3}[case]
+    with pytest.raises(ValueError, match="hvp needs parameters and one loss"):
+        hvp(loss, [] if case == "no parameters" else [x], torch.ones(2))

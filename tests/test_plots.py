@@ -109,3 +109,10 @@ def test_a_figure_shows_itself_as_png(spectrum: Spectrum) -> None:
 def test_an_all_zero_spectrum_is_refused(ax: Axes) -> None:
     with pytest.raises(ValueError, match="all zero"):
         plots.plot_spectrum(ax, Spectrum.from_eigenvalues([0.0, 0.0]))
+
+
+def test_every_history_is_drawn_however_many_there_are():
+    history = History((1.0, 0.5), (0.1, 0.2), (1.0, 0.9), (0.1, 0.3), num_gradients=2, seconds=0.0)
+    axes = plots.new_figure().subplots()
+    plots.plot_histories(axes, {f"training {i}": history for i in range(6)})
+    assert len(axes.lines) == 6
