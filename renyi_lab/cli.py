@@ -42,9 +42,8 @@ def tour(
     _check_writable(out)
     from renyi_lab.tour import run_tour, tour_figure
 
-    minute = "half a minute" if quick else "about a minute"
     _console.print(f"Training an MLP 40-100-100-10 on MNIST-1D with SGD and with RSAM (seed {seed}, {chosen_device}).")
-    _console.print(f"On two cores this takes {minute}.")
+    _console.print("On two free cores this takes about a quarter of a minute.")
     result = run_tour(seed=seed, device=chosen_device, quick=quick)
     _console.print(_measurements(result))
     _console.print(_comparison(result))
