@@ -13,7 +13,6 @@ import torch
 from _products import Case, Product
 
 BYTES_PER_MB = 1e6
-WARM_UP = 20  # calls after which the peak should no longer grow
 
 
 class PeakMemory:
@@ -37,7 +36,7 @@ class PeakMemory:
 
 
 def measure_memory(case: Case, make: Callable[[Case], Product], num_calls: int, threads: int) -> dict[str, float]:
-    """Peak above what model and data take, and how far it grows after the first `WARM_UP` calls."""
+    """Peak above what model and data take, and how much higher it is in the second half of the calls."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         return executor.submit(_memory, case, make, num_calls, threads).result()
 
@@ -47,16 +46,16 @@ def _memory(case: Case, make: Callable[[Case], Product], num_calls: int, threads
     vector = torch.randn(sum(p.numel() for p in case.model().parameters()))
     case.data()
     gc.collect()
+    # Halves, since the longer of two windows would find the higher peak where nothing grows.
     with PeakMemory() as first:
         product = make(case)
-        for _ in range(min(WARM_UP, num_calls)):
+        for _ in range(num_calls // 2):
             product(vector)
-    with PeakMemory() as later:
-        for _ in range(num_calls - WARM_UP):
+    with PeakMemory() as second:
+        for _ in range(num_calls // 2):
             product(vector)
-    highest = max(first.bytes, later.bytes)
     return {
         "base_mb": first.start / BYTES_PER_MB,
-        "peak_mb": (highest - first.start) / BYTES_PER_MB,
-        "growth_mb": (highest - first.bytes) / BYTES_PER_MB,
+        "peak_mb": (max(first.bytes, second.bytes) - first.start) / BYTES_PER_MB,
+        "growth_mb": (second.bytes - first.bytes) / BYTES_PER_MB,
     }

@@ -224,14 +224,14 @@ def print_results(
     )
     print_table(
         "Resident memory in MB, above what the process takes with model and data",
-        ["network (samples)", "what", "calls", "peak", "growth of the peak after 20 calls"],
+        ["network (samples)", "what", "calls", "peak", "second half − first half"],
         [
             [
                 f"{r['network']} ({r['samples']:,})",
                 r["what"],
                 f"{r['calls']:,}",
                 f"{r['peak_mb']:.0f}",
-                f"{r['growth_mb']:.1f}",
+                f"{r['growth_mb']:+.1f}",
             ]
             for r in memory
         ],
