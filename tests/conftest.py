@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 
 import pytest
 import torch
+
+# The tests' matrices are small: threads would only wait for each other, and on a busy machine for a hundred times longer.
+# The variable reaches the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
