@@ -9,8 +9,8 @@ import shutil
 import pytest
 import torch
 
-# The tests' matrices are small: threads would only wait for each other, and on a busy machine for a hundred times longer.
-# The variable reaches the processes that tests start.
+# The tests' matrices are small: threads would only wait for each other, on a busy machine a hundred times longer than
+# the work takes. The variable reaches the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
