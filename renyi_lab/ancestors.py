@@ -11,7 +11,7 @@ from torch import Tensor
 
 from renyi_lab._validation import check_finite, check_int
 from renyi_lab.estimate import Estimate
-from renyi_lab.lanczos import accumulator
+from renyi_lab.lanczos import accumulator, gaussian_rows
 from renyi_lab.operators import as_operator
 
 _CAUSES = "diverged weights, NaN in the data."
@@ -65,7 +65,7 @@ def power_iteration(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> 
     """
     matrix, budget = as_operator(operator), check_int("num_matvecs", num_matvecs)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    vector = torch.randn(matrix.dim, dtype=torch.float64, generator=generator).to(matrix.device, matrix.dtype)
+    vector = gaussian_rows(matrix, 1, generator)[0]
     vector = vector / vector.norm()
     for count in range(1, budget + 1):
         product = matrix @ vector

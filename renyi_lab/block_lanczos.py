@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renyi_lab.lanczos import FloatArray, accumulator
+from renyi_lab.lanczos import FloatArray, accumulator, check_product_norm, gaussian_rows, orthogonal_to
 from renyi_lab.operators import LinearOperator
 
 # A Ritz pair is taken for an eigenpair when its residual is below this share of its magnitude: its value is then right
@@ -82,8 +82,7 @@ def block_lanczos(
     generator = torch.Generator().manual_seed(seed)
 
     def random_rows(count: int) -> Tensor:
-        rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator)
-        return rows.to(operator.device, operator.dtype)
+        return gaussian_rows(operator, count, generator)
 
     basis = torch.empty(total, operator.dim, dtype=operator.dtype, device=operator.device)
     matrix = np.zeros((total + b, total))
@@ -97,12 +96,9 @@ def block_lanczos(
         diagonal = _numpy(rows) @ _numpy(products).T
         matrix[here, here] = (diagonal + diagonal.T) / 2
         norm = float(products.to(accumulator(products)).norm())
-        if not np.isfinite(norm):
-            raise ValueError(
-                "a product of the operator is not finite. Likely causes: diverged weights, NaN in the data."
-            )
+        check_product_norm(norm)
         scale = max(scale, norm)
-        rows, coupling = _next_rows(_orthogonal_to(products, known), known, scale, random_rows)
+        rows, coupling = _next_rows(orthogonal_to(products, known), known, scale, random_rows)
         matrix[below, here] = coupling
         if step + 1 < num_steps:
             matrix[here, below] = coupling.T
@@ -126,14 +122,8 @@ def _next_rows(
     # A direction that survived a cancellation down to rounding is no longer orthogonal to the others.
     if singular.min() <= precision**0.5 * scale:
         for _ in range(2):
-            rows, _ = _orthonormal_rows(_orthogonal_to(rows, known))
+            rows, _ = _orthonormal_rows(orthogonal_to(rows, known))
     return rows, singular[:, None] * right
-
-
-def _orthogonal_to(rows: Tensor, known: Tensor) -> Tensor:
-    for _ in range(2):
-        rows = rows - (rows @ known.T) @ known
-    return rows
 
 
 def _orthonormal_rows(rows: Tensor) -> tuple[Tensor, FloatArray]:

@@ -134,7 +134,8 @@ def _iterate(
 ) -> Iterator[Tridiagonal]:
     basis = torch.empty(min(limit, 32), operator.dim, dtype=operator.dtype, device=operator.device)
     diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
-    free_dim = operator.dim - (0 if deflate is None else len(deflate))
+    kept_out = () if deflate is None else (deflate,)
+    free_dim = operator.dim - sum(map(len, kept_out))
     tolerance = torch.finfo(operator.dtype).eps * operator.dim**0.5
     scale = 0.0
     for step in range(limit):
@@ -144,16 +145,13 @@ def _iterate(
         residual = operator @ vector
         diagonal[step] = float(torch.dot(vector.to(accumulator(vector)), residual.to(accumulator(vector))))
         if reorthogonalize:
-            residual = _orthogonalize(residual, basis[: step + 1], deflate)
+            residual = orthogonal_to(residual, *kept_out, basis[: step + 1])
         else:
             residual = residual - diagonal[step] * vector
             if step:
                 residual = residual - off_diagonal[step - 1] * basis[step - 1]
         norm = float(residual.to(accumulator(residual)).norm())
-        if not np.isfinite(norm):
-            raise ValueError(
-                "a product of the operator is not finite. Likely causes: diverged weights, NaN in the data."
-            )
+        check_product_norm(norm)
         scale = max(scale, abs(diagonal[step]) + norm)
         # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point.
         breakdown = bool(norm <= tolerance * scale) or (reorthogonalize and step + 1 == free_dim)
@@ -190,20 +188,29 @@ def lanczos(
     return result
 
 
-def _orthogonalize(vector: Tensor, basis: Tensor, deflate: Tensor | None) -> Tensor:
-    """Remove the components along ``basis`` and ``deflate``, twice (Kahan's "twice is enough")."""
+def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
+    """A vector, or rows, without the components along the ``bases``' rows, removed twice (Kahan: "twice is enough")."""
     for _ in range(2):
-        if deflate is not None:
-            vector = vector - (deflate @ vector) @ deflate
-        vector = vector - (basis @ vector) @ basis
-    return vector
+        for basis in bases:
+            rows = rows - (rows @ basis.T) @ basis
+    return rows
+
+
+def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
+    """``(count, n)`` independent Gaussian vectors for ``operator``, the same numbers on every device."""
+    rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator)
+    return rows.to(operator.device, operator.dtype)
+
+
+def check_product_norm(norm: float) -> None:
+    """Raise ``ValueError`` when the norm of what came from a product is NaN or infinite."""
+    if not np.isfinite(norm):
+        raise ValueError("a product of the operator is not finite. Likely causes: diverged weights, NaN in the data.")
 
 
 def _start_vector(operator: LinearOperator, start: Tensor | None, seed: int, deflate: Tensor | None) -> Tensor:
     if start is None:
-        generator = torch.Generator().manual_seed(seed)
-        vector = torch.randn(operator.dim, dtype=torch.float64, generator=generator)
-        vector = vector.to(operator.device, operator.dtype)
+        vector = gaussian_rows(operator, 1, torch.Generator().manual_seed(seed))[0]
     else:
         if not isinstance(start, Tensor):
             raise TypeError(f"start must be a torch tensor, got {type(start).__name__}.")
@@ -216,8 +223,7 @@ def _start_vector(operator: LinearOperator, start: Tensor | None, seed: int, def
         vector = start.detach().to(operator.dtype)
     before = float(vector.norm())
     if deflate is not None:
-        for _ in range(2):
-            vector = vector - (deflate @ vector) @ deflate
+        vector = orthogonal_to(vector, deflate)
     norm = float(vector.norm())
     # What rounding leaves of a vector inside deflate's span has no direction worth following.
     if not np.isfinite(norm) or norm <= 10 * torch.finfo(operator.dtype).eps * before:

@@ -34,9 +34,7 @@ _CHANCE_ERROR = 0.9
 # Epochs, Hessian products, and draws from the posterior. Our choice: under a minute on two cores, and half of that.
 _FULL_EFFORT = (60, 200, 50)
 _QUICK_EFFORT = (20, 150, 10)
-_SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-_BATCH_SIZE = 128
-_WARMUP_EPOCHS = 5  # with the SGD settings above: the paper's example
+_WARMUP_EPOCHS = 5  # the paper's example
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,24 +64,15 @@ def run_tour(
     started = time.perf_counter()
     train_set, test_set = mnist1d()
     epochs, num_matvecs, num_draws = _QUICK_EFFORT if quick else _FULL_EFFORT
-    warmup_steps = _WARMUP_EPOCHS * -(-len(train_set) // _BATCH_SIZE)
-    optimizers = {
-        "SGD": lambda params: torch.optim.SGD(params, **_SGD),
-        "RSAM": lambda params: RSAM(params, torch.optim.SGD, warmup_steps=warmup_steps, **_SGD),
+    # With train's own settings of SGD, the paper's example.
+    optimizers: dict[str, dict[str, Any]] = {
+        "SGD": {"optimizer": "sgd"},
+        "RSAM": {"optimizer": RSAM, "warmup_epochs": _WARMUP_EPOCHS},
     }
     models = {name: mlp(*_WIDTHS, seed=seed).to(device) for name in optimizers}
     histories = {
-        name: train(
-            models[name],
-            train_set,
-            epochs=epochs,
-            batch_size=_BATCH_SIZE,
-            optimizer=optimizer,
-            test_set=test_set,
-            seed=seed,
-            progress=progress,
-        )
-        for name, optimizer in optimizers.items()
+        name: train(models[name], train_set, epochs=epochs, test_set=test_set, seed=seed, progress=progress, **settings)
+        for name, settings in optimizers.items()
     }
     operator = HessianOperator(models["SGD"], nn.functional.cross_entropy, train_set)
     spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs, seed=seed, progress=progress)

@@ -1,6 +1,7 @@
 import curvlinops
 import pytest
 import torch
+from once_differentiable import OnceDifferentiable
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -247,25 +248,9 @@ def test_labels_out_of_range_are_named():
         GGNOperator(relu_net(), F.cross_entropy, (data()[0], torch.full((N,), 3)))
 
 
-class OnceOnly(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        return grad * 2
-
-
-class Custom(nn.Module):
-    def forward(self, x):
-        return OnceOnly.apply(x)
-
-
 @pytest.mark.parametrize("graph_budget", [0, None])
 def test_layer_that_cannot_be_differentiated_twice_is_explained(graph_budget):
-    model = nn.Sequential(nn.Linear(D, CLASSES), Custom()).double()
+    model = nn.Sequential(nn.Linear(D, CLASSES), OnceDifferentiable()).double()
     G = GGNOperator(model, F.cross_entropy, data(), graph_budget=graph_budget)
     with pytest.raises(RuntimeError, match=r"cannot be differentiated twice .*once_differentiable.*params="):
         G @ probe(15)

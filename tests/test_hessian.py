@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import torch
+from once_differentiable import OnceDifferentiable
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -518,25 +519,9 @@ def test_fully_sharded_models_are_refused():
         HessianOperator(sharded, F.cross_entropy, data())
 
 
-class OnceOnly(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        return grad * 2
-
-
-class Custom(nn.Module):
-    def forward(self, x):
-        return OnceOnly.apply(x)
-
-
 @pytest.mark.parametrize("graph_budget", [0, None])
 def test_layer_without_second_derivative_is_explained(graph_budget):
-    model = nn.Sequential(nn.Linear(D, CLASSES), Custom()).double()
+    model = nn.Sequential(nn.Linear(D, CLASSES), OnceDifferentiable()).double()
     H = HessianOperator(model, F.cross_entropy, data(), graph_budget=graph_budget)
     with pytest.raises(RuntimeError, match=r"cannot be differentiated twice .*once_differentiable.*params="):
         H @ probe(15)
