@@ -5,8 +5,9 @@ r"""A `Spectrum` from a limited number of matrix-vector products: one block Lanc
    are a stochastic Lanczos quadrature for it.
 2. *Averaging over the last steps.* Every leading block of ``T`` is a Gauss rule. The error that the cusp of ``|λ|^α``
    at 0 makes alternates with where the nodes happen to fall around 0, so that it cancels over a few consecutive rules.
-3. *Extrapolation.* What remains shrinks smoothly with the number of steps; a third of the change since half the steps
-   is added to each estimate (Richardson; nothing for polynomials, which the rules integrate exactly).
+3. *Extrapolation.* What remains shrinks smoothly with the number of steps; a share of the change since half the steps
+   is added to each estimate (Richardson: a third for ``α ≥ 1``, 0.55 for ``α = 0.5``, where the cusp is sharper;
+   nothing for polynomials, which the rules integrate exactly).
 
 Sources: Ubaru, Chen & Saad 2017 (stochastic Lanczos quadrature); Chen & Hallman 2023, arXiv:2205.01736 (deflation from
 the Krylov space itself); Epperly, Tropp & Webber 2024 (rescaling to the sphere). The averaging is ours.

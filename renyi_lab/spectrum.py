@@ -28,16 +28,15 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-# Share of the change since half the steps that is added to an estimate: 1/(2²−1), Richardson's factor for an error that
-# falls with the square of the number of steps, as it does at a kink such as that of |λ|.
-EXTRAPOLATION = 1 / 3
-# Truncation's part in a standard error: this share of the spread among the averaged rules, and of the change since half
-# the steps. Our choice, calibrated on trained networks so that two standard errors cover at least 90 %.
-OSCILLATION_SHARE = 1 / 3
-CHANGE_SHARE = 1 / 4
-# Below these an entropy of order < 1 was seen to be up to 0.15 nats too high, with intervals that cover less than 90 %
-# (trained networks of 5,000 to 7,000 parameters; tests/benchmarks/entropy_error.py).
-ENOUGH_MATVECS = 150
+# Truncation's part in a standard error: this share of the spread among the averaged rules, and of what extrapolation
+# adds. Our choice, calibrated on six trained networks (see tests/benchmarks/entropy_error.py) so that two standard errors
+# cover 95 % of all errors and at least 80 % on each network, at every order from 0.5 on and 50 to 400 products.
+OSCILLATION_SHARE = 1 / 2
+EXTRAPOLATION_SHARE = 3 / 4
+# Below these an entropy of order < 1 was seen to be up to 0.15 nats too high (the same networks, of 5,000 to 7,000
+# parameters); orders below LOW_ORDER were covered less than 90 % with fewer products than their own limit.
+ENOUGH_MATVECS, ENOUGH_MATVECS_LOW_ORDER = 150, 400
+LOW_ORDER = 0.5
 ENOUGH_STEPS = 25
 # Below this no entropy's standard error could be trusted (made spectra of 50 to 1,000 eigenvalues). Our choice.
 FEWEST_STEPS = 8
@@ -192,7 +191,7 @@ class Spectrum:
         if order == 0 and self.sampling is not None:
             return Estimate(math.log(self.dim), math.inf, self.num_matvecs, math.inf)
         estimate = self._estimate(
-            lambda s: s._absolute_entropy(order), entropy_influence(self.magnitudes, self.weights, order)
+            lambda s: s._absolute_entropy(order), entropy_influence(self.magnitudes, self.weights, order), order
         )
         return replace(estimate, value=min(max(estimate.value, 0.0), math.log(self.dim)))
 
@@ -267,10 +266,13 @@ class Spectrum:
         influence = entropy_influence(self.magnitudes, self.weights, alpha) + factor * (
             self.magnitudes / absolute_trace - self.nodes / trace
         )
-        return self._estimate(entropy, influence)
+        return self._estimate(entropy, influence, alpha)
 
-    def _estimate(self, functional: Callable[[Spectrum], float], influence: FloatArray) -> Estimate:
+    def _estimate(self, functional: Callable[[Spectrum], float], influence: FloatArray, cusp: float = 1.0) -> Estimate:
         """A functional of the spectrum, extrapolated, with its standard error from sampling and truncation.
+
+        Of ``m`` Lanczos steps a cusp ``|λ|^c`` at 0 (``c ≤ 1``) leaves an error that falls with ``m^−(1+c)``, so that
+        Richardson adds ``1/(2^(1+c) − 1)`` of the change since half the steps: a third at a kink such as that of |λ|.
 
         A probe uniform on the sphere of the ``d``-dimensional complement of the exact eigenvectors has, for any
         function ``φ`` of the matrix, ``Var(d uᵀφu) = 2d/(d+2) · (Σφ² − (Σφ)²/d)``: known even for a single probe.
@@ -288,9 +290,10 @@ class Spectrum:
             return Estimate(value, math.inf, self.num_matvecs, math.inf)
         change = functional(self.sampling.plain) - functional(self.sampling.plain_earlier)
         oscillation = float(np.std([functional(rule) for rule in self.sampling.rules]))
-        truncation = math.hypot(OSCILLATION_SHARE * oscillation, CHANGE_SHARE * change)
+        extrapolation = change / (2 ** (1 + min(cusp, 1.0)) - 1)
+        truncation = math.hypot(OSCILLATION_SHARE * oscillation, EXTRAPOLATION_SHARE * extrapolation)
         standard_error = math.hypot(math.sqrt(variance), truncation)
-        return Estimate(value + EXTRAPOLATION * change, standard_error, self.num_matvecs, truncation)
+        return Estimate(value + extrapolation, standard_error, self.num_matvecs, truncation)
 
     def _bias_remark(self, alpha: float) -> str:
         if self.sampling is None:
@@ -306,12 +309,13 @@ class Spectrum:
                 f"{steps} Lanczos steps are too few to judge the error of any entropy; use "
                 f"num_matvecs={FEWEST_STEPS * self.sampling.num_probes} or more."
             )
-        if alpha >= 1 or (self.num_matvecs >= ENOUGH_MATVECS and steps >= ENOUGH_STEPS):
+        enough = ENOUGH_MATVECS if alpha >= LOW_ORDER else ENOUGH_MATVECS_LOW_ORDER
+        if alpha >= 1 or (self.num_matvecs >= enough and steps >= ENOUGH_STEPS):
             return ""
         return (
             f"{self.num_matvecs} products in {steps} Lanczos steps are few for alpha={alpha:g} < 1: the crowd of "
             "eigenvalues near zero is blurred and the entropy may be too high by more than its standard error; use "
-            f"num_matvecs={max(200, 2 * self.num_matvecs)} or more."
+            f"num_matvecs={max(200, enough, 2 * self.num_matvecs)} or more."
         )
 
     def __repr__(self) -> str:

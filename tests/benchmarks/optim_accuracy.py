@@ -31,7 +31,7 @@ from renyi_lab._progress import progress_bar
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
 from renyi_lab.training import evaluate, train
 
-BATCH_SIZE, WARMUP_EPOCHS, GRID_FACTOR, MAX_EXTENSIONS = 128, 5, 1.6, 5
+BATCH_SIZE, WARMUP_EPOCHS, GRID_FACTOR, MAX_EXTENSIONS = 128, 5, 1.6, 8
 SGD = {"base": torch.optim.SGD, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 FIRST_TUNING_SEED = 10_000
 
