@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 
 # Truncation's part in a standard error: this share of the spread among the averaged rules, and of what extrapolation
-# adds. Our choice, calibrated on six trained networks (see tests/benchmarks/entropy_error.py) so that two standard errors
-# cover 95 % of all errors and at least 80 % on each network, at every order from 0.5 on and 50 to 400 products.
+# adds. Our choice, calibrated on six trained networks (as in tests/benchmarks/entropy_error.py): two standard errors
+# cover 95 % of all errors, and at least 80 % on each network, at every order from 0.5 on and 50 to 400 products.
 OSCILLATION_SHARE = 1 / 2
 EXTRAPOLATION_SHARE = 3 / 4
 # Below these an entropy of order < 1 was seen to be up to 0.15 nats too high (the same networks, of 5,000 to 7,000

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from renyi_lab._validation import check_choice, check_real
 from renyi_lab.optim._base_optimizer import optional_limit
-from renyi_lab.optim._vectors import multiply_, scaled, total, unit_vector, zero_safe_ratio
+from renyi_lab.optim._vectors import joined, multiply_, parted, scaled, total, unit_vector, zero_safe_ratio
 from renyi_lab.optim.base import SharpnessAware
 
 # Nearer to α = 1 the divergence is formed without cancellation; farther, float32 loses about one digit. Our choice.
@@ -89,8 +89,9 @@ class RSAM(SharpnessAware):
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """ε by the chosen form; a group's own α enters the sums over all parameters, and the group takes the result."""
-        unit, norm = unit_vector(grads)
-        steps = {alpha: _FORMS[self.form](unit, norm, alpha) for alpha in {group["alpha"] for group in groups}}
+        unit, norm = unit_vector(joined(grads))
+        orders = {group["alpha"] for group in groups}
+        steps = {alpha: parted(_FORMS[self.form](unit, norm, alpha), grads) for alpha in orders}
         epsilon = [steps[group["alpha"]][index] for index, group in enumerate(groups)]
         torch._foreach_mul_(epsilon, [group["rho"] for group in groups])
         return epsilon
