@@ -31,13 +31,26 @@ from renyi_lab.reference import dense_hessian, matrix_with_spectrum
 from renyi_lab.spectrum import Spectrum
 
 if TYPE_CHECKING:
-    from renyi_lab import bounds, datasets, models, optim, plots, widgets
+    from renyi_lab import bounds, datasets, exercises, models, optim, perturbation, plots, sharpness, study, widgets
     from renyi_lab.history import Evaluation, History
+    from renyi_lab.perturbation import reparametrize
     from renyi_lab.posterior import GibbsError, gibbs_error
+    from renyi_lab.sharpness import SharpnessReport, renyi_sharpness, sharpness_report
     from renyi_lab.training import evaluate, train
 
 # Loaded when first used: what needs matplotlib, ipywidgets or the data sets' packages would slow down every import.
-_LAZY_MODULES = ("bounds", "datasets", "models", "optim", "plots", "widgets")
+_LAZY_MODULES = (
+    "bounds",
+    "datasets",
+    "exercises",
+    "models",
+    "optim",
+    "perturbation",
+    "plots",
+    "sharpness",
+    "study",
+    "widgets",
+)
 _LAZY_NAMES = {
     "train": "training",
     "evaluate": "training",
@@ -45,6 +58,10 @@ _LAZY_NAMES = {
     "Evaluation": "history",
     "GibbsError": "posterior",
     "gibbs_error": "posterior",
+    "reparametrize": "perturbation",
+    "SharpnessReport": "sharpness",
+    "renyi_sharpness": "sharpness",
+    "sharpness_report": "sharpness",
 }
 
 __all__ = [
@@ -63,6 +80,7 @@ __all__ = [
     "LinearOperator",
     "MatrixOperator",
     "SharpnessAware",
+    "SharpnessReport",
     "Spectrum",
     "Tridiagonal",
     "__version__",
@@ -77,6 +95,7 @@ __all__ = [
     "estimate_spectrum",
     "evaluate",
     "exact_spectrum",
+    "exercises",
     "gibbs_error",
     "hutchinson_trace",
     "hvp",
@@ -85,9 +104,15 @@ __all__ = [
     "matrix_with_spectrum",
     "models",
     "optim",
+    "perturbation",
     "plots",
     "power_iteration",
     "renyi_entropy",
+    "renyi_sharpness",
+    "reparametrize",
+    "sharpness",
+    "sharpness_report",
+    "study",
     "train",
     "widgets",
 ]

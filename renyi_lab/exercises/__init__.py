@@ -1,0 +1,21 @@
+"""Checkers of the notebooks' exercises: each answers with a hint, not only with a verdict."""
+
+from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
+from renyi_lab.exercises._feedback import Feedback
+from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
+from renyi_lab.exercises._perturbations import check_ball_factors, check_equal_weight, check_filter_normalized
+from renyi_lab.exercises._products import check_batched_product, check_central_difference
+
+__all__ = [
+    "Feedback",
+    "check_ball_factors",
+    "check_batched_product",
+    "check_central_difference",
+    "check_crossing",
+    "check_entropy_changes",
+    "check_equal_weight",
+    "check_filter_normalized",
+    "check_orthogonalization",
+    "check_probes_needed",
+    "check_weighted_entropy",
+]

@@ -1,0 +1,118 @@
+"""Checkers of `02_hessian_vector_products.ipynb`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, first_hint
+from renyi_lab.hessian import HessianOperator
+from renyi_lab.models import mlp
+
+_STEP = 0.1
+_TOLERANCE = 1e-6  # relative, in double precision
+
+
+def check_central_difference(function: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, float], Any]) -> Feedback:
+    """Check ``function(gradient, theta, v, step)``: the Hessian product from gradients on both sides of ``theta``.
+
+    Tried on ``L(θ) = Σ θ_i⁴/4``, for which ``(∇L(θ + h v) − ∇L(θ − h v)) / 2h = 3θ²v + h²v³`` exactly.
+    """
+    return first_hint(
+        function,
+        [_central],
+        "the error now falls with the square of the step, for the same two gradients.",
+    )
+
+
+def _central(function: Callable[..., Any]) -> str | None:
+    theta, v = _vector([1.0, -0.5, 2.0]), _vector([0.5, 2.0, -1.0])
+    answer = _tensor(answer_of(function, lambda point: point**3, theta.clone(), v.clone(), _STEP), theta.shape)
+    right = 3 * theta**2 * v + _STEP**2 * v**3
+    ahead, here, behind = (theta + _STEP * v) ** 3, theta**3, (theta - _STEP * v) ** 3
+    mistakes = {
+        "you moved 2·step from one side to the other, but divided by step: this is twice the product.": 2 * right,
+        "divided by the square of the step: you difference a gradient, which is a derivative already.": right / _STEP,
+        "the difference is not divided yet: ask how much the gradient changes per unit of step.": 2 * _STEP * right,
+        "the sign is turned round: ahead minus behind.": -right,
+        "this is the one-sided difference: take the second gradient at theta − step·v instead of at theta.": (
+            (ahead - here) / _STEP
+        ),
+        "one-sided, and halved: the second gradient belongs at theta − step·v.": (ahead - here) / (2 * _STEP),
+        "this is the average of the two gradients; the product is in their difference.": (ahead + behind) / 2,
+    }
+    return _judge(
+        answer, right, mistakes, "compare with (gradient(theta + step·v) − gradient(theta − step·v)) / (2·step)."
+    )
+
+
+def check_batched_product(
+    function: Callable[[nn.Module, Callable[..., Tensor], Sequence[tuple[Tensor, Tensor]], Tensor], Any],
+) -> Feedback:
+    """Check ``function(model, loss_fn, batches, v)``: the product with the Hessian of the mean over *all* samples.
+
+    Tried on a small network with batches of different size and a ``loss_fn`` that averages over a batch.
+    """
+    return first_hint(
+        function,
+        [_batched, _gradients_left_alone],
+        "equal to the product over all samples at once, whatever the batches, and no .grad was touched.",
+    )
+
+
+def _batched(function: Callable[..., Any]) -> str | None:
+    model, batches, v = _small_problem()
+    sizes = [len(y) for _, y in batches]
+    products = [HessianOperator(model, F.cross_entropy, batch) @ v for batch in batches]
+    right = torch.stack([size * product for size, product in zip(sizes, products, strict=True)]).sum(0) / sum(sizes)
+    answer = _tensor(answer_of(function, model, F.cross_entropy, batches, v.clone()), v.shape)
+    total = torch.stack(products).sum(0)
+    mistakes = {
+        "this is the plain average over batches: the last one is smaller, so its samples count for too much. "
+        "Weight each batch by its share of the samples.": total / len(batches),
+        "this is the sum over batches; the loss is a mean over samples, so each batch counts with its share.": total,
+        "this is a sum over samples: divide by their number.": sum(sizes) * right,
+        "only the last batch is in it; did the loop overwrite instead of adding?": products[-1],
+        "only the first batch is in it; does the return stand inside the loop?": products[0],
+    }
+    return _judge(answer, right, mistakes, "compare with HessianOperator(model, loss_fn, batches) @ v.")
+
+
+def _gradients_left_alone(function: Callable[..., Any]) -> str | None:
+    model, batches, v = _small_problem()
+    answer_of(function, model, F.cross_entropy, batches, v)
+    if all(parameter.grad is None for parameter in model.parameters()):
+        return None
+    return "right, but .grad of the parameters was written: torch.autograd.grad returns gradients and leaves it alone."
+
+
+def _small_problem() -> tuple[nn.Module, list[tuple[Tensor, Tensor]], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    model = mlp(4, 5, 3, activation="tanh").double()
+    x = torch.randn(20, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (20,), generator=generator)
+    v = torch.randn(sum(p.numel() for p in model.parameters()), generator=generator, dtype=torch.float64)
+    return model, list(zip(x.split(8), y.split(8), strict=True)), v
+
+
+def _judge(answer: Tensor, right: Tensor, mistakes: dict[str, Tensor], otherwise: str) -> str | None:
+    for hint, value in {"": right, **mistakes}.items():
+        if torch.allclose(answer, value, rtol=_TOLERANCE, atol=_TOLERANCE * float(right.abs().max())):
+            return hint or None
+    return f"not the product yet; {otherwise}"
+
+
+def _tensor(answer: Any, shape: torch.Size) -> Tensor:
+    if not isinstance(answer, Tensor):
+        raise Hint(f"a flat tensor of shape {tuple(shape)} is asked for, this is of type {type(answer).__name__}.")
+    if answer.shape != shape:
+        raise Hint(f"a flat tensor of shape {tuple(shape)} is asked for, this has shape {tuple(answer.shape)}.")
+    return answer.detach().double()
+
+
+def _vector(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

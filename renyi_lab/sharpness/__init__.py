@@ -1,0 +1,34 @@
+"""Rényi sharpness and every measure it is compared with: one by one, or all in one table by `sharpness_report`."""
+
+from renyi_lab.sharpness._measures import MEASURES, Measure
+from renyi_lab.sharpness._norms import distance_from_initialization, gradient_norm, parameter_norm
+from renyi_lab.sharpness._outputs import fisher_rao_norm, relative_flatness
+from renyi_lab.sharpness._perturbed import (
+    asam_sharpness,
+    average_case_sharpness,
+    pac_bayes_flatness,
+    sam_sharpness,
+)
+from renyi_lab.sharpness._report import SharpnessReport, sharpness_report
+from renyi_lab.sharpness._spectral import frobenius_norm, lambda_max, log_determinant, renyi_sharpness, trace
+
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "SharpnessReport",
+    "asam_sharpness",
+    "average_case_sharpness",
+    "distance_from_initialization",
+    "fisher_rao_norm",
+    "frobenius_norm",
+    "gradient_norm",
+    "lambda_max",
+    "log_determinant",
+    "pac_bayes_flatness",
+    "parameter_norm",
+    "relative_flatness",
+    "renyi_sharpness",
+    "sam_sharpness",
+    "sharpness_report",
+    "trace",
+]

@@ -1,0 +1,32 @@
+"""The correlation study: a grid of trainings, what was measured on each, and Kendall's τ with the generalization gap.
+
+Does a measure of sharpness order networks as their generalization gaps do? `run_study` trains and measures, `Study`
+holds the records and correlates, `Study.standard` is one that comes with the package.
+"""
+
+from renyi_lab.study._correlation import Tau, granulated_tau, kendall_tau
+from renyi_lab.study._grid import AXES, Setting
+from renyi_lab.study._measurement import Measurement
+from renyi_lab.study._measures import ALPHA_GRID, standard_measure
+from renyi_lab.study._records import Record
+from renyi_lab.study._run import run_study
+from renyi_lab.study._standard import QUICK_GRID, STANDARD_GRID
+from renyi_lab.study._study import ALPHAS, MIN_ACCURACY, Study
+
+__all__ = [
+    "ALPHAS",
+    "ALPHA_GRID",
+    "AXES",
+    "MIN_ACCURACY",
+    "QUICK_GRID",
+    "STANDARD_GRID",
+    "Measurement",
+    "Record",
+    "Setting",
+    "Study",
+    "Tau",
+    "granulated_tau",
+    "kendall_tau",
+    "run_study",
+    "standard_measure",
+]

@@ -1,0 +1,157 @@
+"""`run_study`: a grid of trainings, side by side, each recorded as it finishes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import joblib
+import torch
+from torch.utils.data import TensorDataset
+
+from renyi_lab._progress import progress_bar
+from renyi_lab._random import preserved_rng
+from renyi_lab._validation import check_int, check_real
+from renyi_lab.datasets import mnist1d
+from renyi_lab.models import cnn1d, mlp
+from renyi_lab.study._grid import Grid, expand_grid
+from renyi_lab.study._measures import standard_measure
+from renyi_lab.study._records import Record, RecordFile
+from renyi_lab.study._study import MIN_ACCURACY, Study
+from renyi_lab.study._training import Measure, ModelFactory, Pair, one_thread, train_and_measure
+
+_MOST_CORES = 10**6  # joblib's -2 is "all cores but one", and so on
+
+
+def run_study(
+    grid: Grid,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    data: tuple[Any, Any] | None = None,
+    models: Mapping[str, ModelFactory] | None = None,
+    measure: Measure | None = None,
+    min_accuracy: float = MIN_ACCURACY,
+    n_jobs: int | None = None,
+    progress: bool | None = None,
+) -> Study:
+    """Train every setting of a grid, measure the trained models, and gather both generalization gaps.
+
+    Every training runs on one thread of a CPU, so that records do not depend on ``n_jobs``. The test set is evaluated
+    once, after a training, and chooses nothing.
+
+    Args:
+        grid: Axis → values, all combinations; or a list of such mappings, whose union is taken. Axes: those of
+            `Setting`; what is left out keeps its default.
+        path: File of records, one line a training, written as it finishes. Trainings that it holds already are not done
+            again, so that an interrupted study goes on where it stopped. Default: nothing is written.
+        data: ``(train_set, test_set)``, each a ``TensorDataset`` or a pair of tensors ``(x, y)``. Default: MNIST-1D.
+        models: Architecture → function of ``(width, seed)`` that returns a fresh classifier. Default: ``"mlp"`` (two
+            hidden layers) and ``"cnn1d"``, fitted to the data.
+        measure: ``measure(model, loss_fn, data, initial_parameters=...)`` returns a mapping from names to numbers;
+            ``data`` is the training set ``(x, y)``, ``initial_parameters`` maps names to tensors. Default:
+            `standard_measure`, Rényi sharpness and all that `sharpness_report` has beside it.
+        min_accuracy: Training accuracy at which a model counts as at a minimum. Default 0.97, that of the pilots in
+            which smaller thresholds flipped signs.
+        n_jobs: Workers, as in ``joblib.Parallel``; ``None``: as set by ``joblib.parallel_config``, which also chooses
+            the backend (processes, Dask, Ray); else 1. Threads take turns, since torch's settings are global.
+        progress: Show a bar; default: if a person is likely to watch.
+
+    Returns:
+        A `Study`: in the order of the grid, under-trained and diverged models marked, not lost.
+
+    Raises:
+        TypeError: The grid, data or measure is of the wrong kind.
+        ValueError: An unknown axis, a value out of range, or a file that is foreign, of another version, or of a study
+            on other data or with another measure.
+        RuntimeError: The measure raised; what finished before is in the file.
+
+    Warns:
+        UserWarning: No model reached a minimum, or a line of the file cannot be read.
+
+    Example:
+        >>> def norm(model, loss_fn, data, initial_parameters):
+        ...     return {"norm": sum(float(p.detach().square().sum()) for p in model.parameters()) ** 0.5}
+        >>> x = torch.linspace(-1, 1, 64)[:, None]
+        >>> data = (x, (x[:, 0] > 0).long()), (x + 0.02, (x[:, 0] > 0).long())
+        >>> run_study({"lr": [0.1, 0.3], "seed": range(3), "width": 8}, data=data, measure=norm, min_accuracy=0.9)
+        Study(6 trainings: 6 at a minimum (training accuracy ≥ 0.9), 0 dropped, 0 diverged)
+    """
+    check_real("min_accuracy", min_accuracy, 0, 1)
+    if n_jobs is not None and check_int("n_jobs", n_jobs, -_MOST_CORES) == 0:
+        raise ValueError("n_jobs must not be 0; 1 trains one after another, -1 takes every core.")
+    measure = standard_measure if measure is None else measure
+    if not callable(measure):
+        raise TypeError(f"measure must be callable, got {type(measure).__name__}.")
+    pairs = _pairs(mnist1d() if data is None else data)
+    factories = _default_models(pairs[0]) if models is None else dict(models)
+    settings = expand_grid(grid, factories)
+    file = RecordFile(path, _fingerprint(pairs), _name(measure))
+    records = {record.setting.key: record for record in file.records}
+    todo = [setting for setting in settings if setting.key not in records]
+    with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
+        bar.update(len(settings) - len(todo))
+        # pre_dispatch: a task carries the data, so that few should wait at once
+        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
+        jobs = (joblib.delayed(train_and_measure)(setting, pairs, factories, measure) for setting in todo)
+        for record in map(Record.as_stored, parallel(jobs)):
+            file.append(record)
+            records[record.setting.key] = record
+            bar.update()
+    study = Study(tuple(records[setting.key] for setting in settings), min_accuracy)
+    if not study.kept:
+        warnings.warn(f"no model is at a minimum, so no correlation can be computed: {study}", stacklevel=2)
+    return study
+
+
+def _pairs(data: Any) -> tuple[Pair, Pair]:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data must be (train_set, test_set), got {type(data).__name__}.")
+    return _pair("train_set", data[0]), _pair("test_set", data[1])
+
+
+def _pair(name: str, part: Any) -> Pair:
+    tensors = part.tensors if isinstance(part, TensorDataset) else part
+    if not isinstance(tensors, tuple | list) or len(tensors) != 2 or not all(map(torch.is_tensor, tensors)):
+        raise TypeError(f"{name} must be a TensorDataset or a pair of tensors (x, y), got {type(part).__name__}.")
+    x, y = tensors
+    if y.is_floating_point() or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
+        raise ValueError(
+            f"{name} must hold (N, …) inputs and N class labels, got {tuple(x.shape)} and {tuple(y.shape)} {y.dtype}."
+        )
+    return x, y
+
+
+def _default_models(train_set: Pair) -> dict[str, ModelFactory]:
+    x, y = train_set
+    features, classes = x[0].numel(), int(y.max()) + 1
+    return {
+        "mlp": functools.partial(_mlp, features, classes),
+        "cnn1d": functools.partial(_cnn1d, features, classes),
+    }
+
+
+def _mlp(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
+    return mlp(features, width, width, classes, seed=seed)
+
+
+def _cnn1d(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
+    return cnn1d(channels=width, in_features=features, num_classes=classes, seed=seed)
+
+
+def _fingerprint(pairs: tuple[Pair, Pair]) -> str:
+    digest = hashlib.sha256()
+    for tensor in (*pairs[0], *pairs[1]):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _name(measure: Any) -> str:
+    """What a file says about who measured; a partial is told apart by its arguments, too."""
+    if isinstance(measure, functools.partial):
+        return f"{_name(measure.func)}{measure.args}{dict(sorted(measure.keywords.items()))}"
+    return f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', type(measure).__qualname__)}"

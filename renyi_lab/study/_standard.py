@@ -1,0 +1,76 @@
+"""The study that comes with the package: its grids, and where its records lie."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from renyi_lab.study._study import Study
+
+# Our choice: learning rates and epochs with which most networks fit the training set, found by training accuracy alone.
+STANDARD_GRID: list[dict[str, Any]] = [
+    {
+        "architecture": "mlp",
+        "width": (80, 120),
+        "lr": (0.1, 0.15),
+        "batch_size": (128, 256),
+        "weight_decay": (0.0, 1e-3),
+        "epochs": 80,
+        "seed": (0, 1, 2),
+    },
+    {
+        "architecture": "mlp",
+        "width": 120,
+        "optimizer": "adam",
+        "lr": (0.003, 0.005),
+        "batch_size": 64,
+        "weight_decay": (0.0, 1e-3),
+        "epochs": 80,
+        "seed": (0, 1),
+    },
+    {
+        "architecture": "cnn1d",
+        "width": 25,
+        "lr": (0.08, 0.16),
+        "batch_size": (128, 256),
+        "weight_decay": (0.0, 1e-3),
+        "epochs": 50,
+        "seed": (0, 1, 2),
+    },
+]
+# A part of it that takes two minutes on two cores.
+QUICK_GRID: list[dict[str, Any]] = [
+    {**STANDARD_GRID[0], "width": 120, "weight_decay": 0.0},
+    {**STANDARD_GRID[2], "weight_decay": 0.0, "batch_size": 256, "seed": 0},
+]
+
+
+def shipped_path() -> AbstractContextManager[Path]:
+    """The file of the standard study's records."""
+    return importlib.resources.as_file(importlib.resources.files("renyi_lab.study") / "standard.jsonl")
+
+
+def markdown_table(study: Study) -> str:
+    """τ with its interval, and Ψ, of every measure on both gaps, as a table of Markdown."""
+    loss, error = study.kendall("loss"), study.kendall("error")
+    lines = [
+        "| measure | loss gap: τ [95 %] | within | error gap: τ [95 %] | within | models |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in loss.index:
+        cells = [f"{_interval(table.loc[name])} | {_signed(table.loc[name, 'within'])}" for table in (loss, error)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {loss.loc[name, 'num_models']} |")
+    return "\n".join(lines)
+
+
+def _interval(row: Any) -> str:
+    if math.isnan(row["tau"]):
+        return str(row["remark"])
+    return f"{_signed(row['tau'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

@@ -1,0 +1,109 @@
+"""One training of a study, from its setting to its record: what the workers run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from renyi_lab._random import preserved_rng
+from renyi_lab.history import Evaluation
+from renyi_lab.study._grid import Setting
+from renyi_lab.study._measurement import Measurement
+from renyi_lab.study._records import Record
+from renyi_lab.training import evaluate, train
+
+Pair = tuple[Tensor, Tensor]
+# (width, seed) → a model with fresh weights.
+ModelFactory = Callable[[int, int], nn.Module]
+Measure = Callable[..., Mapping[str, float] | Measurement]
+
+# The threads of one process share torch's random state, its number of threads and its switches for kernels: there,
+# trainings go one after another, and come out as in processes of their own.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def train_and_measure(
+    setting: Setting, data: tuple[Pair, Pair], models: Mapping[str, ModelFactory], measure: Measure
+) -> Record:
+    """Train the model of ``setting``, evaluate it on both parts of ``data``, and measure it on the training part.
+
+    Runs on one thread whatever torch's setting, so that the result does not depend on how many trainings run at once.
+    """
+    with _ONE_AT_A_TIME, preserved_rng(), one_thread():
+        start = time.thread_time()
+        model = models[setting.architecture](setting.width, setting.seed)
+        initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        if not _trained(model, setting, data[0]):
+            return Record(setting, diverged=True, cpu_seconds=time.thread_time() - start)
+        on_train, on_test = evaluate(model, data[0]), evaluate(model, data[1])
+        if not (math.isfinite(on_train.loss) and math.isfinite(on_test.loss)):
+            return Record(setting, diverged=True, cpu_seconds=time.thread_time() - start)
+        return Record(
+            setting,
+            diverged=False,
+            train_loss=on_train.loss,
+            train_accuracy=_accuracy(on_train),
+            test_loss=on_test.loss,
+            test_accuracy=_accuracy(on_test),
+            measurement=_measured(measure, model, data[0], initial, setting),
+            cpu_seconds=time.thread_time() - start,
+        )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread, so that sums round alike and workers do not get in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _trained(model: nn.Module, setting: Setting, train_set: Pair) -> bool:
+    """Train in place; ``False`` if it diverged."""
+    try:
+        train(
+            model,
+            train_set,
+            epochs=setting.epochs,
+            lr=setting.lr,
+            batch_size=setting.batch_size,
+            weight_decay=setting.weight_decay,
+            optimizer=setting.optimizer,
+            seed=setting.seed,
+            progress=False,
+        )
+    except ValueError as error:
+        if not str(error).startswith("training diverged"):
+            raise
+        return False
+    return True
+
+
+def _accuracy(evaluation: Evaluation) -> float:
+    assert evaluation.accuracy is not None  # run_study took class labels only
+    return evaluation.accuracy
+
+
+def _measured(
+    measure: Measure, model: nn.Module, train_set: Pair, initial: Mapping[str, Tensor], setting: Setting
+) -> Measurement:
+    try:
+        result: Any = measure(model, cross_entropy, train_set, initial_parameters=initial)
+    except Exception as error:
+        raise RuntimeError(f"measure failed on the model of {setting}: {type(error).__name__}: {error}") from error
+    if isinstance(result, Measurement):
+        return result
+    if not isinstance(result, Mapping) or not result:
+        raise TypeError(f"measure must return a mapping from names to numbers, got {result!r}.")
+    return Measurement({str(name): float(value) for name, value in result.items()})
