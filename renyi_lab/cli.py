@@ -108,11 +108,11 @@ def check() -> None:
     """Say whether Python, torch, the kernel, the widgets and the device fit together."""
     from renyi_lab._installation import check_installation
 
-    table = Table("part", "found", "verdict", title="renyi-lab check", title_justify="left")
+    table = Table("part", "needed", "found", "verdict", title="renyi-lab check", title_justify="left")
     results = check_installation()
     for result in results:
         verdict = Text("ok", "green") if result.ok else Text.assemble(("mend: ", "red"), result.mend)
-        table.add_row(result.part, result.found, verdict)
+        table.add_row(result.part, result.needed, result.found, verdict)
     _console.print(table)
     if not all(result.ok for result in results):
         raise typer.Exit(1)

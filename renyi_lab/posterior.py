@@ -1,4 +1,7 @@
-"""The loss of a network whose weights carry Gaussian noise: the Gibbs classifier of the PAC-Bayes bounds."""
+"""The loss of a network whose weights carry Gaussian noise: the Gibbs classifier of the PAC-Bayes bounds.
+
+`gibbs_error` adds the same noise to every weight; `renyi_lab.gaussian_posterior` less of it where the loss is curved.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,16 @@ class GibbsError:
     Args:
         value: average error, in [0, 1].
         standard_error: of that average, from the spread over the draws (``inf`` for a single draw).
-        draws: the error of each draw.
+        draws: the error of each draw; where draws judge blocks of unequal size, their mistakes over the largest size.
         sigma: standard deviation of the noise, in units of the weights.
+        stretch: ``value`` over the mean of ``draws``: 1 where blocks are of equal size, or there is one.
     """
 
     value: float
     standard_error: float
     draws: tuple[float, ...] = field(repr=False)
     sigma: float
+    stretch: float = field(default=1.0, repr=False)
 
     @property
     def num_draws(self) -> int:
@@ -42,6 +47,27 @@ class GibbsError:
 
     def __float__(self) -> float:
         return self.value
+
+    def upper_limit(self, delta: float) -> float:
+        """What E_Q[error] exceeds with probability δ at most, over the draws: the smaller of two limits.
+
+            kl⁻¹(average, log(2/δ)/m)   and   average + √(2 V log(4/δ)/m) + 7 log(4/δ) / (3(m−1))
+
+        Both hold for m independent draws in [0, 1], of whatever distributions; V is their sample variance. The second
+        wins where draws agree. Each has half of δ: Chernoff's one-sided bound needs no more than log(1/δ).
+
+        Source: Langford & Caruana 2001; Maurer & Pontil 2009, *Empirical Bernstein bounds*, Theorem 11.
+        """
+        from renyi_lab.bounds.coins import kl_inverse_upper  # here: the package `bounds` itself needs this module
+
+        delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
+        draws, m = torch.tensor(self.draws, dtype=torch.float64), self.num_draws
+        average = min(1.0, float(draws.mean()))
+        limit = kl_inverse_upper(average, math.log(2 / delta) / m)
+        if m > 1:
+            spread, log_term = float(draws.var()), math.log(4 / delta)
+            limit = min(limit, average + math.sqrt(2 * spread * log_term / m) + 7 * log_term / (3 * (m - 1)))
+        return min(1.0, self.stretch * limit)
 
 
 def gibbs_error(
@@ -81,7 +107,7 @@ def gibbs_error(
         draws = []
         for _ in range(num_draws):
             noisy = {name: _with_noise(weight, sigma, generator) for name, weight in weights.items()}
-            draws.append(_error(model, noisy, pairs))
+            draws.append(noisy_error(model, noisy, pairs))
     errors = torch.tensor(draws, dtype=torch.float64)
     spread = float(errors.std()) / math.sqrt(num_draws) if num_draws > 1 else math.inf
     return GibbsError(float(errors.mean()), spread, tuple(draws), sigma)
@@ -92,7 +118,7 @@ def _with_noise(weight: Tensor, sigma: float, generator: torch.Generator) -> Ten
     return weight + sigma * noise.to(weight.device)
 
 
-def _error(model: nn.Module, weights: dict[str, Tensor], pairs: list[Pair]) -> float:
+def noisy_error(model: nn.Module, weights: dict[str, Tensor], pairs: list[Pair]) -> float:
     """The share of samples that the model misclassifies with these weights; a NaN score counts as a mistake."""
     wrong = count = 0
     for x, y in pairs:

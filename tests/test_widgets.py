@@ -12,6 +12,7 @@ import time
 import warnings
 from typing import Any
 
+import ipywidgets
 import matplotlib
 import nbformat
 import numpy as np
@@ -23,7 +24,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from renyi_lab import Spectrum, estimate_spectrum, matrix_with_spectrum
-from renyi_lab.widgets import AlphaExplorer
+from renyi_lab.plots import new_figure
+from renyi_lab.widgets import AlphaExplorer, Explorer
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -223,3 +225,42 @@ def test_the_figure_can_be_saved_with_its_marker(explorer: AlphaExplorer) -> Non
     buffer = io.BytesIO()
     explorer.figure.savefig(buffer, format="png")
     assert (pixels(buffer.getvalue()) == [0xD5, 0x5E, 0x00]).all(axis=2).sum() > 50
+
+
+class _TwoSliders(Explorer):
+    """``top`` follows ``bottom``; counts its redraws."""
+
+    def __init__(self) -> None:
+        self.bottom, self.top = ipywidgets.FloatSlider(1.0, min=0.0), ipywidgets.FloatSlider(2.0, min=0.0)
+        self.updates = 0
+        figure = new_figure(3, 2)
+        (self.line,) = figure.subplots().plot([0, 1], [0, 1])
+        super().__init__([self.bottom, self.top], figure, [self.line])
+
+    def _update(self) -> str:
+        self.updates += 1
+        self.top.value = max(self.top.value, self.bottom.value)
+        if self.bottom.value == 13:
+            raise ValueError("no such thing")
+        self.line.set_ydata([self.bottom.value, self.top.value])
+        return ""
+
+
+def test_a_control_that_follows_another_and_a_reset_redraw_once() -> None:
+    explorer = _TwoSliders()
+    explorer.bottom.value = 7.0
+    assert (explorer.top.value, explorer.updates) == (7.0, 2)
+    explorer.reset()
+    assert (explorer.bottom.value, explorer.top.value, explorer.updates) == (1.0, 2.0, 3)
+    assert explorer.line.get_ydata() == [1.0, 2.0]
+
+
+def test_reset_clears_an_error_and_controls_work_after_one() -> None:
+    explorer = _TwoSliders()
+    with pytest.raises(ValueError, match="no such thing"):
+        explorer.bottom.value = 13.0
+    assert "no such thing" in explorer.status.value
+    explorer.reset()
+    assert explorer.status.value == ""
+    explorer.bottom.value = 5.0
+    assert explorer.line.get_ydata() == [5.0, 5.0]

@@ -5,18 +5,60 @@ allowed probability of failure, kl(q‖p) the divergence of two coins. Logarithm
 """
 
 from renyi_lab.bounds._result import Bound
+from renyi_lab.bounds.catoni import catoni
+from renyi_lab.bounds.certificate import Certificate, Route
+from renyi_lab.bounds.certify import certify
 from renyi_lab.bounds.coins import kl_bernoulli, kl_inverse_lower, kl_inverse_upper
+from renyi_lab.bounds.definite import log_determinant, negative_ratio, positive_definite
+from renyi_lab.bounds.held_out import held_out
 from renyi_lab.bounds.laplace import laplace_kl, laplace_pac_bayes
+from renyi_lab.bounds.level_set import ball_log_volume, basin_height, basin_log_volume, jia_su, level_set
 from renyi_lab.bounds.pac_bayes import isotropic_pac_bayes, langford_seeger, maurer
+from renyi_lab.bounds.renyi import (
+    power_mean_curvature,
+    renyi_laplace,
+    renyi_laplace_kl,
+    renyi_level_set,
+    renyi_log_determinant,
+)
+from renyi_lab.bounds.report import BoundReport, bound_report
+from renyi_lab.bounds.reported import renyi_theorem_3_2, renyi_theorem_3_3
+from renyi_lab.bounds.sam import sam_bound
+from renyi_lab.bounds.spectrum_bounds import LOSS_CLIP, level_set_bounds
 
 __all__ = [
+    "LOSS_CLIP",
     "Bound",
+    "BoundReport",
+    "Certificate",
+    "Route",
+    "ball_log_volume",
+    "basin_height",
+    "basin_log_volume",
+    "bound_report",
+    "catoni",
+    "certify",
+    "held_out",
     "isotropic_pac_bayes",
+    "jia_su",
     "kl_bernoulli",
     "kl_inverse_lower",
     "kl_inverse_upper",
     "langford_seeger",
     "laplace_kl",
     "laplace_pac_bayes",
+    "level_set",
+    "level_set_bounds",
+    "log_determinant",
     "maurer",
+    "negative_ratio",
+    "positive_definite",
+    "power_mean_curvature",
+    "renyi_laplace",
+    "renyi_laplace_kl",
+    "renyi_level_set",
+    "renyi_log_determinant",
+    "renyi_theorem_3_2",
+    "renyi_theorem_3_3",
+    "sam_bound",
 ]

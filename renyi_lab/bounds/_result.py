@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from renyi_lab._validation import check_real
 
@@ -38,6 +38,18 @@ class Bound:
 
     def __float__(self) -> float:
         return self.value
+
+    def with_terms(self, **terms: float) -> Bound:
+        """The same bound with more terms to print."""
+        return replace(self, terms=self.terms | terms)
+
+    def with_assumption(self, assumption: str) -> Bound:
+        """The same bound with one more assumption to print."""
+        return replace(self, assumptions=(*self.assumptions, assumption))
+
+    def renamed(self, name: str) -> Bound:
+        """The same bound under another name."""
+        return replace(self, name=name)
 
     def _verdict(self) -> str:
         relation = "vacuous: not below" if self.vacuous else "below"

@@ -101,6 +101,16 @@ def isotropic_pac_bayes(
     return Bound("PAC-Bayes, isotropic Gaussian", value, terms, assumptions, trivial_value, source)
 
 
+def check_unit_loss(name: str, value: float) -> float:
+    """Return a loss in [0, 1], or say how to make one of a loss that is not bounded."""
+    try:
+        return check_real(name, value, 0.0, 1.0)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} These bounds need a bounded loss: take the 0–1 error, or clip the loss at some B and divide by B."
+        ) from None
+
+
 def sampling_assumptions(num_draws: int | None) -> tuple[str, ...]:
     """How the posterior's loss was obtained, in words."""
     if num_draws is None:
@@ -112,7 +122,7 @@ def pac_bayes_terms(
     empirical_loss: float, kl: float, num_samples: int, delta: float, choices: int = 1
 ) -> dict[str, float]:
     """Check the arguments; complexity = (KL + log(2√N·choices/δ)) / N, and what it is made of."""
-    loss = check_real("empirical_loss", empirical_loss, 0.0, 1.0)
+    loss = check_unit_loss("empirical_loss", empirical_loss)
     kl = check_real("kl", kl, 0.0)
     num_samples = check_int("num_samples", num_samples, minimum=2)
     delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)

@@ -5,6 +5,7 @@ from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
 from renyi_lab.exercises._perturbations import check_ball_factors, check_equal_weight, check_filter_normalized
 from renyi_lab.exercises._products import check_batched_product, check_central_difference
+from renyi_lab.exercises._sharpness import check_layer_sharpness, check_rescaled_hessian, check_too_many_directions
 
 __all__ = [
     "Feedback",
@@ -15,7 +16,10 @@ __all__ = [
     "check_entropy_changes",
     "check_equal_weight",
     "check_filter_normalized",
+    "check_layer_sharpness",
     "check_orthogonalization",
     "check_probes_needed",
+    "check_rescaled_hessian",
+    "check_too_many_directions",
     "check_weighted_entropy",
 ]

@@ -56,7 +56,7 @@ def first_hint(attempt: Any, questions: Iterable[Question], praise: str) -> Feed
     of them. What the attempt raises becomes part of a hint: an exercise never fails with a traceback.
     """
     if _is_blank(attempt):
-        return Feedback("not attempted yet", "fill in the stub, run the cell, then run this one again.")
+        return Feedback("not attempted yet", "fill in the stub and run the cell again.")
     for question in questions:
         try:
             hint = question(attempt)

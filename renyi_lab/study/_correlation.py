@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 
 FloatArray = NDArray[np.float64]
 
-# Customary for percentile intervals (Efron & Tibshirani 1993, section 13.3, ask for 1000 or more).
+# Customary for percentile intervals (Efron & Tibshirani 1993 ask for 1000 or more).
 NUM_RESAMPLES = 2000
 COVERAGE = 0.95
 # Our choice: below, an interval says nothing.
@@ -40,7 +40,7 @@ class Tau:
 def kendall_tau(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Tau:
     """τ_b between two measurements of the same models, with a 95 % percentile interval from resampling models.
 
-    Pairs in which either is not finite are left out, and the remark says how many. Models are resampled as if
+    Models with a value that is not finite are left out, and the remark says how many. Models are resampled as if
     independent; trainings that differ in the seed alone are alike, so that an interval is rather too narrow.
 
     Args:
@@ -51,7 +51,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Tau:
     Source: Kendall 1945 (τ_b); Efron & Tibshirani 1993 (percentile interval).
 
     Example:
-        >>> kendall_tau([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]).value
+        >>> round(kendall_tau([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]).value, 3)
         0.8
     """
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)

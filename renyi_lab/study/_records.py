@@ -137,8 +137,8 @@ class RecordFile:
         self._head = head_line(data, measure)
         if self.path is None:
             return
-        folder = self.path.parent
-        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        place = self.path if self.path.exists() else self.path.parent
+        if place.is_dir() == (place is self.path) or not os.access(place, os.W_OK):
             raise ValueError(f"path {self.path} cannot be written; name a file in a folder that exists.")
         if self.path.exists() and self.path.stat().st_size:
             head, self.records = read_records(self.path)

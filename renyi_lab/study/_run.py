@@ -87,7 +87,7 @@ def run_study(
     if not callable(measure):
         raise TypeError(f"measure must be callable, got {type(measure).__name__}.")
     pairs = _pairs(mnist1d() if data is None else data)
-    factories = _default_models(pairs[0]) if models is None else dict(models)
+    factories = _default_models(pairs) if models is None else dict(models)
     settings = expand_grid(grid, factories)
     file = RecordFile(path, _fingerprint(pairs), _name(measure))
     records = {record.setting.key: record for record in file.records}
@@ -125,9 +125,9 @@ def _pair(name: str, part: Any) -> Pair:
     return x, y
 
 
-def _default_models(train_set: Pair) -> dict[str, ModelFactory]:
-    x, y = train_set
-    features, classes = x[0].numel(), int(y.max()) + 1
+def _default_models(data: tuple[Pair, Pair]) -> dict[str, ModelFactory]:
+    (x, train_labels), (_, test_labels) = data
+    features, classes = x[0].numel(), int(max(train_labels.max(), test_labels.max())) + 1
     return {
         "mlp": functools.partial(_mlp, features, classes),
         "cnn1d": functools.partial(_cnn1d, features, classes),
