@@ -94,6 +94,7 @@ def laplace_pac_bayes(
 
     Args:
         spectrum: anything with ``nodes``, ``weights`` and ``dim``, of the Hessian or GGN at θ.
+            ``leading_curvature(...).spectrum`` is the exact one of what `GaussianPosterior` draws from.
         empirical_loss: E_Q L_S in [0, 1] as a function of (σ², β), called at each grid point; or one number, when
             the grid is one point, because another Q has another loss.
         squared_distance: ‖θ−θ₀‖² ≥ 0 from the prior's mean, for instance the initialisation.

@@ -10,6 +10,7 @@ thousand of them are three matrix products.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,12 @@ def _resampled_taus(x: FloatArray, y: FloatArray, seed: int) -> FloatArray:
         return np.asarray(total(sign_x * sign_y) / np.sqrt(product))
 
 
+def _tau_b(x: FloatArray, y: FloatArray) -> float:
+    """τ_b of a few models; SciPy's takes most of a millisecond, and a table has thousands of groups."""
+    sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
+    return float((sign_x * sign_y).sum() / math.sqrt((sign_x**2).sum() * (sign_y**2).sum()))
+
+
 def granulated_tau(
     x: ArrayLike, y: ArrayLike, settings: Sequence[dict[str, Hashable]], axes: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
@@ -119,7 +126,7 @@ def granulated_tau(
             others = tuple(value for name, value in settings[index].items() if name != axis)
             groups.setdefault(others, []).append(index)
         taus = [
-            float(kendalltau(first[group], second[group]).statistic)
+            _tau_b(first[group], second[group])
             for group in groups.values()
             if np.ptp(first[group]) > 0 and np.ptp(second[group]) > 0
         ]

@@ -1,0 +1,129 @@
+"""Milliseconds from a moved control to the new picture's bytes in the kernel, for every explorer.
+
+    python tests/benchmarks/explorers.py --out explorers.json
+
+Each explorer gets a small untrained network, or results of one. Every control is moved alone over its whole range,
+from the first picture on; what the browser adds is not in it. Beside the wall clock stands the processor time of all
+threads, which says what the wall clock would where nothing else runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from _common import Target, argument_parser, finish, positive, prepare, print_table
+from torch import nn
+
+import renyi_lab as rl
+from renyi_lab import widgets
+
+TARGET = 50.0  # milliseconds, 95th percentile: no slower than the front end sends changes
+WIDTHS, QUICK_WIDTHS = (40, 60, 60, 10), (40, 6, 10)
+NUM_SAMPLES = 500
+
+
+class Problem:
+    """What the explorers are made from."""
+
+    def __init__(self, quick: bool) -> None:
+        train_set, _ = rl.datasets.mnist1d()
+        x, y = train_set[:NUM_SAMPLES]
+        self.model = rl.models.mlp(*(QUICK_WIDTHS if quick else WIDTHS), seed=0)
+        self.data = (x, y)
+        self.loss_fn = nn.functional.cross_entropy
+        self.operator = rl.HessianOperator(self.model, self.loss_fn, self.data)
+        small = rl.models.mlp(40, 7, 10, seed=0)  # its dense Hessian is diagonalised at each move
+        self.small_operator = rl.HessianOperator(small, self.loss_fn, self.data)
+        self.spectrum = rl.estimate_spectrum(self.operator, num_matvecs=200, progress=False)
+
+
+# An explorer that is not here fails the benchmark: nobody's slider goes unmeasured.
+EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
+    "AlphaExplorer": lambda p: widgets.AlphaExplorer(p.spectrum),
+    "DifferenceExplorer": lambda p: widgets.DifferenceExplorer(p.model, p.loss_fn, p.data),
+    "LanczosExplorer": lambda p: widgets.LanczosExplorer(p.operator, num_steps=100),
+    "PerturbationExplorer": lambda p: widgets.PerturbationExplorer(p.operator),
+    "RadiusExplorer": lambda p: widgets.RadiusExplorer(p.operator),
+    "ReparametrizationExplorer": lambda p: widgets.ReparametrizationExplorer(p.small_operator),
+    "SpectrumExplorer": lambda p: widgets.SpectrumExplorer(p.operator, num_steps=60, num_probes=10),
+}
+
+
+def stops(control: ipywidgets.ValueWidget) -> list[Any]:
+    """Values all over a control's range."""
+    if isinstance(control, ipywidgets.IntSlider):
+        return list(range(control.min, control.max + 1, control.step))
+    if isinstance(control, ipywidgets.FloatSlider):
+        return np.linspace(control.min, control.max, 41).tolist()
+    if isinstance(control, ipywidgets.FloatLogSlider):
+        return (control.base ** np.linspace(control.min, control.max, 41)).tolist()
+    if isinstance(control, ipywidgets.Checkbox):
+        return [True, False] * 5
+    return [value for _, value in control._options_full] * 5
+
+
+def milliseconds(explorer: widgets.Explorer, rounds: int) -> tuple[list[float], list[float]]:
+    """Wall-clock and processor time of every move."""
+    wall, processor = [], []
+    for _ in range(rounds):
+        for control in explorer._controls:
+            explorer.reset()
+            for value in stops(control):
+                before = control.value
+                start = time.perf_counter(), time.process_time()
+                control.value = value
+                end = time.perf_counter(), time.process_time()
+                if control.value != before:
+                    wall.append(1e3 * (end[0] - start[0]))
+                    processor.append(1e3 * (end[1] - start[1]))
+            if explorer.status.value.startswith("<b>"):
+                raise AssertionError(f"{type(explorer).__name__} shows {explorer.status.value}")
+    return wall, processor
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table, write the JSON file."""
+    parser = argument_parser("Milliseconds from slider to picture, for every explorer", "explorers")
+    parser.add_argument("--rounds", type=positive, default=3, help="times that every control is moved (%(default)s)")
+    options = parser.parse_args(arguments)
+    circumstances = prepare(parser, options)
+    names = [name for name in widgets.__all__ if name != "Explorer"]
+    problem = Problem(options.quick)
+    records = []
+    for name in names:
+        if name not in EXPLORERS:
+            raise KeyError(f"add {name} to EXPLORERS: how is it made from a small network?")
+        began = time.perf_counter()
+        explorer = EXPLORERS[name](problem)
+        construction = time.perf_counter() - began
+        wall, processor = milliseconds(explorer, 1 if options.quick else options.rounds)
+        records.append(
+            {
+                "explorer": name,
+                "moves": len(wall),
+                "median": float(np.median(wall)),
+                "percentile_95": float(np.percentile(wall, 95)),
+                "processor_median": float(np.median(processor)),
+                "processor_percentile_95": float(np.percentile(processor, 95)),
+                "construction_seconds": construction,
+            }
+        )
+    numbers = ("median", "percentile_95", "processor_median", "processor_percentile_95")
+    print_table(
+        "Milliseconds from slider to picture",
+        ["explorer", "moves", "median", "95 %", "median, processor", "95 %, processor", "made in s"],
+        [
+            [r["explorer"], str(r["moves"]), *(f"{r[n]:.0f}" for n in numbers), f"{r['construction_seconds']:.1f}"]
+            for r in records
+        ],
+    )
+    targets = [Target(f"{r['explorer']}: 95th percentile, ms", r["percentile_95"], TARGET) for r in records]
+    finish(options.out, circumstances, [] if options.quick else targets, explorers=records)
+
+
+if __name__ == "__main__":
+    main()
