@@ -117,7 +117,7 @@ def tour_figure(tour: Tour) -> Figure:
     left, middle, right = figure.subplots(1, 3)
     plots.plot_spectrum(left, tour.spectrum)
     left.set_title("Hessian spectrum of the trained network")
-    plots.plot_entropy_curve(middle, tour.spectrum, np.linspace(0.1, 4, 79), chosen=tour.choice.alpha)
+    plots.plot_entropy_curve(middle, tour.spectrum, np.linspace(0.5, 4, 71), chosen=tour.choice.alpha)
     middle.set_title("Rényi entropy of the spectrum")
     plots.plot_histories(right, tour.histories)
     right.set_title("RSAM beside SGD")
