@@ -16,6 +16,7 @@ from renyi_lab.estimation import estimate_spectrum, exact_spectrum
 from renyi_lab.hessian import HessianOperator
 from renyi_lab.operators import MatrixOperator
 from renyi_lab.reference import dense_hessian, matrix_with_spectrum
+from renyi_lab.sharpness._perturbed import _solve
 from renyi_lab.spectrum import Spectrum
 
 SCALES = torch.tensor([1.0, 2.0, 3.0, 0.5], dtype=torch.float64)
@@ -302,6 +303,21 @@ def test_magnitude_aware_pac_bayes_of_a_quadratic_weighs_curvature_with_the_squa
         estimate = sharpness.pac_bayes_flatness(H, increase=increase, magnitude_aware=True)
         expected = weighted / (2 * increase - floor)
         assert abs(estimate.value - expected) < 3 * estimate.standard_error < 0.3 * expected
+
+
+def test_sigma_is_found_where_the_loss_is_flat_at_first_and_then_steep():
+    # Measured around an MLP with a training loss of 0.001: steps by the square root swing between 0.032 and 0.076.
+    sigmas, means = [0.001, 0.01, 0.032, 0.048, 0.076, 0.1, 1.0], [4e-6, 4e-4, 0.0178, 0.0994, 0.56, 1.32, 132.0]
+    asked: list[float] = []
+
+    def rises(sigma: float) -> torch.Tensor:
+        asked.append(sigma)
+        return torch.tensor([np.exp(np.interp(np.log(sigma), np.log(sigmas), np.log(means)))])
+
+    sigma, final, _ = _solve(rises, 0.1, 0.01, 0.02)
+    assert float(final) == pytest.approx(0.1, rel=0.02)
+    assert sigma == pytest.approx(0.048, rel=0.02)
+    assert len(asked) <= 12
 
 
 def test_pac_bayes_flatness_says_when_no_noise_suffices():

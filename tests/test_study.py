@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,14 @@ def test_records_come_in_the_grid_s_order_whatever_the_workers(finished: tuple[S
     with joblib.parallel_config("loky", n_jobs=2):
         parallel = study({**GRID, "seed": 0})
     assert [unhurried(r) for r in parallel.records] == [unhurried(r) for r in finished[0].select(seed=0).records]
+
+
+def test_correlations_do_not_depend_on_the_order_of_the_records() -> None:
+    study = made_up_study(
+        [1.0, 3.0, 2.0, 5.0, 4.0, 6.0], [1.0, 2.0, 3.0, 5.0, 6.0, 4.0], [0.1, 0.3, 0.2, 0.4, 0.6, 0.5]
+    )
+    turned = replace(study, records=study.records[::-1])
+    pd.testing.assert_frame_equal(turned.kendall("error"), study.kendall("error"))
 
 
 def test_threads_give_the_same_records_and_leave_torch_as_it_was(finished: tuple[Study, Path]) -> None:

@@ -126,3 +126,8 @@ def test_the_command_refuses_a_foreign_file_in_one_sentence(tmp_path: Path) -> N
     assert "is no file of a study" in run.stderr
     assert "Traceback" not in run.stderr
     assert path.read_text() == "buy milk\n"
+
+
+def test_the_readme_shows_the_table_of_the_shipped_records(study: Study) -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    assert markdown_table(study) in readme

@@ -39,7 +39,7 @@ def basin_height(log_volume: float, log_determinant: float, dim: int) -> float:
     """
     dim = check_int("dim", dim)
     log_volume, log_det = check_real("log_volume", log_volume), check_real("log_determinant", log_determinant)
-    return 0.5 * _exp((2 * (log_volume + math.lgamma(dim / 2 + 1)) + log_det) / dim - math.log(math.pi))
+    return 0.5 * exp_of((2 * (log_volume + math.lgamma(dim / 2 + 1)) + log_det) / dim - math.log(math.pi))
 
 
 def basin_log_volume(height: float, log_determinant: float, dim: int) -> float:
@@ -142,7 +142,7 @@ def jia_su(
     log_det = check_real("log_determinant", log_determinant)
     delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
     exponent = (2 * check_log_volume(volume, log_volume) + math.log(math.pi) + log_det) / dim
-    a = dim / (4 * math.pi * math.e) * _exp(exponent)
+    a = dim / (4 * math.pi * math.e) * exp_of(exponent)
     loss = min(1.0, minimum + a) if posterior_loss is None else check_unit_loss("posterior_loss", posterior_loss)
     complexity = (2 * minimum + 2 * a + math.log(2 * n / delta)) / (n - 1)
     terms = {
@@ -160,7 +160,7 @@ def jia_su(
     return Bound("level set, as stated by Jia & Su", value, terms, assumptions, trivial_value, "Jia & Su 2020")
 
 
-def _exp(exponent: float) -> float:
+def exp_of(exponent: float) -> float:
     """E to a power that a wrong unit of the volume can make absurd."""
     if exponent > 700:
         raise ValueError(

@@ -20,7 +20,7 @@ import math
 
 from renyi_lab._validation import check_int, check_real
 from renyi_lab.bounds._result import Bound
-from renyi_lab.bounds.level_set import ball_log_volume, check_log_volume, level_set_at
+from renyi_lab.bounds.level_set import ball_log_volume, check_log_volume, exp_of, level_set_at
 from renyi_lab.bounds.pac_bayes import DELTA, IID, UNIT_LOSS, sampled_seeger, sampling_assumptions
 
 _NOT_DECREASING = "α ≤ 1: this bound does not fall when the Rényi entropy grows, so it gives no reason for flatness"
@@ -49,12 +49,19 @@ def power_mean_curvature(entropy: float, trace: float, dim: int, alpha: float) -
     # A thousandth of a nat above the maximum: an estimated entropy may be there.
     entropy = min(check_real("entropy", entropy, 0.0, largest + 1e-3), largest)
     # Written from the uniform spectrum on, so that it comes out exactly there.
-    return trace / dim * math.exp((1 - 1 / alpha) * (largest - entropy))
+    gap = largest - entropy
+    return trace / dim * (math.exp((1 - 1 / alpha) * gap) if gap else 1.0)
 
 
 def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) -> float:
     """The upper bound n log tr H + (n/α) [(1−α) H_α − log n] on log|H|, for H ≻ 0; arguments as for the power mean."""
-    return dim * math.log(power_mean_curvature(entropy, trace, dim, alpha))
+    mean = power_mean_curvature(entropy, trace, dim, alpha)
+    if mean == 0.0:
+        raise ValueError(
+            f"entropy={entropy:g} at alpha={alpha:g} puts the power mean of {dim} eigenvalues below every number above "
+            "0: a spectrum without zeros has an entropy of nearly log(dim) at so small an order; take a larger alpha."
+        )
+    return dim * math.log(mean)
 
 
 def renyi_level_set(
@@ -90,7 +97,7 @@ def renyi_level_set(
     """
     mean = power_mean_curvature(entropy, trace, dim, alpha)
     # The volume of the unit ball cancels Γ: R² is (V / vol of the unit ball)^{2/n}.
-    squared_radius = math.exp(2 / dim * (check_log_volume(volume, log_volume) - ball_log_volume(1.0, dim)))
+    squared_radius = exp_of(2 / dim * (check_log_volume(volume, log_volume) - ball_log_volume(1.0, dim)))
     remarks = (_NOT_DECREASING,) if alpha <= 1 else ()
     bound = level_set_at(
         f"level set, Rényi entropy at α = {alpha:g}",

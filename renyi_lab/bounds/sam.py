@@ -47,7 +47,7 @@ def sam_bound(
     k = check_int("num_parameters", num_parameters)
     n = check_int("num_samples", num_samples, minimum=2)
     delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
-    growth = k * math.log1p((norm / rho * (1 + math.sqrt(math.log(n) / k))) ** 2)
+    growth = 2 * k * math.log(math.hypot(1.0, norm / rho * (1 + math.sqrt(math.log(n) / k))))
     logs = 4 * math.log(n / delta) + 8 * math.log(6 * n + 3 * k)
     terms = {
         "worst_loss": loss,

@@ -105,7 +105,8 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _is_multiple(node: fx.Node) -> bool:
-    return node.op != "call_module" and node.target in _MULTIPLES and len(node.args) == 2
+    # Keywords change what it is: rounding_mode="floor" makes steps of it.
+    return node.op != "call_module" and node.target in _MULTIPLES and len(node.args) == 2 and not node.kwargs
 
 
 def _is_number(value: Any) -> bool:
@@ -113,7 +114,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _has_constant(node: fx.Node) -> bool:
-    return any(_is_number(value) and value for value in node.args)
+    named = [value for name, value in node.kwargs.items() if name != "alpha"]  # alpha only multiplies
+    return any(_is_number(value) and value for value in (*node.args, *named))
 
 
 def _common(node: fx.Node, factors: list[float]) -> float:

@@ -214,7 +214,7 @@ def _solve(
     rises: Callable[[float], Tensor], target: float, start: float, tolerance: float
 ) -> tuple[float, Tensor, float]:
     """``σ`` at which the mean rise is ``target``, the rises there, and the mean rise's derivative by ``σ``."""
-    sigma, low, high = start, 0.0, math.inf
+    sigma, low, high, width = start, 0.0, math.inf, math.inf
     trials: list[tuple[float, float]] = []
     for _ in range(_MAX_TRIALS):
         found = rises(sigma)
@@ -226,7 +226,10 @@ def _solve(
         # The rise grows like σ² as long as the loss is quadratic.
         factor = math.sqrt(target / mean) if math.isfinite(mean) and mean > 0 else math.inf if mean <= 0 else 0.0
         proposed = sigma * min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
-        sigma = proposed if low < proposed < high else math.sqrt(low * high)
+        width, before = math.log(high / low) if low > 0 else math.inf, width
+        # Where it grows faster, such steps swing from one side to the other and hardly close in: bisect then.
+        swinging = width > before / 2 and math.isfinite(width)
+        sigma = math.sqrt(low * high) if swinging or not low < proposed < high else proposed
     raise ValueError(
         f"no Gaussian noise raises the loss by increase={target:g} (tried standard deviations "
         f"{min(s for s, _ in trials):.2g} to {max(s for s, _ in trials):.2g}); choose another increase."

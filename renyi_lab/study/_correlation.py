@@ -49,13 +49,16 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Tau:
         y: ``(k,)``.
         seed: Of the resampling; the same for every measure, so that these are compared on the same resamples.
 
+    Raises:
+        ValueError: ``x`` and ``y`` are no vectors of one length.
+
     Source: Kendall 1945 (τ_b); Efron & Tibshirani 1993 (percentile interval).
 
     Example:
         >>> round(kendall_tau([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]).value, 3)
         0.8
     """
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    first, second = _pair(x, y)
     finite = np.isfinite(first) & np.isfinite(second)
     left_out, first, second = int((~finite).sum()), first[finite], second[finite]
     remark = f"{left_out} models without a finite value left out" if left_out else ""
@@ -69,6 +72,15 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Tau:
     defined = resampled[np.isfinite(resampled)]
     low, high = np.quantile(defined, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Tau(float(kendalltau(first, second).statistic), float(low), float(high), count, remark)
+
+
+def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(
+            f"x and y must be vectors of one length, a number a model each, got shapes {first.shape} and {second.shape}."
+        )
+    return first, second
 
 
 def _resampled_taus(x: FloatArray, y: FloatArray, seed: int) -> FloatArray:
@@ -110,6 +122,9 @@ def granulated_tau(
     Returns:
         Axis → (ψ_i, m_i).
 
+    Raises:
+        ValueError: ``x``, ``y`` and ``settings`` differ in length.
+
     Source: Jiang, Neyshabur, Mobahi, Krishnan & Bengio 2019, arXiv:1912.02178, section 3.2.
 
     Example:
@@ -117,7 +132,9 @@ def granulated_tau(
         >>> granulated_tau([1, 2, 11, 12], [3, 4, 2, 1], settings, ["lr"])
         {'lr': (0.0, 2)}
     """
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    first, second = _pair(x, y)
+    if len(settings) != len(first):
+        raise ValueError(f"settings must hold one mapping for each of {len(first)} models, got {len(settings)}.")
     usable = np.flatnonzero(np.isfinite(first) & np.isfinite(second))
     result: dict[str, tuple[float, int]] = {}
     for axis in axes:

@@ -23,6 +23,7 @@ FORMAT = "renyi_lab study"
 VERSION = 1
 # Of stored numbers. Our choice: finer than any standard error here, and a file of 100 trainings stays small.
 _DIGITS = 6
+_RESULTS = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "cpu_seconds"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Record:
             setting, measured, diverged = raw.pop("setting"), raw.pop("measurement"), raw.pop("diverged")
             if set(setting) != set(AXES):
                 raise ValueError("the setting has other axes")
+            if set(raw) != _RESULTS:
+                raise ValueError(f"it lacks or has too much: {', '.join(sorted(set(raw) ^ _RESULTS))}")
             return cls(
                 setting=Setting.checked(setting, [setting["architecture"]]),
                 diverged=bool(diverged),
@@ -82,7 +85,7 @@ class Record:
                 ),
                 **_numbers(raw),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"no record of a training ({error})") from error
 
 
@@ -170,7 +173,7 @@ def _checked_head(path: Path, line: str) -> dict[str, Any]:
     try:
         head = json.loads(line)
         foreign = not isinstance(head, dict) or head.get("format") != FORMAT
-    except ValueError:
+    except (ValueError, RecursionError):
         foreign = True
     if foreign:
         raise ValueError(f"{path} is no file of a study: its first line is {line[:60]!r}. It is left as it is.")

@@ -87,7 +87,7 @@ def run_study(
     if not callable(measure):
         raise TypeError(f"measure must be callable, got {type(measure).__name__}.")
     pairs = _pairs(mnist1d() if data is None else data)
-    factories = _default_models(pairs) if models is None else dict(models)
+    factories = _default_models(pairs) if models is None else _checked_models(models)
     settings = expand_grid(grid, factories)
     file = RecordFile(path, _fingerprint(pairs), _name(measure))
     records = {record.setting.key: record for record in file.records}
@@ -123,6 +123,12 @@ def _pair(name: str, part: Any) -> Pair:
             f"{name} must hold (N, …) inputs and N class labels, got {tuple(x.shape)} and {tuple(y.shape)} {y.dtype}."
         )
     return x, y
+
+
+def _checked_models(models: Any) -> dict[str, ModelFactory]:
+    if not isinstance(models, Mapping) or not models or not all(map(callable, models.values())):
+        raise TypeError(f"models must map names to functions of (width, seed), at least one, got {models!r}.")
+    return dict(models)
 
 
 def _default_models(data: tuple[Pair, Pair]) -> dict[str, ModelFactory]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -65,8 +65,9 @@ class Study:
 
     @property
     def kept(self) -> tuple[Record, ...]:
-        """The records at a minimum."""
-        return tuple(r for r in self.records if not r.diverged and r.train_accuracy >= self.min_accuracy)
+        """The records at a minimum, by setting: bootstrap intervals do not depend on which training ended first."""
+        found = (r for r in self.records if not r.diverged and r.train_accuracy >= self.min_accuracy)
+        return tuple(sorted(found, key=lambda record: astuple(record.setting)))
 
     @property
     def num_diverged(self) -> int:
@@ -151,7 +152,7 @@ class Study:
         """The granulated Kendall coefficient ψ of every measure, one column a hyperparameter, and their ``mean`` Ψ.
 
         Groups share everything, the seed included, but one hyperparameter; see `granulated_tau` for the formula.
-        The seed is no hyperparameter and has no ψ; a hyperparameter that never varies alone has none either.
+        The seed is no hyperparameter and has no ψ; where a hyperparameter never varies alone, its ψ is NaN.
 
         Raises:
             ValueError: As for `kendall`.
@@ -165,7 +166,7 @@ class Study:
             psi = {axis: value for axis, (value, _) in granulated_tau(table[name], y, settings, axes).items()}
             defined = [value for value in psi.values() if not math.isnan(value)]
             rows[name] = psi | {"mean": math.fsum(defined) / len(defined) if defined else math.nan}
-        return _frame(rows, "measure").dropna(axis="columns", how="all").reindex(columns=[*axes, "mean"])
+        return _frame(rows, "measure")
 
     def tau_against_alpha(self, gap: str = "loss", *, measure: str = "renyi_sharpness", seed: int = 0) -> pd.DataFrame:
         """The whole curve τ(α) of a measure that has an order, with 95 % intervals: never only its maximum.

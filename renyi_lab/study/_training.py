@@ -40,6 +40,10 @@ def train_and_measure(
     with _ONE_AT_A_TIME, preserved_rng(), one_thread():
         start = time.thread_time()
         model = models[setting.architecture](setting.width, setting.seed)
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"models[{setting.architecture!r}] must return a torch.nn.Module, got {type(model).__name__}."
+            )
         initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         if not _trained(model, setting, data[0]):
             return Record(setting, diverged=True, cpu_seconds=time.thread_time() - start)
@@ -102,8 +106,25 @@ def _measured(
         result: Any = measure(model, cross_entropy, train_set, initial_parameters=initial)
     except Exception as error:
         raise RuntimeError(f"measure failed on the model of {setting}: {type(error).__name__}: {error}") from error
-    if isinstance(result, Measurement):
-        return result
-    if not isinstance(result, Mapping) or not result:
-        raise TypeError(f"measure must return a mapping from names to numbers, got {result!r}.")
-    return Measurement({str(name): float(value) for name, value in result.items()})
+    if not isinstance(result, Measurement):
+        if not isinstance(result, Mapping) or not result:
+            raise TypeError(f"measure must return a mapping from names to numbers, got {result!r}.")
+        result = Measurement(result)
+    return Measurement(
+        _numbers(result.values),
+        {
+            str(name): {float(order): number for order, number in _numbers(curve).items()}
+            for name, curve in result.curves.items()
+        },
+        _numbers(result.chosen_alphas),
+    )
+
+
+def _numbers(values: Mapping[Any, Any]) -> dict[Any, float]:
+    found = {}
+    for name, value in values.items():
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"measure must return numbers, got {value!r} for {name!r}.") from None
+    return found
