@@ -99,7 +99,7 @@ def forward(
         _check_values("a batch's targets", targets)
         if loss_fn is None and targets.is_floating_point():
             raise ValueError("targets are floating-point numbers; pass loss_fn=torch.nn.MSELoss(), or integer labels.")
-    with _explained(f"model does not take inputs of shape {tuple(inputs.shape)} and {inputs.dtype}"):
+    with explained(f"model does not take inputs of shape {tuple(inputs.shape)} and {inputs.dtype}"):
         outputs = model(inputs)
     if check and (loss_fn is None or loss_fn is F.cross_entropy or isinstance(loss_fn, nn.CrossEntropyLoss)):
         if not isinstance(outputs, Tensor):
@@ -107,7 +107,7 @@ def forward(
         check_labels(outputs, targets, ignored=0)  # no label is exempt: means are taken over all samples
     if check and targets.is_floating_point() and isinstance(outputs, Tensor):
         _check_no_broadcast(outputs, targets)
-    with _explained(f"loss_fn does not take targets of shape {tuple(targets.shape)} and {targets.dtype}"):
+    with explained(f"loss_fn does not take targets of shape {tuple(targets.shape)} and {targets.dtype}"):
         loss = (loss_fn or F.cross_entropy)(outputs, targets)
     if not isinstance(loss, Tensor) or loss.ndim:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -125,7 +125,7 @@ def _check_no_broadcast(outputs: Tensor, targets: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def _explained(failure: str) -> Iterator[None]:
+def explained(failure: str) -> Iterator[None]:
     """Say what the batch looked like when torch complains about it; running out of memory is another matter."""
     try:
         yield

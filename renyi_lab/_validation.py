@@ -48,6 +48,13 @@ def check_real(
     return number
 
 
+def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: Any) -> list[float]:
+    """Return several numbers, each as `check_real` takes it; a single one is refused with what to write instead."""
+    if isinstance(values, (str, Real)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}; write [{values}] for a single one.")
+    return [check_real(f"each of {name}", value, minimum, **limits) for value in values]
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return ``value`` when it is one of ``choices`` or raise an error that lists them."""
     options = tuple(choices)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import Dataset
 
-from renyi_lab._minibatches import Pair, batches, check_data
+from renyi_lab._minibatches import Pair, batches, check_data, explained
 from renyi_lab._model_state import training_flags
 from renyi_lab._random import preserved_rng
 from renyi_lab._validation import check_int, check_real
@@ -123,7 +123,8 @@ def noisy_error(model: nn.Module, weights: dict[str, Tensor], pairs: list[Pair])
     wrong = count = 0
     for x, y in pairs:
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        scores = functional_call(model, {**weights, **buffers}, (x,))
+        with explained(f"model does not take inputs of shape {tuple(x.shape)} and {x.dtype}"):
+            scores = functional_call(model, {**weights, **buffers}, (x,))
         if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[1] < 2 or y.shape != scores.shape[:1]:
             raise ValueError(
                 f"model must give scores of shape (batch, classes ≥ 2) for class indices of shape (batch,), got "

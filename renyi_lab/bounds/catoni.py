@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from renyi_lab._validation import check_real
+from renyi_lab._validation import check_reals
 from renyi_lab.bounds._result import Bound
 from renyi_lab.bounds.pac_bayes import DELTA, IID, UNIT_LOSS, pac_bayes_terms
 
@@ -48,7 +48,7 @@ def catoni(
     True
     """
     terms = pac_bayes_terms(empirical_loss, kl, num_samples, delta)
-    grid = np.asarray([check_real("each of rates", rate, 0.0, open_minimum=True) for rate in rates])
+    grid = np.asarray(check_reals("rates", rates, 0.0, open_minimum=True))
     if grid.size == 0:
         raise ValueError("rates is empty: give at least one number, λ/N.")
     terms["log_term"] = math.log(grid.size / terms["delta"])

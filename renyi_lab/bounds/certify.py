@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from renyi_lab._minibatches import Pair, batches, check_data, moved
+from renyi_lab._minibatches import Pair, batches, check_data, explained, moved
 from renyi_lab._model_state import training_flags
 from renyi_lab._progress import progress_bar
 from renyi_lab._random import preserved_rng, seeded_rng
@@ -95,6 +95,7 @@ def certify(
     noise = check_real("noise", noise, 0.0, open_minimum=True)
     epochs, num_draws = check_int("epochs", epochs), check_int("num_draws", num_draws)
     num_directions, seed = check_int("num_directions", num_directions), check_int("seed", seed, minimum=0)
+    lr, batch_size = check_real("lr", lr, 0.0, open_minimum=True), check_int("batch_size", batch_size)
     settings = {"lr": lr, "batch_size": batch_size, "progress": progress}
     data = check_data("train_set", train_set)
     test_set = None if test_set is None else check_data("test_set", test_set)
@@ -102,7 +103,9 @@ def certify(
     n = len(bound_part)  # type: ignore[arg-type]  # _split() gives sized data sets
     network = _make(model_factory, seed, device)
 
-    chance = 1 - 1 / _num_classes(network, bound_part)
+    chance = 1 - 1 / _num_classes(network, bound_part, "train_set")
+    if test_set is not None:  # before minutes of training
+        _num_classes(network, test_set, "test_set")
 
     with progress_bar(5, "certificate", progress) as bar:
         train_prior(network, prior_part, noise, epochs, seed, **settings)
@@ -160,14 +163,15 @@ def _make(model_factory: Callable[[], nn.Module], seed: int, device: torch.devic
         return network
 
 
-def _num_classes(network: nn.Module, data: Dataset[Any]) -> int:
+def _num_classes(network: nn.Module, data: Dataset[Any], name: str) -> int:
     """The number of the network's outputs, if the data are class indices."""
     with preserved_rng(), training_flags(network, False), torch.no_grad():
         inputs, targets = next(batches(data, 2, network))
-        outputs = network(inputs)
+        with explained(f"model_factory's network does not take the inputs of {name}, {tuple(inputs.shape)}"):
+            outputs = network(inputs)
     if targets.is_floating_point() or targets.ndim != 1:
         raise ValueError(
-            f"train_set's targets must be class indices of shape (N,), got {targets.dtype} and {tuple(targets.shape)}: "
+            f"{name}'s targets must be class indices of shape (N,), got {targets.dtype} and {tuple(targets.shape)}: "
             "the certificate is about the 0–1 error."
         )
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:

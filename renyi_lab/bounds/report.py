@@ -22,7 +22,7 @@ from renyi_lab._model_state import training_flags
 from renyi_lab._parameters import select_parameters
 from renyi_lab._progress import progress_bar
 from renyi_lab._random import preserved_rng
-from renyi_lab._validation import check_int, check_real
+from renyi_lab._validation import check_int, check_reals
 from renyi_lab.bounds._result import Bound
 from renyi_lab.bounds.catoni import catoni
 from renyi_lab.bounds.pac_bayes import DELTA, langford_seeger, maurer
@@ -117,8 +117,8 @@ def bound_report(
     """
     data = check_data("train_set", train_set)
     n = check_int("the size of train_set", len(data), minimum=2)  # type: ignore[arg-type]  # check_data() did that
-    levels = [check_real("each of sigmas", sigma, 0.0, open_minimum=True) for sigma in sigmas]
-    orders = [check_real("each of alphas", alpha, 0.0, open_minimum=True, allow_infinite=True) for alpha in alphas]
+    levels = check_reals("sigmas", sigmas, 0.0, open_minimum=True)
+    orders = check_reals("alphas", alphas, 0.0, open_minimum=True, allow_infinite=True)
     if not levels or not orders:
         raise ValueError("sigmas and alphas must each hold at least one number.")
     result = evaluate(model, data)

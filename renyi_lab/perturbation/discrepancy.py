@@ -81,10 +81,21 @@ def weight_perturbation(weight: Tensor, matrix: Tensor) -> Tensor:
         weight: ``(out, in)`` or ``(out, in, …)``.
         matrix: ``A``, ``(in, in)``.
 
+    Raises:
+        TypeError, ValueError: No tensors, or of shapes that do not fit.
+
     Example:
         >>> weight_perturbation(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
         tensor([[2., 1.]])
     """
+    if not isinstance(weight, Tensor) or not isinstance(matrix, Tensor):
+        raise TypeError(
+            f"weight and matrix must be torch tensors, got {type(weight).__name__}, {type(matrix).__name__}."
+        )
+    if weight.ndim < 2 or matrix.shape != (weight.shape[1],) * 2:
+        raise ValueError(
+            f"weight must be (out, in, …) and matrix (in, in), got {tuple(weight.shape)} and {tuple(matrix.shape)}."
+        )
     return torch.einsum("oi...,ij->oj...", weight, matrix.to(weight))
 
 

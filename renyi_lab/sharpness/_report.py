@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from renyi_lab._parameters import ParameterSelection, select_parameters
 from renyi_lab._progress import progress_bar
-from renyi_lab._validation import check_int, check_real
+from renyi_lab._validation import check_int, check_reals
 from renyi_lab.estimate import Estimate
 from renyi_lab.estimation import estimate_spectrum
 from renyi_lab.hessian import HessianOperator
@@ -130,7 +130,7 @@ def sharpness_report(
         >>> round(report["trace", "weight"].value, 4), round(report["renyi_sharpness_1", "bias"].value, 4)
         (5.0, 0.0)
     """
-    orders = [check_real("each of alphas", alpha, 0.0, allow_infinite=True) for alpha in alphas]
+    orders = check_reals("alphas", alphas, 0.0, allow_infinite=True)
     check_int("num_matvecs", num_matvecs)
     check_int("seed", seed, 0)
     everything = HessianOperator(model, loss_fn, data)

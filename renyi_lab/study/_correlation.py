@@ -78,7 +78,7 @@ def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
-            f"x and y must be vectors of one length, a number a model each, got shapes {first.shape} and {second.shape}."
+            f"x and y must be vectors of one length, one number a model, got shapes {first.shape} and {second.shape}."
         )
     return first, second
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from renyi_lab._validation import check_reals
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -31,13 +33,14 @@ class Measurement:
             {'sharpness_0.5': -2.0, 'sharpness_by_rule': -1.0, 'trace': 3.0}
         """
         row: dict[str, float] = {}
+        orders = check_reals("alphas", alphas)
         for name, curve in self.curves.items():
             label, _, block = name.partition(" ")
             suffix = f" {block}" if block else ""
-            for alpha in alphas:
+            for alpha in orders:
                 if alpha not in curve:
                     recorded = ", ".join(f"{a:g}" for a in curve)
-                    raise ValueError(f"alphas holds {alpha!r}, where {name} was not recorded; there are {recorded}.")
+                    raise ValueError(f"alphas holds {alpha:g}, where {name} was not recorded; there are {recorded}.")
                 row[f"{label}_{alpha:g}{suffix}"] = curve[alpha]
             if name in self.chosen_alphas:
                 row[f"{label}_by_rule{suffix}"] = curve[self.chosen_alphas[name]]
