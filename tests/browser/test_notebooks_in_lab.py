@@ -1,0 +1,102 @@
+"""Every notebook in JupyterLab and Chromium: it runs, and what is meant to move moves, without flicker or delay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_in_browser import RUN_SECONDS, START_SECONDS, Explorer, Lab, OpenNotebook, chromium, running_lab
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(3 * START_SECONDS + RUN_SECONDS)]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NOTEBOOKS = sorted(path.relative_to(ROOT / "notebooks") for path in (ROOT / "notebooks").rglob("[!.]*.ipynb"))
+SCREENSHOTS = ROOT / "build" / "browser"
+# Chromium's own errands; nothing here needs the network.
+FLAGS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with running_lab(ROOT / "notebooks", tmp_path_factory.mktemp("lab"), ROOT) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright  # conftest.py skips these tests where it is missing
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=Path.as_posix)
+def notebook(request: pytest.FixtureRequest, lab: Lab, browser: Any) -> Iterator[OpenNotebook]:
+    """A notebook whose cells were all run, in a window of its own."""
+    path: Path = request.param
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(START_SECONDS * 1000)
+    opened = OpenNotebook(page, path.as_posix())
+    page.on("request", lambda asked: opened.requests.append(asked.url))
+    page.goto(lab.address(path))
+    opened.run_all()
+    yield opened
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
+
+
+def explorers(notebook: OpenNotebook) -> Iterator[tuple[str, Explorer]]:
+    assert notebook.state["done"], "the notebook did not run to its end"
+    for cell in notebook.explorers():
+        yield f"cell {cell} of {notebook.name}", notebook.explorer(cell)
+
+
+def test_every_cell_runs_without_error_or_warning(notebook: OpenNotebook) -> None:
+    screenshot(notebook, "end")
+    print(f"{notebook.name}: {notebook.seconds:.1f} s")
+    assert notebook.state["errors"] == []
+    assert notebook.state["remaining"] == []
+    assert notebook.state["complaints"] == []
+
+
+def test_every_slider_moves_the_picture_by_keyboard(notebook: OpenNotebook) -> None:
+    for number, (place, explorer) in enumerate(explorers(notebook), start=1):
+        captions = {explorer.caption()}
+        assert explorer.handles, f"no slider in {place}"
+        for handle in explorer.handles:
+            before = explorer.source()
+            explorer.press(handle)
+            assert explorer.moved(before), f"one step of a slider leaves the picture of {place} as it was"
+            explorer.press(handle, times=4)
+            assert explorer.settled()
+            captions.add(explorer.caption())
+        assert len(captions) > 1, f"no slider changes the caption of {place}"
+        assert explorer.status() == "", place
+        screenshot(notebook, f"explorer-{number}")
+
+
+def test_dragging_never_blanks_the_picture_and_leaves_no_queue(notebook: OpenNotebook) -> None:
+    for place, explorer in explorers(notebook):
+        drag = explorer.drag(explorer.handles[0], moves=60, seconds=1.5)
+        print(f"{place}: {drag.num_pictures} pictures for 60 moves, at rest after {drag.seconds_to_settle:.2f} s")
+        assert len(drag.contrasts) > 10, "hardly a frame reached the screen: this proves nothing"
+        assert min(drag.contrasts) > 0.5 * max(drag.contrasts), f"{place} was blank in a frame"
+        assert len(drag.heights) == 1, f"the page jumps: the picture of {place} has heights {drag.heights}"
+        assert drag.num_pictures >= 5, f"the picture of {place} does not follow the hand"
+        assert drag.seconds_to_settle < 1.0, place
+        assert explorer.status() == "", place
+
+
+def test_the_page_asks_nothing_of_the_network(notebook: OpenNotebook, lab: Lab) -> None:
+    foreign = {url for url in notebook.requests if url.startswith("http") and not url.startswith(lab.url)}
+    assert foreign == set()
+
+
+def screenshot(notebook: OpenNotebook, what: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    name = notebook.name.replace("/", "-").removesuffix(".ipynb")
+    notebook.page.screenshot(path=SCREENSHOTS / f"{name}-{what}.png")
