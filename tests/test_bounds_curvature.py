@@ -310,6 +310,7 @@ def test_level_set_bounds_name_bad_numbers(calculate, changed: dict, message: st
         ({"trace": 0.0}, "trace must lie in"),
         ({"alpha": 0.0}, "alpha must lie in"),
         ({"alpha": math.nan}, "alpha must be a number"),
+        ({"alpha": 1e-4}, "take a larger alpha"),
         ({"dim": 0}, "dim must be at least 1"),
     ],
 )
@@ -348,3 +349,16 @@ def test_reported_theorem_names_bad_numbers(changed: dict, message: str):
     good = {"empirical_loss": 0.1, "loss_at_minimum": 0.0, "entropy": 1.0, "dim": 3, "num_samples": 100}
     with pytest.raises(ValueError, match=message):
         bounds.renyi_theorem_3_2(**{**good, "a": 0.0, "c": 1.0, "volume": 1.0, **changed})
+
+
+def test_an_absurd_volume_is_named_by_the_renyi_bound_too():
+    with pytest.raises(ValueError, match="is log_volume the logarithm"):
+        bounds.renyi_level_set(loss_at_minimum=0.1, num_samples=100, log_volume=1e6, **RENYI)
+
+
+def test_at_the_largest_entropy_the_power_mean_is_the_mean_at_any_order():
+    assert bounds.power_mean_curvature(math.log(4), 8.0, 4, 1e-320) == 2.0
+
+
+def test_sam_bound_of_weights_too_large_to_square_is_a_number():
+    assert math.isfinite(bounds.sam_bound(0.1, 1e200, 0.05, 100, 1000).value)

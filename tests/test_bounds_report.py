@@ -119,6 +119,14 @@ def test_level_sets_get_the_clipped_damped_rescaled_spectrum(
     assert report["level set, Rényi entropy at α = 2"].value == pytest.approx(expected.value, rel=1e-6)
 
 
+def test_renyi_bounds_that_do_not_fall_with_the_entropy_say_so(report: bounds.BoundReport):
+    renyi = [bound for bound in report.bounds if "Rényi" in bound.name]
+    assert len(renyi) == 2 * len(ALPHAS)
+    for bound in renyi:
+        caveat = any("does not fall when the Rényi entropy grows" in line for line in bound.assumptions)
+        assert caveat == (float(bound.name.rpartition(" ")[2]) <= 1)
+
+
 def test_nothing_is_left_behind(pair: tuple[nn.Module, nn.Module]):
     model, initial = copy.deepcopy(pair)
     model.weight.grad = torch.ones(3, 3)
@@ -135,10 +143,13 @@ def test_nothing_is_left_behind(pair: tuple[nn.Module, nn.Module]):
     ("changed", "error", "message"),
     [
         ({"model": "mlp"}, TypeError, r"model must be a torch\.nn\.Module"),
+        ({"initial": "mlp"}, TypeError, "initial must be the network before training"),
         ({"initial": nn.Linear(3, 3, bias=False)}, ValueError, "same trainable weights"),
         ({"train_set": (torch.ones(0, 3), torch.ones(0))}, ValueError, "train_set is empty"),
         ({"train_set": (torch.ones(9, 3), torch.zeros(9, 3))}, ValueError, "class indices|targets"),
         ({"sigmas": ()}, ValueError, "at least one number"),
+        ({"sigmas": 0.1}, TypeError, "sigmas must be a sequence of numbers"),
+        ({"alphas": 1.0}, TypeError, "alphas must be a sequence of numbers"),
         ({"sigmas": (0.0,)}, ValueError, "each of sigmas must lie in"),
         ({"alphas": (-1.0,)}, ValueError, "each of alphas must lie in"),
         ({"rho": 0.0}, ValueError, "rho must lie in"),

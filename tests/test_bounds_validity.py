@@ -150,3 +150,8 @@ def test_langford_seeger_with_sampled_weights_fails_in_at_most_delta_of_400_redr
     assert failures / 400 <= delta
     assert naive / 400 > delta
     assert np.mean(values) < 0.75
+
+
+def test_a_single_rate_is_refused_with_what_to_write_instead():
+    with pytest.raises(TypeError, match=r"rates must be a sequence of numbers, got 0\.5; write \[0\.5\]"):
+        bounds.catoni(0.1, 1.0, 100, rates=0.5)

@@ -178,6 +178,9 @@ class TestReparametrize:
             (lambda self, x: self.last((h := self.first(x)) * h), r"'mul' \(mul\)"),
             (lambda self, x: self.last(self.first(x) + 1), "add"),
             (lambda self, x: self.last(1 / self.first(x)), "truediv"),
+            (lambda self, x: self.last(torch.add(self.first(x), other=1.0)), r"'add' \(add\)"),
+            (lambda self, x: self.last(torch.sub(input=self.first(x), other=1.0)), r"'sub' \(sub\)"),
+            (lambda self, x: self.last(self.first(x).div(0.3, rounding_mode="floor")), r"'div' \(div\)"),
             (lambda self, x: self.last(F.pad(self.first(x), (1, -1), "constant", 2.0)), "pad"),
             (lambda self, x: self.last(self.first(x).exp()), r"'exp' \(exp\)"),
             (lambda self, x: self.last(self.first(x)) if x.sum() > 0 else x, "cannot be followed.*must not branch"),
@@ -614,3 +617,23 @@ class TestNothingIsLeftBehind:
         assert [p.data_ptr() for p in model.parameters()] == memory
         assert not any(module._forward_pre_hooks for module in model.modules())
         assert calls >= 4
+
+
+@pytest.mark.parametrize(
+    ("weight", "matrix", "error", "message"),
+    [
+        (
+            torch.ones(2, 3),
+            torch.ones(2, 2),
+            ValueError,
+            r"matrix must be \(in, in\), got \(2, 2\) for a weight \(2, 3\)",
+        ),
+        (torch.ones(3), torch.ones(3, 3), ValueError, r"for a weight \(3,\)"),
+        (torch.ones(2, 3), np.eye(3), TypeError, "must be torch tensors, got Tensor, ndarray"),
+    ],
+)
+def test_a_weight_and_a_matrix_that_do_not_fit_are_refused(
+    weight: Any, matrix: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        weight_perturbation(weight, matrix)

@@ -141,6 +141,7 @@ def test_a_score_that_is_not_a_number_counts_as_a_mistake():
         ({"model": nn.Linear(3, 1)}, ValueError, "classes ≥ 2"),
         ({"data_set": (torch.ones(0, 3), torch.ones(0, dtype=torch.long))}, ValueError, "data_set is empty"),
         ({"data_set": (torch.ones(4, 3), torch.ones(4, 2))}, ValueError, "class indices"),
+        ({"data_set": (torch.ones(4, 2), torch.ones(4).long())}, ValueError, r"not take inputs of shape \(4, 2\)"),
     ],
 )
 def test_bad_arguments_are_named(changed: dict, error: type[Exception], message: str):

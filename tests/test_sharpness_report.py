@@ -332,6 +332,7 @@ def test_an_interrupt_during_the_perturbed_measures_restores_everything():
     ("options", "error", "message"),
     [
         ({"alphas": [-1.0]}, ValueError, "each of alphas must lie in"),
+        ({"alphas": 0.5}, TypeError, r"alphas must be a sequence of numbers, got 0\.5; write \[0\.5\]"),
         ({"num_matvecs": 0}, ValueError, "num_matvecs must be at least 1"),
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1"),
         ({"perturbation_samples": -3}, ValueError, "perturbation_samples must be at least 1"),

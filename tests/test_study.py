@@ -77,6 +77,19 @@ def made_up_study(sharpness: list[float], loss_gaps: list[float], error_gaps: li
 # Trainings
 
 
+def test_a_measurement_of_tensors_is_recorded_as_numbers() -> None:
+    def measure(*_: Any, **__: Any) -> Measurement:
+        return Measurement({"a": torch.tensor(1.5)}, {"c": {2: torch.tensor(0.5)}}, {"c": torch.tensor(2.0)})
+
+    result = run_study({"epochs": 1, "width": 4}, data=DATA, measure=measure, min_accuracy=0.0)
+    assert result.records[0].measurement == Measurement({"a": 1.5}, {"c": {2.0: 0.5}}, {"c": 2.0})
+
+
+def test_a_single_order_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(TypeError, match=r"alphas must be a sequence of numbers, got 0\.5; write \[0\.5\]"):
+        made_up_study([1.0] * 5, [1.0] * 5, [1.0] * 5).kendall(alphas=0.5)  # type: ignore[arg-type]
+
+
 def test_a_record_is_what_training_by_hand_gives(finished: tuple[Study, Path]) -> None:
     record = finished[0].records[4]
     assert asdict(record.setting) | {"lr": 0.1, "width": 32, "seed": 1} == asdict(record.setting)
@@ -228,6 +241,7 @@ def test_half_a_line_is_named_left_alone_and_done_again(finished: tuple[Study, P
         lambda raw: raw | {"train_loss": "low"},
         lambda raw: raw | {"remark": "by hand"},
         lambda raw: {key: raw[key] for key in raw if key != "measurement"},
+        lambda raw: {key: raw[key] for key in raw if key != "test_loss"},
         lambda raw: [raw],
     ],
 )
@@ -247,6 +261,7 @@ def foreign_files() -> dict[str, tuple[bytes, str]]:
         "prose": (b"Dear diary\n", "no file of a study.*'Dear diary'"),
         "other_json": (b'{"version": 1}\n', "no file of a study"),
         "list": (b"[1, 2]\n", "no file of a study"),
+        "brackets": (b"[" * 100_000 + b"\n", "no file of a study"),
         "picture": (b"\x89PNG\xff\xfe", "cannot be read as a study"),
         "version": (json.dumps(head).encode() + b"\n", r"written by renyi_lab 9\.9 in version 99.*reads version 1"),
         "bare_head": (b'{"format": "renyi_lab study", "version": 1}\n', "run the study again into another file"),
@@ -335,6 +350,11 @@ def test_a_wrong_grid_is_refused_by_name(grid: Any, error: type[Exception], mess
         ({"data": (DATA[0], (DATA[1][0], DATA[1][0]))}, ValueError, "test_set must hold .* class labels"),
         ({"measure": "trace"}, TypeError, "measure must be callable"),
         ({"measure": lambda *a, **k: 3.0}, TypeError, "measure must return a mapping"),
+        ({"measure": lambda *a, **k: {"a": None}}, TypeError, "measure must return numbers, got None for 'a'"),
+        ({"measure": lambda *a, **k: Measurement({"a": None})}, TypeError, "must return numbers, got None for 'a'"),
+        ({"models": {}}, TypeError, "models must map names to functions"),
+        ({"models": {"mlp": 5}}, TypeError, "models must map names to functions"),
+        ({"models": {"mlp": lambda width, seed: 3}}, TypeError, "models\\['mlp'\\] must return a torch.nn.Module"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(arguments: Any, error: type[Exception], message: str) -> None:

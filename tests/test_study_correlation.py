@@ -108,3 +108,12 @@ def test_groups_without_a_defined_tau_do_not_count() -> None:
     psi, groups = granulated_tau([1, 1], [1, 2], [{"lr": 1}, {"lr": 2}], ["lr"])["lr"]
     assert math.isnan(psi)
     assert groups == 0
+
+
+def test_vectors_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one length.*\(5,\) and \(3,\)"):
+        kendall_tau([1, 2, 3, 4, 5], [1, 2, 3])
+    with pytest.raises(ValueError, match="vectors of one length"):
+        kendall_tau(np.ones((5, 2)), np.ones((5, 2)))
+    with pytest.raises(ValueError, match="one mapping for each of 2 models, got 1"):
+        granulated_tau([1, 2], [1, 2], [{"lr": 1}], ["lr"])

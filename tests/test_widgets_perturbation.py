@@ -134,6 +134,7 @@ class TestPerturbationExplorer:
             ({"layer": "relu1"}, ValueError, "layer='relu1' is a ReLU"),
             ({"layer": "nine"}, ValueError, "name of no layer"),
             ({"directions": {}}, ValueError, "directions is empty"),
+            ({"directions": [torch.eye(6)]}, TypeError, "directions must map names to matrices, got list"),
             ({"directions": {"A": torch.eye(5)}}, ValueError, r"shape \(6, 6\)"),
             ({"max_rho": 0.0}, ValueError, "max_rho must lie in"),
             ({"rho": 2.0}, ValueError, r"rho must lie in \[0, 1\]"),

@@ -23,7 +23,7 @@ from renyi_lab.bounds._result import Bound
 from renyi_lab.bounds.level_set import ball_log_volume, check_log_volume, exp_of, level_set_at
 from renyi_lab.bounds.pac_bayes import DELTA, IID, UNIT_LOSS, sampled_seeger, sampling_assumptions
 
-_NOT_DECREASING = "α ≤ 1: this bound does not fall when the Rényi entropy grows, so it gives no reason for flatness"
+NOT_DECREASING = "α ≤ 1: this bound does not fall when the Rényi entropy grows, so it gives no reason for flatness"
 _SOURCE = "derived here: AM–GM on λ^α; Langford & Seeger 2001; Maurer 2004"
 
 
@@ -98,7 +98,7 @@ def renyi_level_set(
     mean = power_mean_curvature(entropy, trace, dim, alpha)
     # The volume of the unit ball cancels Γ: R² is (V / vol of the unit ball)^{2/n}.
     squared_radius = exp_of(2 / dim * (check_log_volume(volume, log_volume) - ball_log_volume(1.0, dim)))
-    remarks = (_NOT_DECREASING,) if alpha <= 1 else ()
+    remarks = (NOT_DECREASING,) if alpha <= 1 else ()
     bound = level_set_at(
         f"level set, Rényi entropy at α = {alpha:g}",
         _SOURCE,
@@ -187,7 +187,7 @@ def renyi_laplace(
     kl = renyi_laplace_kl(entropy, trace, dim, alpha, *arguments)
     value, terms = sampled_seeger(empirical_loss, kl, num_samples, num_draws, delta, check_int("choices", choices))
     terms |= {"alpha": alpha, "entropy": entropy, "trace": trace, "prior_variance": prior_variance, "beta": beta}
-    remarks = (_NOT_DECREASING,) if alpha <= 1 else ()
+    remarks = (NOT_DECREASING,) if alpha <= 1 else ()
     assumptions = (UNIT_LOSS, IID, *sampling_assumptions(num_draws), "the Hessian has no negative eigenvalue", *remarks)
     name = f"PAC-Bayes, Laplace posterior, Rényi entropy at α = {alpha:g}"
     return Bound(name, value, terms, assumptions, trivial_value, _SOURCE)

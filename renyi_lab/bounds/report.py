@@ -26,7 +26,7 @@ from renyi_lab._validation import check_int, check_reals
 from renyi_lab.bounds._result import Bound
 from renyi_lab.bounds.catoni import catoni
 from renyi_lab.bounds.pac_bayes import DELTA, langford_seeger, maurer
-from renyi_lab.bounds.renyi import renyi_laplace_kl
+from renyi_lab.bounds.renyi import NOT_DECREASING, renyi_laplace_kl
 from renyi_lab.bounds.sam import sam_bound
 from renyi_lab.bounds.spectrum_bounds import LOSS_CLIP, NO_CERTIFICATE, level_set_bounds
 from renyi_lab.estimation import estimate_spectrum
@@ -115,6 +115,8 @@ def bound_report(
         ValueError: another network as ``initial``, labels that are no class indices, an empty grid, or an argument
             outside its range.
     """
+    if not isinstance(initial, nn.Module):
+        raise TypeError(f"initial must be the network before training, got {type(initial).__name__}.")
     data = check_data("train_set", train_set)
     n = check_int("the size of train_set", len(data), minimum=2)  # type: ignore[arg-type]  # check_data() did that
     levels = check_reals("sigmas", sigmas, 0.0, open_minimum=True)
@@ -197,7 +199,8 @@ def _laplace(
         )
         loss = bound.terms["empirical_loss"]
         renyi = langford_seeger(loss, kl, s.num_samples, each, trivial_value=s.chance)
-        rows.append(renyi.renamed(f"PAC-Bayes, Laplace posterior, Rényi at α = {alpha:g}"))
+        renyi = renyi.renamed(f"PAC-Bayes, Laplace posterior, Rényi at α = {alpha:g}")
+        rows.append(renyi.with_assumption(NOT_DECREASING) if alpha <= 1 else renyi)
     return rows
 
 

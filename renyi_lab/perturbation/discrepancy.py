@@ -93,9 +93,7 @@ def weight_perturbation(weight: Tensor, matrix: Tensor) -> Tensor:
             f"weight and matrix must be torch tensors, got {type(weight).__name__}, {type(matrix).__name__}."
         )
     if weight.ndim < 2 or matrix.shape != (weight.shape[1],) * 2:
-        raise ValueError(
-            f"weight must be (out, in, …) and matrix (in, in), got {tuple(weight.shape)} and {tuple(matrix.shape)}."
-        )
+        raise ValueError(f"matrix must be (in, in), got {tuple(matrix.shape)} for a weight {tuple(weight.shape)}.")
     return torch.einsum("oi...,ij->oj...", weight, matrix.to(weight))
 
 

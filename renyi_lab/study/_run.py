@@ -47,7 +47,9 @@ def run_study(
         grid: Axis → values, all combinations; or a list of such mappings, whose union is taken. Axes: those of
             `Setting`; what is left out keeps its default.
         path: File of records, one line a training, written as it finishes. Trainings that it holds already are not done
-            again, so that an interrupted study goes on where it stopped. Default: nothing is written.
+            again, so that an interrupted study goes on where it stopped. The data and the measure's name are compared,
+            but not what is behind that name, nor ``models``: when these change, take another file. Default: nothing is
+            written.
         data: ``(train_set, test_set)``, each a ``TensorDataset`` or a pair of tensors ``(x, y)``. Default: MNIST-1D.
         models: Architecture → function of ``(width, seed)`` that returns a fresh classifier. Default: ``"mlp"`` (two
             hidden layers) and ``"cnn1d"``, fitted to the data.

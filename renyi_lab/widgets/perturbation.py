@@ -80,6 +80,8 @@ class PerturbationExplorer(Explorer):
         module = find_layer(operator.model, self.layer)
         inputs, weight = layer_input(operator, self.layer), module.weight.detach()
         h = inputs[check_int("sample", sample, 0, len(inputs) - 1)]
+        if not isinstance(directions, Mapping | None):
+            raise TypeError(f"directions must map names to matrices, got {type(directions).__name__}.")
         matrices = _rotations(weight.shape[1]) if directions is None else dict(directions)
         if not matrices:
             raise ValueError("directions is empty; give at least one matrix by name, or None for random rotations.")

@@ -196,12 +196,12 @@ class OpenNotebook:
         self.page.evaluate(
             """async index => {
                 const notebook = window.jupyterapp.shell.currentWidget.content;
-                notebook.activeCellIndex = index;
+                notebook.widgets[index].node.dataset.index = index;
                 await notebook.scrollToItem(index, 'center');
             }""",
             index,
         )
-        box = self.page.locator(".jp-Cell.jp-mod-active .widget-vbox:has(> img.widget-image)")
+        box = self.page.locator(f".jp-Cell[data-index='{index}'] .widget-vbox:has(> img.widget-image)")
         box.wait_for()
         explorer = Explorer(self.page, box)
         explorer.picture.scroll_into_view_if_needed()
@@ -224,7 +224,7 @@ class Explorer:
     @property
     def handles(self) -> list[Any]:
         """The handles of all sliders that can be moved."""
-        return self.box.locator(".widget-slider:not([disabled]) .noUi-handle:visible").all()
+        return self.box.locator(".noUi-target:not([disabled]) .noUi-handle:visible").all()
 
     def source(self) -> str:
         """Return the picture's address, which is new for each new picture."""
