@@ -18,6 +18,7 @@ from renyi_lab._minibatches import Pair, batches, check_data, explained
 from renyi_lab._model_state import training_flags
 from renyi_lab._random import preserved_rng
 from renyi_lab._validation import check_int, check_real
+from renyi_lab.coins import kl_inverse_upper
 
 _BATCH_SIZE = 2048  # our choice: evaluation without gradients; it changes speed and memory only
 
@@ -58,8 +59,6 @@ class GibbsError:
 
         Source: Langford & Caruana 2001; Maurer & Pontil 2009, *Empirical Bernstein bounds*, Theorem 11.
         """
-        from renyi_lab.bounds.coins import kl_inverse_upper  # here: the package `bounds` itself needs this module
-
         delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
         draws, m = torch.tensor(self.draws, dtype=torch.float64), self.num_draws
         average = min(1.0, float(draws.mean()))

@@ -110,6 +110,23 @@ def test_records_come_in_the_grid_s_order_whatever_the_workers(finished: tuple[S
     assert [unhurried(r) for r in parallel.records] == [unhurried(r) for r in finished[0].select(seed=0).records]
 
 
+def other_mlp(width: int, seed: int) -> nn.Module:
+    return renyi_lab.models.mlp(5, width, 2, seed=seed)
+
+
+def test_a_file_tells_other_models_and_refuses_what_has_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    grid = {"width": 4, "epochs": 1}
+    study(grid, path=path, min_accuracy=0.0)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"holds a study with models None, not .*other_mlp"):
+        study(grid, path=path, models={"mlp": other_mlp})
+    with pytest.raises(ValueError, match="a lambda has none"):
+        study(grid, path=tmp_path / "new.jsonl", models={"mlp": lambda width, seed: other_mlp(width, seed)})
+    assert path.read_bytes() == before
+    assert not (tmp_path / "new.jsonl").exists()
+
+
 def test_correlations_do_not_depend_on_the_order_of_the_records() -> None:
     study = made_up_study(
         [1.0, 3.0, 2.0, 5.0, 4.0, 6.0], [1.0, 2.0, 3.0, 5.0, 6.0, 4.0], [0.1, 0.3, 0.2, 0.4, 0.6, 0.5]

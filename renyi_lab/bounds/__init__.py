@@ -8,7 +8,6 @@ from renyi_lab.bounds._result import Bound
 from renyi_lab.bounds.catoni import catoni
 from renyi_lab.bounds.certificate import Certificate, Route
 from renyi_lab.bounds.certify import certify
-from renyi_lab.bounds.coins import kl_bernoulli, kl_inverse_lower, kl_inverse_upper
 from renyi_lab.bounds.definite import log_determinant, negative_ratio, positive_definite
 from renyi_lab.bounds.held_out import held_out
 from renyi_lab.bounds.laplace import laplace_kl, laplace_pac_bayes
@@ -25,6 +24,7 @@ from renyi_lab.bounds.report import BoundReport, bound_report
 from renyi_lab.bounds.reported import renyi_theorem_3_2, renyi_theorem_3_3
 from renyi_lab.bounds.sam import sam_bound
 from renyi_lab.bounds.spectrum_bounds import LOSS_CLIP, level_set_bounds
+from renyi_lab.coins import kl_bernoulli, kl_inverse_lower, kl_inverse_upper
 
 __all__ = [
     "LOSS_CLIP",

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from renyi_lab._minibatches import batches
 from renyi_lab.bounds._result import Bound
 from renyi_lab.bounds.certificate import Route
-from renyi_lab.bounds.coins import kl_inverse_upper
 from renyi_lab.bounds.held_out import held_out
 from renyi_lab.bounds.pac_bayes import IID, UNIT_LOSS, pac_bayes_terms, sampling_assumptions
+from renyi_lab.coins import kl_inverse_upper
 from renyi_lab.gaussian_posterior import GaussianPosterior
 from renyi_lab.ggn import GGNOperator
 from renyi_lab.low_rank import LowRankCurvature, leading_curvature

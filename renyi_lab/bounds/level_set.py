@@ -13,8 +13,8 @@ import math
 
 from renyi_lab._validation import check_int, check_real
 from renyi_lab.bounds._result import Bound
-from renyi_lab.bounds.coins import kl_inverse_upper
 from renyi_lab.bounds.pac_bayes import DELTA, UNIT_LOSS, check_unit_loss, pac_bayes_terms
+from renyi_lab.coins import kl_inverse_upper
 
 BASIN = (
     "the basin, and the prior with it, was fixed without the N samples",

@@ -6,7 +6,7 @@ import math
 
 from renyi_lab._validation import check_int, check_real
 from renyi_lab.bounds._result import Bound
-from renyi_lab.bounds.coins import kl_inverse_upper
+from renyi_lab.coins import kl_inverse_upper
 
 DELTA = 0.05  # customary confidence of 95 %
 IID = "the N samples are i.i.d. and had no part in choosing the prior"

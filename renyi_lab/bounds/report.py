@@ -94,7 +94,10 @@ def bound_report(
     seed: int = 0,
     progress: bool | None = None,
 ) -> BoundReport:
-    """Compute every bound for a trained classifier: PAC-Bayes, Laplace, Rényi, level set, Jia & Su, SAM.
+    """Compute the bounds for a trained classifier side by side: PAC-Bayes, Laplace, Rényi, level set, Jia & Su, SAM.
+
+    The paper's Theorems 3.2 and 3.3 are not among them: their constants A and C are not known, so that they have no
+    value without numbers of your own (`renyi_theorem_3_2`, `renyi_theorem_3_3`).
 
     Args:
         model: the trained network, with scores (batch, classes).

@@ -89,10 +89,13 @@ class Record:
             raise ValueError(f"no record of a training ({error})") from error
 
 
-def head_line(data: str, measure: str) -> str:
-    """The first line of a file: what it is, of which version, and on what data what was measured."""
+def head_line(data: str, measure: str, models: dict[str, str] | None = None) -> str:
+    """The first line of a file: what it is, of which version, and on what data what was measured.
+
+    ``models`` are the names of the caller's; the package's own go unmentioned.
+    """
     head = {"format": FORMAT, "version": VERSION, "renyi_lab": __version__, "data": data, "measure": measure}
-    return json.dumps(head)
+    return json.dumps(head if models is None else {**head, "models": models})
 
 
 def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Record]]:
@@ -133,11 +136,13 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Rec
 class RecordFile:
     """A file that records are appended to, each in a single write; without a path, nothing."""
 
-    def __init__(self, path: str | os.PathLike[str] | None, data: str, measure: str) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None, data: str, measure: str, models: dict[str, str] | None = None
+    ) -> None:
         """Read what is there already and check that it belongs to the same study; nothing is written yet."""
         self.path = None if path is None else Path(path)
         self.records: list[Record] = []
-        self._head = head_line(data, measure)
+        self._head = head_line(data, measure, models)
         if self.path is None:
             return
         place = self.path if self.path.exists() else self.path.parent
@@ -145,11 +150,11 @@ class RecordFile:
             raise ValueError(f"path {self.path} cannot be written; name a file in a folder that exists.")
         if self.path.exists() and self.path.stat().st_size:
             head, self.records = read_records(self.path)
-            for what, ours in (("data", data), ("measure", measure)):
-                if head[what] != ours:
+            for what, ours in (("data", data), ("measure", measure), ("models", models)):
+                if head.get(what) != ours:
                     raise ValueError(
-                        f"{self.path} holds a study with {what} {head[what]!r}, not {ours!r}; it is left as it is. "
-                        "Name another file, or go on with the same data and measure."
+                        f"{self.path} holds a study with {what} {head.get(what)!r}, not {ours!r}; it is left as it is. "
+                        "Name another file, or go on with the same data, models and measure."
                     )
 
     def append(self, record: Record) -> None:

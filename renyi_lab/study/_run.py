@@ -47,9 +47,9 @@ def run_study(
         grid: Axis → values, all combinations; or a list of such mappings, whose union is taken. Axes: those of
             `Setting`; what is left out keeps its default.
         path: File of records, one line a training, written as it finishes. Trainings that it holds already are not done
-            again, so that an interrupted study goes on where it stopped. The data and the measure's name are compared,
-            but not what is behind that name, nor ``models``: when these change, take another file. Default: nothing is
-            written.
+            again, so that an interrupted study goes on where it stopped. The data and the names of the measure and the
+            models are compared, but not what is behind a name: when that changes, take another file. Default: nothing
+            is written.
         data: ``(train_set, test_set)``, each a ``TensorDataset`` or a pair of tensors ``(x, y)``. Default: MNIST-1D.
         models: Architecture → function of ``(width, seed)`` that returns a fresh classifier. Default: ``"mlp"`` (two
             hidden layers) and ``"cnn1d"``, fitted to the data.
@@ -68,7 +68,7 @@ def run_study(
     Raises:
         TypeError: The grid, data or measure is of the wrong kind.
         ValueError: An unknown axis, a value out of range, or a file that is foreign, of another version, or of a study
-            on other data or with another measure.
+            on other data, of other models or with another measure; a lambda together with ``path``.
         RuntimeError: The measure raised; what finished before is in the file.
 
     Warns:
@@ -91,7 +91,10 @@ def run_study(
     pairs = _pairs(mnist1d() if data is None else data)
     factories = _default_models(pairs) if models is None else _checked_models(models)
     settings = expand_grid(grid, factories)
-    file = RecordFile(path, _fingerprint(pairs), _name(measure))
+    if path is not None:
+        _refuse_nameless(measure, *(models or {}).values())
+    names = None if models is None else {architecture: _name(make) for architecture, make in models.items()}
+    file = RecordFile(path, _fingerprint(pairs), _name(measure), names)
     records = {record.setting.key: record for record in file.records}
     todo = [setting for setting in settings if setting.key not in records]
     with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
@@ -156,6 +159,14 @@ def _fingerprint(pairs: tuple[Pair, Pair]) -> str:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _refuse_nameless(*functions: Any) -> None:
+    if nameless := [name for name in map(_name, functions) if "<lambda>" in name]:
+        raise ValueError(
+            f"path= with {nameless[0]}: a file tells measures and models apart by their names, and a lambda has none. "
+            "Define it with def."
+        )
 
 
 def _name(measure: Any) -> str:

@@ -32,6 +32,7 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 START_SECONDS = 180  # on a machine busy with other things; three seconds are usual
 RUN_SECONDS = 600  # on a busy machine: a notebook must take at most 90 on two free cores
+FILM_WIDTH = 700  # pixels: a blank picture is seen at half the size as well
 
 # The news pop-up asks the internet, and covers the notebook.
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -234,9 +235,10 @@ class Explorer:
         """Return the text under the picture."""
         return self.box.locator("> .widget-html").first.inner_text()
 
-    def status(self) -> str:
-        """Return the text of errors and warnings under the caption."""
-        return self.box.locator("> .widget-html").nth(1).inner_text()
+    def errors(self) -> list[str]:
+        """Return the errors shown under the caption: the kind is in bold there, that of a warning is not."""
+        status = self.box.locator("> .widget-html").nth(1)
+        return [status.inner_text()] if status.locator("b").count() else []
 
     def width(self) -> int:
         """Return the picture's own width in pixels, 0 when there is no picture."""
@@ -264,12 +266,12 @@ class Explorer:
         return self.settled()
 
     def press(self, handle: Any, times: int = 1) -> None:
-        """Move a slider by arrow keys, away from the end it may be at."""
+        """Move a slider by arrow keys, towards the end that is farther away."""
         handle.scroll_into_view_if_needed()
         handle.focus()
-        at_end = handle.evaluate("h => h.getAttribute('aria-valuenow') === h.getAttribute('aria-valuemax')")
+        low, now, high = (float(handle.get_attribute(f"aria-value{name}")) for name in ("min", "now", "max"))
         for _ in range(times):
-            self.page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+            self.page.keyboard.press("ArrowLeft" if now - low > high - now else "ArrowRight")
 
     def drag(self, handle: Any, moves: int, seconds: float) -> Drag:
         """Drag a handle to and fro over the whole slider, and say what was seen on the way."""
@@ -299,7 +301,9 @@ class Explorer:
         one is still on the screen.)
         """
         place = self.picture.bounding_box()
-        corners = (place["x"], place["y"], place["x"] + place["width"], place["y"] + place["height"])
+        scale = FILM_WIDTH / self.page.viewport_size["width"]
+        left, top, width, height = (scale * place[name] for name in ("x", "y", "width", "height"))
+        corners = tuple(map(round, (left, top, left + width, top + height)))
         camera = self.page.context.new_cdp_session(self.page)
         frames: list[str] = []
         contrasts: list[float] = []
@@ -309,13 +313,13 @@ class Explorer:
             camera.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
 
         camera.on("Page.screencastFrame", take)
-        camera.send("Page.startScreencast", {"format": "jpeg", "quality": 60})
+        camera.send("Page.startScreencast", {"format": "jpeg", "maxWidth": FILM_WIDTH})
         yield contrasts
         camera.send("Page.stopScreencast")
         camera.detach()
         for frame in frames:
             with PillowImage.open(io.BytesIO(base64.b64decode(frame))) as window:
-                picture = window.convert("L").crop((*map(round, corners[:2]), *map(round, corners[2:])))
+                picture = window.convert("L").crop(corners)
             contrasts.append(ImageStat.Stat(picture).stddev[0])
 
 
