@@ -26,7 +26,7 @@ lab: $(INSTALLED) ## open the course in JupyterLab
 
 test: $(INSTALLED) ## run unit tests and doctests, then every notebook against its stored outputs
 	$(PY) -m pytest --doctest-modules renyi_lab tests
-	CI=1 $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 120 notebooks
+	CI=1 $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
 
 notebooks: $(INSTALLED) ## run every notebook again and store its outputs, cleaned
 	CI=1 $(PY) -m nbconvert --to notebook --execute --inplace \
