@@ -15,28 +15,38 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from renyi_lab._device import default_device
+from renyi_lab._utils.device import default_device
+from renyi_lab._utils.estimate import Estimate
 from renyi_lab._version import __version__
-from renyi_lab.alpha_choice import AlphaChoice, choose_alpha
-from renyi_lab.ancestors import hutchinson_trace, power_iteration
-from renyi_lab.entropy import effective_number, escort_probabilities, renyi_entropy
-from renyi_lab.estimate import Estimate
-from renyi_lab.estimation import estimate_spectrum, exact_spectrum
-from renyi_lab.ggn import GGNOperator
-from renyi_lab.hessian import HessianOperator, hvp
-from renyi_lab.lanczos import Tridiagonal, lanczos, lanczos_steps
-from renyi_lab.operators import LinearOperator, MatrixOperator, as_operator
+from renyi_lab.krylov import Tridiagonal, hutchinson_trace, lanczos, lanczos_steps, power_iteration
+from renyi_lab.operators import (
+    GGNOperator,
+    HessianOperator,
+    LinearOperator,
+    MatrixOperator,
+    as_operator,
+    dense_hessian,
+    hvp,
+    matrix_with_spectrum,
+)
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
-from renyi_lab.reference import dense_hessian, matrix_with_spectrum
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import (
+    AlphaChoice,
+    Spectrum,
+    choose_alpha,
+    effective_number,
+    escort_probabilities,
+    estimate_spectrum,
+    exact_spectrum,
+    renyi_entropy,
+)
 
 if TYPE_CHECKING:
     from renyi_lab import bounds, datasets, exercises, models, optim, perturbation, plots, sharpness, study, widgets
-    from renyi_lab.history import Evaluation, History
     from renyi_lab.perturbation import reparametrize
     from renyi_lab.posterior import GibbsError, gibbs_error
     from renyi_lab.sharpness import SharpnessReport, renyi_sharpness, sharpness_report
-    from renyi_lab.training import evaluate, train
+    from renyi_lab.training import Evaluation, History, evaluate, train
 
 # Loaded when first used: what needs matplotlib, ipywidgets or the data sets' packages would slow down every import.
 _LAZY_MODULES = (
@@ -54,8 +64,8 @@ _LAZY_MODULES = (
 _LAZY_NAMES = {
     "train": "training",
     "evaluate": "training",
-    "History": "history",
-    "Evaluation": "history",
+    "History": "training",
+    "Evaluation": "training",
     "GibbsError": "posterior",
     "gibbs_error": "posterior",
     "reparametrize": "perturbation",

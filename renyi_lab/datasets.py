@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from renyi_lab._random import preserved_rng
-from renyi_lab._validation import check_int, check_real
+from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.validation import check_int, check_real
 
 _LARGEST_NUMPY_SEED = 2**32 - 1
 

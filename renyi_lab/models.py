@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from renyi_lab._random import seeded_rng
-from renyi_lab._validation import check_choice, check_int
+from renyi_lab._utils.random import seeded_rng
+from renyi_lab._utils.validation import check_choice, check_int
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from renyi_lab import Spectrum, estimate_spectrum, plots
-from renyi_lab.history import History
+from renyi_lab.training import History
 
 
 @pytest.fixture

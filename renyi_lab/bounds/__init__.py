@@ -4,27 +4,27 @@ Notation: L_S is the mean loss on N samples, L_D its expectation, P the prior, Q
 allowed probability of failure, kl(q‖p) the divergence of two coins. Logarithms are natural.
 """
 
-from renyi_lab.bounds._result import Bound
-from renyi_lab.bounds.catoni import catoni
-from renyi_lab.bounds.certificate import Certificate, Route
-from renyi_lab.bounds.certify import certify
-from renyi_lab.bounds.definite import log_determinant, negative_ratio, positive_definite
-from renyi_lab.bounds.held_out import held_out
-from renyi_lab.bounds.laplace import laplace_kl, laplace_pac_bayes
-from renyi_lab.bounds.level_set import ball_log_volume, basin_height, basin_log_volume, jia_su, level_set
-from renyi_lab.bounds.pac_bayes import isotropic_pac_bayes, langford_seeger, maurer
-from renyi_lab.bounds.renyi import (
+from renyi_lab._utils.bernoulli_kl import kl_bernoulli, kl_inverse_lower, kl_inverse_upper
+from renyi_lab.bounds._bound import Bound
+from renyi_lab.bounds._bound_report import BoundReport, bound_report
+from renyi_lab.bounds._catoni import catoni
+from renyi_lab.bounds._certificate import Certificate, Route
+from renyi_lab.bounds._certify import certify
+from renyi_lab.bounds._damping import log_determinant, negative_ratio, positive_definite
+from renyi_lab.bounds._held_out import held_out
+from renyi_lab.bounds._laplace import laplace_kl, laplace_pac_bayes
+from renyi_lab.bounds._level_set import ball_log_volume, basin_height, basin_log_volume, jia_su, level_set
+from renyi_lab.bounds._level_set_bounds import LOSS_CLIP, level_set_bounds
+from renyi_lab.bounds._pac_bayes import isotropic_pac_bayes, langford_seeger, maurer
+from renyi_lab.bounds._paper_theorems import renyi_theorem_3_2, renyi_theorem_3_3
+from renyi_lab.bounds._renyi import (
     power_mean_curvature,
     renyi_laplace,
     renyi_laplace_kl,
     renyi_level_set,
     renyi_log_determinant,
 )
-from renyi_lab.bounds.report import BoundReport, bound_report
-from renyi_lab.bounds.reported import renyi_theorem_3_2, renyi_theorem_3_3
-from renyi_lab.bounds.sam import sam_bound
-from renyi_lab.bounds.spectrum_bounds import LOSS_CLIP, level_set_bounds
-from renyi_lab.coins import kl_bernoulli, kl_inverse_lower, kl_inverse_upper
+from renyi_lab.bounds._sam import sam_bound
 
 __all__ = [
     "LOSS_CLIP",

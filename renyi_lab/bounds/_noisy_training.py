@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from renyi_lab._minibatches import Pair
-from renyi_lab._model_state import preserved_buffers
+from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.model_state import preserved_buffers
 from renyi_lab.training import train
 
 # Shares of the epochs: plain, noisy, noisy at a tenth of the learning rate. Our choice: a network that has learned

@@ -10,15 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from renyi_lab._minibatches import batches
-from renyi_lab.bounds._result import Bound
-from renyi_lab.bounds.certificate import Route
-from renyi_lab.bounds.held_out import held_out
-from renyi_lab.bounds.pac_bayes import IID, UNIT_LOSS, pac_bayes_terms, sampling_assumptions
-from renyi_lab.coins import kl_inverse_upper
-from renyi_lab.gaussian_posterior import GaussianPosterior
-from renyi_lab.ggn import GGNOperator
-from renyi_lab.low_rank import LowRankCurvature, leading_curvature
+from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
+from renyi_lab._utils.minibatches import batches
+from renyi_lab.bounds._bound import Bound
+from renyi_lab.bounds._certificate import Route
+from renyi_lab.bounds._held_out import held_out
+from renyi_lab.bounds._pac_bayes import IID, UNIT_LOSS, pac_bayes_terms, sampling_assumptions
+from renyi_lab.operators import GGNOperator
+from renyi_lab.posterior import GaussianPosterior, LowRankCurvature, leading_curvature
 from renyi_lab.training import evaluate
 
 # Shares of δ for the held-out route, the PAC-Bayes routes, and their draws. Our choice: draws are cheap.

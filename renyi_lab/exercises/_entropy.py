@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from renyi_lab.entropy import renyi_entropy
+from renyi_lab._utils.typing import FloatArray
 from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, first_hint, number_of
+from renyi_lab.spectrum import renyi_entropy
 
 _TOLERANCE = 1e-6  # of an entropy in nats; answers in single precision pass
 # A crossing must be seen in print, to two decimals. Our choice.
@@ -157,9 +158,9 @@ def _crossing(pair: tuple[ArrayLike, ArrayLike]) -> str | None:
     )
 
 
-def _spectrum(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _spectrum(name: str, values: ArrayLike) -> FloatArray:
     try:
-        spectrum: NDArray[np.float64] = np.abs(np.asarray(values, dtype=float))
+        spectrum: FloatArray = np.abs(np.asarray(values, dtype=float))
     except (TypeError, ValueError):
         raise Hint(f"{name}: a list of numbers is asked for.") from None
     if spectrum.ndim != 1 or spectrum.size == 0 or not np.isfinite(spectrum).all() or not spectrum.any():

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.typing import FloatArray
 from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, first_hint, number_of
 
-FloatArray = NDArray[np.float64]
 _TOLERANCE = 1e-9
 
 

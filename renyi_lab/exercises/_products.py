@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, first_hint
-from renyi_lab.hessian import HessianOperator
 from renyi_lab.models import mlp
+from renyi_lab.operators import HessianOperator
 
 _STEP = 0.1
 _TOLERANCE = 1e-6  # relative, in double precision

@@ -6,13 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from renyi_lab.entropy import renyi_entropy
+from renyi_lab._utils.typing import FloatArray
 from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, first_hint, number_of
-from renyi_lab.spectrum import Spectrum
-
-FloatArray = NDArray[np.float64]
+from renyi_lab.spectrum import Spectrum, renyi_entropy
 
 _TOLERANCE = 1e-6
 _SIZES = (4, 3, 2)

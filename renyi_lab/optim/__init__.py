@@ -3,10 +3,10 @@
 Mixed precision, batch norm, several processes, accumulation, clipping, compiling: see `renyi_lab.optim.recipes`.
 """
 
-from renyi_lab.optim.base import SharpnessAware
+from renyi_lab.optim._rsam import RSAM
+from renyi_lab.optim._sam import ASAM, SAGM, SAM, FisherSAM
+from renyi_lab.optim._sharpness_aware import SharpnessAware
 from renyi_lab.optim.recipes import amp_step, local_perturbation, statistics_once
-from renyi_lab.optim.rsam import RSAM
-from renyi_lab.optim.sam import ASAM, SAGM, SAM, FisherSAM
 
 __all__ = [
     "ASAM",

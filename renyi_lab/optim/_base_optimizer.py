@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from renyi_lab._validation import check_real
+from renyi_lab._utils.validation import check_real
 
 
 def build_base(params: Iterable[Any], base: Any, base_kwargs: dict[str, Any], own_settings: Iterable[str]) -> Optimizer:

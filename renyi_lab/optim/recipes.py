@@ -59,8 +59,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from renyi_lab.optim._sharpness_aware import SharpnessAware
 from renyi_lab.optim._vectors import multiply_, total
-from renyi_lab.optim.base import SharpnessAware
 
 
 def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any]) -> Any:

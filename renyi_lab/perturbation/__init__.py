@@ -1,14 +1,16 @@
 """Moving weights and data: reparametrization, data discrepancy, loss along directions and in balls."""
 
-from renyi_lab.perturbation.balls import AverageCase, WorstCase, average_case_loss, worst_case_loss
-from renyi_lab.perturbation.discrepancy import (
+from renyi_lab.perturbation._balls import AverageCase, WorstCase, average_case_loss, worst_case_loss
+from renyi_lab.perturbation._discrepancy import (
     DiscrepancyCurve,
     discrepancy_curve,
+    find_layer,
     haar_orthogonal,
     layer_input,
+    mixed,
     weight_perturbation,
 )
-from renyi_lab.perturbation.landscape import (
+from renyi_lab.perturbation._landscape import (
     LossCurve,
     LossPlane,
     filter_normalized,
@@ -16,7 +18,7 @@ from renyi_lab.perturbation.landscape import (
     loss_plane,
     random_direction,
 )
-from renyi_lab.perturbation.reparametrization import reparametrize, scalable_layers
+from renyi_lab.perturbation._reparametrization import reparametrize, scalable_layers
 
 __all__ = [
     "AverageCase",
@@ -27,10 +29,12 @@ __all__ = [
     "average_case_loss",
     "discrepancy_curve",
     "filter_normalized",
+    "find_layer",
     "haar_orthogonal",
     "layer_input",
     "loss_along",
     "loss_plane",
+    "mixed",
     "random_direction",
     "reparametrize",
     "scalable_layers",

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from renyi_lab._validation import check_finite
-from renyi_lab.estimate import Estimate
-from renyi_lab.model_operator import ModelOperator
-from renyi_lab.sharpness._surface import check_operator
+from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.validation import check_finite
+from renyi_lab.operators import ModelOperator, check_operator
 
 
 def parameter_norm(operator: ModelOperator) -> Estimate:
@@ -43,7 +42,7 @@ def distance_from_initialization(
     names = [name for name, _ in check_operator(operator).model.named_parameters()]
     initial = _by_name(initial_parameters, names)
     differences = []
-    for name, parameter in operator._parameters.items():
+    for name, parameter in operator.parameters.items():
         if name not in initial:
             raise ValueError(f"initial_parameters lacks {name!r}; pass the whole state dict of the initialisation.")
         before = initial[name]
@@ -91,7 +90,7 @@ def _by_name(initial: Mapping[str, Tensor] | Iterable[Tensor], names: list[str])
 
 
 def _weights(operator: ModelOperator) -> Tensor:
-    return operator._flatten(list(operator._parameters.values()))
+    return operator.flatten(operator.parameters.values())
 
 
 def _length(vector: Tensor) -> float:

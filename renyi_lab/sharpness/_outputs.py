@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from renyi_lab.estimate import Estimate
-from renyi_lab.model_operator import ModelOperator
-from renyi_lab.sharpness._surface import check_operator
+from renyi_lab._utils.estimate import Estimate
+from renyi_lab.operators import ModelOperator, check_operator
 
 
 def fisher_rao_norm(operator: ModelOperator) -> Estimate:
@@ -33,15 +32,14 @@ def fisher_rao_norm(operator: ModelOperator) -> Estimate:
     Source: Liang et al. 2019, arXiv:1711.01530, definition 2 and theorem 3.1.
     """
     _need_outputs(operator)
-    parameters = list(operator._parameters.values())
+    parameters = list(operator.parameters.values())
     total = 0.0
-    with operator._evaluation_point(), torch.enable_grad():
-        for index in range(len(operator._batches)):
+    with operator.evaluation_point(), torch.enable_grad():
+        for index in range(len(operator.batches)):
             outputs, slopes = _output_slopes(operator, index)
             moved = _derivative_along(outputs, parameters)
             total += float((slopes * moved).flatten(1).sum(1).double().square().sum())
-    mass = sum(operator._masses) if operator.reduction == "mean" else operator.num_samples
-    return Estimate(math.sqrt(total / mass))
+    return Estimate(math.sqrt(total / operator.total_mass))
 
 
 def relative_flatness(operator: ModelOperator) -> Estimate:
@@ -66,14 +64,13 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
     weight = layer.weight.detach()
     gram = weight @ weight.T
     total = 0.0
-    with operator._evaluation_point(), torch.enable_grad(), _seen_by(layer) as calls:
-        for index in range(len(operator._batches)):
-            inputs, targets = operator._batches[index].content
+    with operator.evaluation_point(), torch.enable_grad(), _seen_by(layer) as calls:
+        for index in range(len(operator.batches)):
             calls.clear()
-            outputs = operator.model(inputs)
+            outputs = operator.model(operator.batches[index].content[0])
             features = _features_of(outputs, calls)
             free = outputs.detach().requires_grad_()
-            loss = operator._weighted(operator._output_loss(free, targets), index)
+            loss = operator.output_loss(free, index)
             curvature = torch.zeros(len(free), dtype=free.dtype, device=free.device)
             for s, row in enumerate(_second_derivatives(loss, free)):
                 curvature += row @ gram[s]
@@ -91,15 +88,13 @@ def _need_outputs(operator: ModelOperator) -> None:
 
 def _output_slopes(operator: ModelOperator, index: int) -> tuple[Tensor, Tensor]:
     """Outputs of one batch with their graph, and ``∂ℓ_i/∂f`` of every sample."""
-    inputs, targets = operator._batches[index].content
-    outputs = operator.model(inputs)
+    outputs = operator.model(operator.batches[index].content[0])
     if not isinstance(outputs, Tensor):
         raise ValueError(f"the model must return one tensor, got {type(outputs).__name__}.")
     free = outputs.detach().requires_grad_()
-    loss = operator._output_loss(free, targets)
-    (slopes,) = torch.autograd.grad(loss, free, materialize_grads=True)
-    # A mean over the batch has divided every sample's part by the batch's mass.
-    return outputs, slopes * (operator._masses[index] if operator.reduction == "mean" else 1.0)
+    (slopes,) = torch.autograd.grad(operator.output_loss(free, index), free, materialize_grads=True)
+    # The mean over all data has divided every sample's part by the total mass.
+    return outputs, slopes * (operator.total_mass if operator.reduction == "mean" else 1.0)
 
 
 def _derivative_along(outputs: Tensor, parameters: list[nn.Parameter]) -> Tensor:
@@ -127,7 +122,7 @@ def _last_linear(operator: ModelOperator) -> nn.Linear:
     if not layers:
         raise ValueError("relative flatness needs a last linear layer; the model has no torch.nn.Linear.")
     name, layer = layers[-1]
-    if not any(layer.weight is parameter for parameter in operator._parameters.values()):
+    if not any(layer.weight is parameter for parameter in operator.parameters.values()):
         raise ValueError(f"relative flatness needs the weight of the last linear layer ({name!r}), which is frozen.")
     return layer
 

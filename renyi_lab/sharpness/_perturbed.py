@@ -8,11 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from renyi_lab._validation import check_choice, check_int, check_real
-from renyi_lab.estimate import Estimate
-from renyi_lab.model_operator import ModelOperator
-from renyi_lab.sharpness._ascent import NUM_STEPS, ascend
-from renyi_lab.sharpness._surface import LossSurface
+from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab.operators import NUM_STEPS, LossSurface, ModelOperator, ascend
 
 _NORMS = ("l2", "linf")
 SAM_RADII = {"l2": 0.05, "linf": 0.001}

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from renyi_lab._parameters import ParameterSelection, select_parameters
-from renyi_lab._progress import progress_bar
-from renyi_lab._validation import check_int, check_reals
-from renyi_lab.estimate import Estimate
-from renyi_lab.estimation import estimate_spectrum
-from renyi_lab.hessian import HessianOperator
+from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.parameters import ParameterSelection, select_parameters
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.validation import check_int, check_reals
+from renyi_lab.operators import HessianOperator, random_subset
 from renyi_lab.sharpness import _norms, _outputs, _perturbed, _spectral
-from renyi_lab.sharpness._surface import random_subset
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, estimate_spectrum
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +143,8 @@ def sharpness_report(
     single = _single_measures(H, small, distance, seed)
     with progress_bar(1 + len(names) + len(single), "measures", progress) as bar:
         for block in (WHOLE, *names):
-            operator = H if block == WHOLE else _restricted(H, block)
+            # A block's operator is made when its turn comes, so that only one graph is kept at a time.
+            operator = H if block == WHOLE else H.restricted(params=block)
             spectra[block] = _spectrum(operator, num_matvecs, seed, notes, block)
             for measure, function in _spectral_measures(spectra[block], orders).items():
                 estimates[measure, block] = _attempt(
@@ -159,18 +158,8 @@ def sharpness_report(
 
 
 def _on_subset(operator: HessianOperator, name: str, num_samples: int | None, seed: int) -> HessianOperator:
-    batches = random_subset(operator._batches, name, num_samples, seed)
-    return operator if batches is operator._batches else _rebuilt(operator, batches, None)
-
-
-def _restricted(operator: HessianOperator, block: str) -> HessianOperator:
-    """One block's operator, made when its turn comes so that only one graph is kept at a time."""
-    return _rebuilt(operator, operator._batches, block)
-
-
-def _rebuilt(operator: HessianOperator, batches: Any, params: str | None) -> HessianOperator:
-    style, reduction = operator.loss_style, operator.reduction
-    return HessianOperator(operator.model, operator.loss_fn, batches, params, loss_style=style, reduction=reduction)
+    batches = random_subset(operator.batches, name, num_samples, seed)
+    return operator if batches is operator.batches else operator.restricted(batches=batches)
 
 
 def _block_names(operator: HessianOperator, blocks: bool | ParameterSelection) -> list[str]:

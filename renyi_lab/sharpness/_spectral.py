@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from renyi_lab._validation import check_real
-from renyi_lab.estimate import Estimate
+from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.validation import check_real
 from renyi_lab.spectrum import Spectrum
 
 # The weight decay that `train` uses by default, so that H + γI is the Hessian of the loss that is really minimised.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from renyi_lab.study import QUICK_GRID, STANDARD_GRID, run_study
-from renyi_lab.study._standard import markdown_table
+from renyi_lab.study._table import markdown_table
 
 
 def main(

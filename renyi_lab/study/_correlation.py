@@ -15,10 +15,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 
-FloatArray = NDArray[np.float64]
+from renyi_lab._utils.typing import FloatArray
 
 # Customary for percentile intervals (Efron & Tibshirani 1993 ask for 1000 or more).
 NUM_RESAMPLES = 2000

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from renyi_lab._validation import check_choice, check_int, check_real
+from renyi_lab._utils.validation import check_choice, check_int, check_real
 
 Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 

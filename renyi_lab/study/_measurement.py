@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from renyi_lab._validation import check_reals
+from renyi_lab._utils.validation import check_reals
 
 
 @dataclass(frozen=True)

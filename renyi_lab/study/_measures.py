@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from renyi_lab.alpha_choice import choose_alpha
 from renyi_lab.sharpness import sharpness_report
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, choose_alpha
 from renyi_lab.study._measurement import Measurement
 
 RENYI = "renyi_sharpness"

@@ -1,25 +1,22 @@
-"""Pictures of a `Study`."""
+"""Pictures of a study's tables: each function takes what `Study` computes, by gap."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
-from renyi_lab._figure import NotebookFigure, new_figure
+from renyi_lab._utils.figure import NotebookFigure, new_figure
 from renyi_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
-
-if TYPE_CHECKING:
-    from renyi_lab.study._study import Study
 
 _GAP_COLORS = {"loss": BLUE, "error": ORANGE}
 _INCHES_PER_MEASURE = 0.26
 
 
-def plot_taus(study: Study) -> NotebookFigure:
-    """A row a measure: τ with its 95 % interval on the loss gap and on the error gap; undefined ones are absent."""
-    tables = {gap: study.kendall(gap) for gap in _GAP_COLORS}
+def plot_taus(tables: Mapping[str, pd.DataFrame], num_models: int) -> NotebookFigure:
+    """One row per measure: τ with its 95 % interval on the loss gap and on the error gap; undefined ones are absent."""
     names = list(tables["loss"].index)
     figure = new_figure(7.5, 1.2 + _INCHES_PER_MEASURE * len(names))
     ax = figure.subplots()
@@ -28,36 +25,34 @@ def plot_taus(study: Study) -> NotebookFigure:
         errors = np.maximum([table["tau"] - table["low"], table["high"] - table["tau"]], 0)
         ax.errorbar(table["tau"], rows, xerr=errors, fmt="o", ms=4, color=_GAP_COLORS[gap], label=f"{gap} gap", lw=1.2)
     ax.axvline(0, color=GREY, lw=0.8)
-    ax.set(xlim=(-1, 1), xlabel=f"Kendall's τ with the gap, 95 % interval; {len(study.kept)} models at a minimum")
+    ax.set(xlim=(-1, 1), xlabel=f"Kendall's τ with the gap, 95 % interval; {num_models} models at a minimum")
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.legend(loc="lower left", fontsize="small")
     return figure
 
 
-def plot_measure(study: Study, measure: str) -> NotebookFigure:
-    """Loss gap and error gap against one measure, coloured by architecture."""
-    frame = study.to_frame()
-    names = list(study.kendall("loss").index)
+def plot_measure(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], measure: str) -> NotebookFigure:
+    """Loss gap and error gap of the models in ``frame`` against one measure, coloured by architecture."""
+    names = list(tables["loss"].index)
     if measure not in names:
         raise ValueError(f"there is no measure {measure!r}; there are {', '.join(map(repr, names))}.")
-    frame = frame[frame["status"] == "minimum"]
     figure = new_figure(9, 3.4)
     for ax, gap in zip(figure.subplots(1, 2), _GAP_COLORS, strict=True):
         colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
         for color, (architecture, part) in zip(colors, frame.groupby("architecture"), strict=False):
             ax.plot(part[measure], part[f"{gap}_gap"], "o", ms=4, alpha=0.8, color=color, label=architecture)
-        ax.set(xlabel=measure, ylabel=f"{gap} gap", title=f"τ = {study.kendall(gap).loc[measure, 'tau']:.2f}")
+        ax.set(xlabel=measure, ylabel=f"{gap} gap", title=f"τ = {tables[gap].loc[measure, 'tau']:.2f}")
     ax.legend(fontsize="small")
     return figure
 
 
-def plot_alpha(study: Study, measure: str) -> NotebookFigure:
+def plot_alpha(curves: Mapping[str, pd.DataFrame], measure: str) -> NotebookFigure:
     """τ(α) on both gaps, with 95 % bands."""
     figure = new_figure(5.5, 3.4)
     ax = figure.subplots()
     for gap, color in _GAP_COLORS.items():
-        curve = study.tau_against_alpha(gap, measure=measure)
+        curve = curves[gap]
         alphas = curve.index.to_numpy(dtype=float)
         ax.plot(alphas, curve["tau"], "o-", ms=4, color=color, label=f"{gap} gap")
         ax.fill_between(alphas, curve["low"].astype(float), curve["high"].astype(float), color=color, alpha=0.15, lw=0)

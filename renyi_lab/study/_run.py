@@ -13,16 +13,17 @@ import joblib
 import torch
 from torch.utils.data import TensorDataset
 
-from renyi_lab._progress import progress_bar
-from renyi_lab._random import preserved_rng
-from renyi_lab._validation import check_int, check_real
+from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.datasets import mnist1d
 from renyi_lab.models import cnn1d, mlp
 from renyi_lab.study._grid import Grid, expand_grid
 from renyi_lab.study._measures import standard_measure
 from renyi_lab.study._records import Record, RecordFile
 from renyi_lab.study._study import MIN_ACCURACY, Study
-from renyi_lab.study._training import Measure, ModelFactory, Pair, one_thread, train_and_measure
+from renyi_lab.study._training import Measure, ModelFactory, one_thread, train_and_measure
 
 _MOST_CORES = 10**6  # joblib's -2 is "all cores but one", and so on
 

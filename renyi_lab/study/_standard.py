@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
-import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-
-from renyi_lab.study._study import Study
 
 # Our choice: learning rates and epochs with which most networks fit the training set, found by training accuracy alone.
 STANDARD_GRID: list[dict[str, Any]] = [
@@ -60,26 +57,3 @@ QUICK_GRID: list[dict[str, Any]] = [
 def shipped_path() -> AbstractContextManager[Path]:
     """The file of the standard study's records."""
     return importlib.resources.as_file(importlib.resources.files("renyi_lab.study") / "standard.jsonl")
-
-
-def markdown_table(study: Study) -> str:
-    """τ with its interval, and Ψ, of every measure on both gaps, as a table of Markdown."""
-    loss, error = study.kendall("loss"), study.kendall("error")
-    lines = [
-        "| measure | loss gap: τ [95 %] | within | error gap: τ [95 %] | within | models |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in loss.index:
-        cells = [f"{_interval(table.loc[name])} | {_signed(table.loc[name, 'within'])}" for table in (loss, error)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {loss.loc[name, 'num_models']} |")
-    return "\n".join(lines)
-
-
-def _interval(row: Any) -> str:
-    if math.isnan(row["tau"]):
-        return str(row["remark"])
-    return f"{_signed(row['tau'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

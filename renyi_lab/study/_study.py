@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from renyi_lab._validation import check_choice, check_real
+from renyi_lab._utils.validation import check_choice, check_real
 from renyi_lab.study._correlation import Tau, granulated_tau, kendall_tau
 from renyi_lab.study._grid import AXES, check_axis
+from renyi_lab.study._plots import plot_alpha, plot_measure, plot_taus
 from renyi_lab.study._records import Record, read_records
+from renyi_lab.study._standard import shipped_path
 
 # That of the pilots before this package: below, models are on their way to a minimum rather than at one.
 MIN_ACCURACY = 0.97
@@ -58,8 +60,6 @@ class Study:
             >>> len(study.kept) >= 60
             True
         """
-        from renyi_lab.study._standard import shipped_path
-
         with shipped_path() as path:
             return cls.read(path)
 
@@ -190,21 +190,16 @@ class Study:
 
     def plot(self) -> Figure:
         """τ of every measure with its interval, on both gaps."""
-        from renyi_lab.study._plots import plot_taus
-
-        return plot_taus(self)
+        return plot_taus({gap: self.kendall(gap) for gap in GAPS}, len(self.kept))
 
     def plot_measure(self, measure: str) -> Figure:
         """Both gaps against one measure, a dot a model at a minimum; ``measure`` is a row of `kendall`."""
-        from renyi_lab.study._plots import plot_measure
-
-        return plot_measure(self, measure)
+        frame = self.to_frame()
+        return plot_measure(frame[frame["status"] == "minimum"], {gap: self.kendall(gap) for gap in GAPS}, measure)
 
     def plot_alpha(self, measure: str = "renyi_sharpness") -> Figure:
         """`tau_against_alpha` on both gaps."""
-        from renyi_lab.study._plots import plot_alpha
-
-        return plot_alpha(self, measure)
+        return plot_alpha({gap: self.tau_against_alpha(gap, measure=measure) for gap in GAPS}, measure)
 
     def _gaps(self, gap: str) -> list[float]:
         """The gap of each model at a minimum; raises when there is none."""

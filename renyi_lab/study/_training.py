@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from renyi_lab._random import preserved_rng
-from renyi_lab.history import Evaluation
+from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.random import preserved_rng
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._records import Record
-from renyi_lab.training import evaluate, train
+from renyi_lab.training import Evaluation, evaluate, train
 
-Pair = tuple[Tensor, Tensor]
 # (width, seed) → a model with fresh weights.
 ModelFactory = Callable[[int, int], nn.Module]
 Measure = Callable[..., Mapping[str, float] | Measurement]

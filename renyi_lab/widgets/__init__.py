@@ -1,13 +1,13 @@
 """Explorers: controls → pure computation → picture, from plain results, in JupyterLab or without a kernel."""
 
-from renyi_lab.widgets.alpha import AlphaExplorer
-from renyi_lab.widgets.base import Explorer
-from renyi_lab.widgets.differences import DifferenceExplorer
-from renyi_lab.widgets.lanczos import LanczosExplorer
-from renyi_lab.widgets.perturbation import PerturbationExplorer
-from renyi_lab.widgets.radius import RadiusExplorer
-from renyi_lab.widgets.reparametrization import ReparametrizationExplorer
-from renyi_lab.widgets.spectrum import SpectrumExplorer
+from renyi_lab.widgets._alpha import AlphaExplorer
+from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._differences import DifferenceExplorer
+from renyi_lab.widgets._lanczos import LanczosExplorer
+from renyi_lab.widgets._perturbation import PerturbationExplorer
+from renyi_lab.widgets._radius import RadiusExplorer
+from renyi_lab.widgets._reparametrization import ReparametrizationExplorer
+from renyi_lab.widgets._spectrum import SpectrumExplorer
 
 __all__ = [
     "AlphaExplorer",

@@ -7,9 +7,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from renyi_lab.estimation import exact_spectrum
-from renyi_lab.lanczos import Tridiagonal
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.krylov import Tridiagonal
+from renyi_lab.spectrum import Spectrum, exact_spectrum
 
 # Up to here the true eigenvalues are computed unasked: a second or two of products. Our choice.
 _SMALL = 1000

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import renyi_lab as rl
-from renyi_lab._progress import progress_bar
+from renyi_lab._utils.progress import progress_bar
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from renyi_lab._progress import progress_bar
+from renyi_lab._utils.progress import progress_bar
 
 FloatArray = NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from _dense import CacheError, Network, Solved, solved
 from _quadrature import ALPHAS, FloatArray, plain_quadrature
 
 import renyi_lab as rl
-from renyi_lab._progress import progress_bar
+from renyi_lab._utils.progress import progress_bar
 
 BUDGETS, QUICK_BUDGETS = (100, 200, 400), (48, 96)
 AUTHORS_PROBES, AUTHORS_STEPS, AUTHORS_SEEDS = 100, 15, 3

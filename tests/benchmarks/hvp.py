@@ -29,7 +29,7 @@ from _products import CONTENDERS, LOSS, Case, Product, gradient, renyi_lab
 from torch import Tensor
 
 import renyi_lab as rl
-from renyi_lab._progress import progress_bar
+from renyi_lab._utils.progress import progress_bar
 
 TOLERANCE = 1e-3  # relative, of a product in single precision
 GRADIENTS_TARGET, SPEEDUP_TARGET, OVERHEAD_TARGET = 2.2, 1.4, 1.2

@@ -27,7 +27,7 @@ from _rsam_variants import AdaptiveRSAM, LayerwiseRSAM, MixedRSAM, RadiusRSAM, w
 from torch.utils.data import TensorDataset
 
 from renyi_lab import datasets, models
-from renyi_lab._progress import progress_bar
+from renyi_lab._utils.progress import progress_bar
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
 from renyi_lab.training import evaluate, train
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab import models
-from renyi_lab._progress import progress_bar
+from renyi_lab._utils.progress import progress_bar
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}

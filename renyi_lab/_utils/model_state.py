@@ -1,0 +1,162 @@
+"""Guards that leave a model as it was found, and the checks that a Hessian product needs of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from renyi_lab._utils.random import preserved_rng, seed_torch
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The plain module under ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``.
+
+    Compiled and distributed wrappers do not support differentiating twice; the module inside computes the
+    same function. Fully sharded modules hold only a part of the parameters and are refused.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    if type(model).__name__ in {"FullyShardedDataParallel", "FSDPModule"} or "FSDPModule" in {
+        base.__name__ for base in type(model).__mro__
+    }:
+        raise TypeError("model is fully sharded (FSDP): gather it into a plain module before asking for its Hessian.")
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            model = inner
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+@contextlib.contextmanager
+def training_flags(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put every submodule into one mode and each back into its own on exit."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextlib.contextmanager
+def preserved_buffers(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward pass changes in the buffers (batch-norm statistics, counters)."""
+    saved = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, before in saved:
+            module._buffers[name] = buffer  # a forward pass may put another tensor in its place
+            if not torch.equal(buffer.detach(), before):
+                # Through .data, so that a graph kept for later products does not see a new version.
+                buffer.data.copy_(before)
+
+
+@contextlib.contextmanager
+def differentiable_twice(model: nn.Module) -> Iterator[None]:
+    """Choose kernels that have a second derivative: MATH attention, no cuDNN in recurrent layers, nothing compiled."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if any(_is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextlib.contextmanager
+def affine_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Let batch-norm layers in evaluation mode compute ``x·s + t`` themselves, as they are affine then.
+
+    The same numbers, but torch's own kernel has a second derivative so general that a product with ResNet-20's Hessian
+    takes a tenth longer through it.
+    """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    layers = [module for module in model.modules() if type(module) in plain and "forward" not in vars(module)]
+    affine = [layer for layer in layers if not layer.training and layer.running_mean is not None]
+    try:
+        for layer in affine:
+            layer.forward = functools.partial(_affine, layer)
+        yield
+    finally:
+        for layer in affine:
+            vars(layer).pop("forward", None)
+
+
+def _affine(layer: Any, inputs: Tensor) -> Tensor:
+    layer._check_input_dim(inputs)
+    shape = [1, -1] + [1] * (inputs.ndim - 2)
+    scale = (layer.running_var + layer.eps).rsqrt()
+    if layer.weight is not None:
+        scale = scale * layer.weight
+    shift = -layer.running_mean * scale
+    if layer.bias is not None:
+        shift = shift + layer.bias
+    outputs: Tensor = inputs * scale.view(shape) + shift.view(shape)
+    return outputs
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None or isinstance(
+        getattr(module, "_orig_mod", None), nn.Module
+    )
+
+
+@contextlib.contextmanager
+def evaluation_point(model: nn.Module, training: bool, seed: int = 0) -> Iterator[None]:
+    """Everything a forward pass for a Hessian needs: mode, kernels, a fixed seed; all restored on exit."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it, torch.no_grad() does no harm.")
+    with (
+        preserved_rng(),
+        training_flags(model, training),
+        preserved_buffers(model),
+        differentiable_twice(model),
+        affine_batch_norm(model),
+    ):
+        seed_torch(seed)
+        yield
+
+
+def stochastic_layers(model: nn.Module) -> list[str]:
+    """Names of layers whose output in training mode depends on chance or on the batch."""
+    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    return [name or type(module).__name__ for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+class Fingerprint:
+    """The state of a model that a graph was built at, to tell whether the graph is still good.
+
+    Versions notice what autograd would refuse; values what it cannot see, such as ``parameter.data.add_(...)`` (a wrong
+    Hessian without a word). Comparing costs far less than a product.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._versions = _versions(model)
+        self._values = [tensor.detach().clone() for tensor in _state(model)]
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether ``model`` has the same weights and buffers, and the same memory behind the weights."""
+        return self._versions == _versions(model) and all(map(torch.equal, self._values, _state(model)))
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    return [(parameter.data_ptr(), parameter._version) for parameter in model.parameters()]

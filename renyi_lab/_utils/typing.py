@@ -1,0 +1,8 @@
+"""Types that several stages name."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]

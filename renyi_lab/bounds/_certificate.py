@@ -1,0 +1,118 @@
+"""What `certify` returns: several bounds that hold at once, and the best of them."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from renyi_lab.bounds._bound import Bound
+from renyi_lab.posterior import GaussianPosterior
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The terms of a route's bound that add up to its value.
+PARTS = ("from_measured_error", "from_draws", "from_confidence", "from_divergence")
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """One way to a certificate.
+
+    Attributes:
+        name: ``"held-out"``, ``"noisy prior"``, ``"moved"`` or ``"curvature"``.
+        certifies: which classifier the bound is about, in words.
+        bound: with its terms; those named in ``PARTS`` add up to the value.
+        classifier: the network, or the Gaussian over networks, that the bound is about.
+        test_error: its error on the test set, ``None`` without one.
+    """
+
+    name: str
+    certifies: str
+    bound: Bound
+    classifier: nn.Module | GaussianPosterior = field(repr=False)
+    test_error: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Upper bounds on the 0–1 error of classifiers that `certify` trained: all hold at once with probability 1 − δ.
+
+    Attributes:
+        routes: the ways that were gone.
+        delta: δ, of all routes together.
+        num_prior_samples: samples that the prior was trained on.
+        num_bound_samples: the other samples, which the bounds rest on.
+        seconds: what it took.
+    """
+
+    routes: tuple[Route, ...]
+    delta: float
+    num_prior_samples: int
+    num_bound_samples: int
+    seconds: float
+
+    @property
+    def best(self) -> Route:
+        """The route with the smallest bound; choosing it costs nothing, as all hold at once."""
+        return min(self.routes, key=lambda route: route.bound.value)
+
+    @property
+    def bound(self) -> Bound:
+        """The smallest bound."""
+        return self.best.bound
+
+    @property
+    def value(self) -> float:
+        """The certified error: the smallest bound's value."""
+        return self.bound.value
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __getitem__(self, name: str) -> Route:
+        found = [route for route in self.routes if route.name == name]
+        if not found:
+            raise KeyError(f"no route {name!r}; there are {[route.name for route in self.routes]}.")
+        return found[0]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each route: its bound, what it is made of, the divergence, and the test error beside it."""
+        import pandas as pd
+
+        rows = [
+            {
+                "bound": route.bound.value,
+                **{part: route.bound.terms[part] for part in PARTS},
+                "kl": route.bound.terms.get("kl", 0.0),
+                "sigma": route.bound.terms.get("sigma", 0.0),
+                "test_error": float("nan") if route.test_error is None else route.test_error,
+            }
+            for route in self.routes
+        ]
+        return pd.DataFrame(rows, index=pd.Index([route.name for route in self.routes], name="route"))
+
+    def _summary(self) -> str:
+        best = self.best
+        shown = "" if best.test_error is None else f", its test error is {best.test_error:.3g}"
+        return (
+            f"error ≤ {self.value:.3g} with probability {1 - self.delta:g} ({best.name}: {best.certifies}){shown}; "
+            f"prior from {self.num_prior_samples} samples, bound from the {self.num_bound_samples} others"
+        )
+
+    def __repr__(self) -> str:
+        # No seconds: a notebook's stored output has to come out the same again.
+        return f"Certificate: {self._summary()}\n{self.to_frame().round(4).to_string()}\n{self._notes()}"
+
+    def _notes(self) -> str:
+        lines = [f"  {route.name} certifies {route.certifies}" for route in self.routes]
+        lines.append("  assumes the samples are i.i.d.; all rows hold at once, so the smallest may be taken")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<li>{html.escape(line.strip())}</li>" for line in self._notes().splitlines())
+        table = self.to_frame().round(4).to_html()
+        return f"<p><b>Certificate</b>: {html.escape(self._summary())}</p>{table}<ul>{notes}</ul>"

@@ -1,0 +1,62 @@
+"""A positive definite stand-in for a trained network's spectrum, which has negative and vanishing eigenvalues."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from renyi_lab._utils.validation import check_real
+from renyi_lab.spectrum import Spectrum
+
+
+def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
+    """The spectrum of H₊ + ηI: negative eigenvalues clipped at zero, then all raised by the damping η.
+
+    On the basin of H₊ + ηI the quadratic loss of H itself is never larger than that of H₊ + ηI, so the level-set bound
+    stays a bound; what negative eigenvalues add to it is `negative_ratio` times the basin's height.
+
+    Args:
+        spectrum: of any symmetric matrix.
+        damping: η > 0, in units of the eigenvalues.
+
+    Raises:
+        TypeError: something that is no `Spectrum`.
+        ValueError: η ≤ 0.
+
+    >>> positive_definite(Spectrum.from_eigenvalues([-1.0, 0.0, 2.0]), 0.5).nodes.tolist()
+    [0.5, 0.5, 2.5]
+    """
+    _check(spectrum)
+    eta = check_real("damping", damping, 0.0, open_minimum=True)
+    return Spectrum(spectrum.nodes.clip(min=0) + eta, spectrum.weights, spectrum.dim, spectrum.num_matvecs)
+
+
+def negative_ratio(spectrum: Spectrum, damping: float) -> float:
+    """|λ_min|/η for a negative λ_min, else 0: how far below its middle the loss falls on the basin, in heights.
+
+    Where λ_min < 0 the basin of H₊ + ηI reaches ½‖δ‖² = r/η, so the loss falls by r |λ_min|/η at most.
+    """
+    _check(spectrum)
+    eta = check_real("damping", damping, 0.0, open_minimum=True)
+    return max(0.0, -float(spectrum.nodes[spectrum.weights > 0].min())) / eta
+
+
+def log_determinant(spectrum: Spectrum) -> float:
+    """log|H| = Σ w log λ of a positive definite spectrum.
+
+    Raises:
+        ValueError: an eigenvalue that is not positive.
+    """
+    _check(spectrum)
+    counted = spectrum.weights > 0
+    smallest = float(spectrum.nodes[counted].min())
+    if smallest <= 0:
+        raise ValueError(
+            f"the spectrum has an eigenvalue {smallest:.3g}, so it has no log-determinant: "
+            "take positive_definite(spectrum, damping), which clips and damps, and states what that costs."
+        )
+    return float(spectrum.weights[counted] @ np.log(spectrum.nodes[counted]))
+
+
+def _check(spectrum: Spectrum) -> None:
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(f"spectrum must be a renyi_lab.Spectrum, got {type(spectrum).__name__}.")

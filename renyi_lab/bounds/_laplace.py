@@ -1,0 +1,177 @@
+"""The PAC-Bayes bound of Laplace's posterior, whose divergence from the prior is a sum over the Hessian's spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab.bounds._bound import Bound
+from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, sampled_seeger, sampling_assumptions
+
+_PRIOR_VARIANCES = tuple(10.0 ** (k / 2) for k in range(-8, 3))
+_BETAS = tuple(10.0 ** (k / 2) for k in range(13))
+
+
+class HasSpectrum(Protocol):
+    """What `laplace_pac_bayes` needs of a spectrum: tr f(H) ≈ Σ weights · f(nodes), with Σ weights = dim."""
+
+    @property
+    def nodes(self) -> Any:
+        """Eigenvalues or quadrature nodes, shape (k,)."""
+
+    @property
+    def weights(self) -> Any:
+        """How many eigenvalues each node stands for, shape (k,)."""
+
+    @property
+    def dim(self) -> int:
+        """Size of the matrix."""
+        ...
+
+
+def laplace_kl(
+    eigenvalues: Any, weights: Any, dim: int, squared_distance: float, prior_variance: Any, beta: Any
+) -> FloatArray:
+    """KL(Q‖P) of Laplace's posterior Q = N(θ, (I/σ² + βH)⁻¹) from the prior P = N(θ₀, σ²I), from the spectrum of H.
+
+        KL = ½ [ Σ w (log(1+x) − x/(1+x)) + ‖θ−θ₀‖²/σ² ],   x = σ²βλ
+
+    which is ½[Σ log(1+x) + Σ 1/(1+x) − n + ‖θ−θ₀‖²/σ²] without its cancellation.
+
+    Args:
+        eigenvalues: λ ≥ 0, shape (k,): eigenvalues, or the nodes of a quadrature.
+        weights: multiplicities w ≥ 0, shape (k,), adding up to ``dim``.
+        dim: n, the number of parameters.
+        squared_distance: ‖θ−θ₀‖² ≥ 0.
+        prior_variance: σ² > 0, a number or an array.
+        beta: β ≥ 0, a number or an array that broadcasts against ``prior_variance``.
+
+    Returns:
+        KL in nats, in the shape that σ² and β broadcast to.
+
+    Raises:
+        ValueError: a negative eigenvalue, weights that do not add up to ``dim``, or an argument outside its range.
+    """
+    nodes, mass = _arrays(eigenvalues, weights, dim)
+    if nodes.min() < 0:
+        raise ValueError(
+            f"eigenvalues must be ≥ 0, the smallest is {nodes.min():.3g}: (I/σ² + βH)⁻¹ need not be a covariance. "
+            "Clip them at zero and state it (laplace_pac_bayes does), or use the spectrum of a GGN."
+        )
+    distance = check_real("squared_distance", squared_distance, 0.0)
+    variances = _grid("prior_variance", prior_variance, open_minimum=True)
+    betas = _grid("beta", beta, open_minimum=False)
+    x = (variances * betas)[..., None] * nodes
+    curvature = ((np.log1p(x) - x / (1 + x)) * mass).sum(axis=-1)
+    return np.asarray(0.5 * (curvature + distance / variances))
+
+
+def laplace_pac_bayes(
+    spectrum: HasSpectrum,
+    *,
+    empirical_loss: float | Callable[[float, float], float],
+    squared_distance: float,
+    num_samples: int,
+    num_draws: int | None = None,
+    delta: float = DELTA,
+    prior_variances: Sequence[float] = _PRIOR_VARIANCES,
+    betas: Sequence[float] = _BETAS,
+    trivial_value: float = 1.0,
+) -> Bound:
+    """The Langford–Seeger bound for Laplace's posterior, smallest over a grid of (σ², β) that is paid for.
+
+        kl(E_Q L_S ‖ E_Q L_D) ≤ (KL(Q‖P) + log(2√N · #grid / δ)) / N,   KL from `laplace_kl`
+
+    Negative eigenvalues are clipped at zero, which is a choice of Q and costs no rigour; the clipped mass is a term.
+
+    The loss of Q is not in the spectrum: the expansion E_Q L_S ≈ L_S(θ) + ½ tr(HΣ) is no bound. Measure it: draw
+    weights from Q, average their loss, and say how many draws there were.
+
+    Args:
+        spectrum: anything with ``nodes``, ``weights`` and ``dim``, of the Hessian or GGN at θ.
+            ``leading_curvature(...).spectrum`` is the exact one of what `GaussianPosterior` draws from.
+        empirical_loss: E_Q L_S in [0, 1] as a function of (σ², β), called at each grid point; or one number, when
+            the grid is one point, because another Q has another loss.
+        squared_distance: ‖θ−θ₀‖² ≥ 0 from the prior's mean, for instance the initialisation.
+        num_samples: N ≥ 2.
+        num_draws: independent draws of weights that ``empirical_loss`` averages at each grid point; half of δ
+            then goes to `kl_inverse_upper` of it (Langford & Caruana 2001). Default ``None``: the loss is exact.
+        delta: δ in (0, 1). Default 0.05: customary.
+        prior_variances: grid of σ² > 0. Default: 1e-4 … 10 in half decades, our choice.
+        betas: grid of β ≥ 0. Default: 1 … 1e6 in half decades, our choice.
+        trivial_value: as for `maurer`.
+
+    Raises:
+        TypeError: a spectrum without the three attributes.
+        ValueError: a number as loss with a grid of several points, or an argument outside its range.
+
+    Source: McAllester 1999 and Langford & Seeger 2001 with a Gaussian Q; the sum over the spectrum is elementary.
+    """
+    missing = [name for name in ("nodes", "weights", "dim") if not hasattr(spectrum, name)]
+    if missing:
+        raise TypeError(f"spectrum must have nodes, weights and dim; {type(spectrum).__name__} lacks {missing}.")
+    variances, beta_grid = (
+        _grid("prior_variances", prior_variances, open_minimum=True).ravel(),
+        _grid("betas", betas, open_minimum=False).ravel(),
+    )
+    choices = variances.size * beta_grid.size
+    if not callable(empirical_loss) and choices != 1:
+        raise ValueError(
+            f"empirical_loss is one number, {empirical_loss!r}, but the grid has {choices} points, each with "
+            "another Q: pass a function of (prior_variance, beta), or a grid of one point."
+        )
+    nodes, mass = _arrays(spectrum.nodes, spectrum.weights, spectrum.dim)
+    kls = laplace_kl(nodes.clip(min=0), mass, spectrum.dim, squared_distance, variances[:, None], beta_grid[None, :])
+    candidates: list[tuple[float, dict[str, float]]] = []
+    for i, j in np.ndindex(kls.shape):
+        point = {"prior_variance": float(variances[i]), "beta": float(beta_grid[j])}
+        loss = empirical_loss(*point.values()) if callable(empirical_loss) else empirical_loss
+        value, terms = sampled_seeger(loss, float(kls[i, j]), num_samples, num_draws, delta, choices)
+        candidates.append((value, terms | point))
+    value, terms = min(candidates, key=lambda candidate: candidate[0])
+    terms["kl_distance"] = squared_distance / (2 * terms["prior_variance"])
+    terms["clipped_mass"] = float(-(mass * nodes.clip(max=0)).sum())
+    assumptions = (
+        UNIT_LOSS,
+        IID,
+        *sampling_assumptions(num_draws),
+        "Q uses the Hessian with its negative eigenvalues clipped at zero",
+        "the spectrum is exact; with an estimated one the bound is an estimate too",
+    )
+    source = "Langford & Seeger 2001; Maurer 2004; Gaussian posterior"
+    return Bound("PAC-Bayes, Laplace posterior", value, terms, assumptions, trivial_value, source)
+
+
+def _arrays(nodes: Any, weights: Any, dim: int) -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights as checked float64 arrays."""
+    points, mass = _array("eigenvalues", nodes), _array("weights", weights)
+    if points.ndim != 1 or points.shape != mass.shape or points.size == 0:
+        raise ValueError(f"eigenvalues and weights must be vectors of one length, got {points.shape} and {mass.shape}.")
+    dim = check_int("dim", dim)
+    if mass.min() < 0 or not np.isclose(mass.sum(), dim, rtol=1e-6):
+        raise ValueError(
+            f"weights must be ≥ 0 and add up to dim = {dim}, they add up to {mass.sum():g} and the smallest is "
+            f"{mass.min():g}: give each of n eigenvalues weight 1, or the nodes of a quadrature their multiplicities."
+        )
+    return points, mass
+
+
+def _array(name: str, values: Any) -> FloatArray:
+    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}.")
+    return array
+
+
+def _grid(name: str, values: Any, *, open_minimum: bool) -> FloatArray:
+    """One number or several of them, as a checked array."""
+    array = _array(name, values)
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: give at least one number.")
+    check_real(f"the smallest of {name}", array.min(), 0.0, open_minimum=open_minimum)
+    return array

@@ -1,0 +1,193 @@
+"""Bounds in the Rényi entropy of the spectrum: AM–GM on λ^α puts it in the place of the log-determinant.
+
+With the power mean of the eigenvalues, which trace and entropy give,
+
+    m_α = (1/n Σ λ^α)^{1/α} = tr H · exp((1/α − 1) H_α − (log n)/α)
+
+    log|H| ≤ n log m_α = n log tr H + (n/α) [(1−α) H_α − log n]          for H ≻ 0 and every α > 0
+    log|I + cH| ≤ n log(1 + c m_α)                for H ⪰ 0 and α ≥ 1    (Minkowski's inequality)
+                ≤ (n/α) log(1 + (c m_α)^α)        for H ⪰ 0 and α ≤ 1    (as (1+x)^α ≤ 1 + x^α)
+
+with equality at the uniform spectrum (in the last line only for α = 1). m_α falls when H_α grows only for α > 1, at
+α = 1 it is tr H / n whatever the entropy, and it never falls with α: a small α is tighter, and α → 0 gives |H|^{1/n}.
+So for α > 1, where a larger entropy lowers the bound, the bound is never below what the trace alone gives (α = 1).
+Derived here; the inequality of means is classical (Hardy, Littlewood & Pólya 1934).
+"""
+
+from __future__ import annotations
+
+import math
+
+from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab.bounds._bound import Bound
+from renyi_lab.bounds._level_set import ball_log_volume, check_log_volume, exp_of, level_set_at
+from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, sampled_seeger, sampling_assumptions
+
+NOT_DECREASING = "α ≤ 1: this bound does not fall when the Rényi entropy grows, so it gives no reason for flatness"
+_SOURCE = "derived here: AM–GM on λ^α; Langford & Seeger 2001; Maurer 2004"
+
+
+def power_mean_curvature(entropy: float, trace: float, dim: int, alpha: float) -> float:
+    """The power mean m_α = (1/n Σ λ^α)^{1/α} of the eigenvalues, from trace and Rényi entropy.
+
+    Args:
+        entropy: H_α in nats, in [0, log n].
+        trace: tr H > 0.
+        dim: n.
+        alpha: α in (0, ∞].
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    >>> power_mean_curvature(math.log(4), trace=8.0, dim=4, alpha=2.0)
+    2.0
+    """
+    dim = check_int("dim", dim)
+    alpha = check_real("alpha", alpha, 0.0, open_minimum=True, allow_infinite=True)
+    trace = check_real("trace", trace, 0.0, open_minimum=True)
+    largest = math.log(dim)
+    # A thousandth of a nat above the maximum: an estimated entropy may be there.
+    entropy = min(check_real("entropy", entropy, 0.0, largest + 1e-3), largest)
+    # Written from the uniform spectrum on, so that it comes out exactly there.
+    gap = largest - entropy
+    return trace / dim * (math.exp((1 - 1 / alpha) * gap) if gap else 1.0)
+
+
+def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) -> float:
+    """The upper bound n log tr H + (n/α) [(1−α) H_α − log n] on log|H|, for H ≻ 0; arguments as for the power mean."""
+    mean = power_mean_curvature(entropy, trace, dim, alpha)
+    if mean == 0.0:
+        raise ValueError(
+            f"entropy={entropy:g} at alpha={alpha:g} puts the power mean of {dim} eigenvalues below every number above "
+            "0: a spectrum without zeros has an entropy of nearly log(dim) at so small an order; take a larger alpha."
+        )
+    return dim * math.log(mean)
+
+
+def renyi_level_set(
+    loss_at_minimum: float,
+    entropy: float,
+    trace: float,
+    dim: int,
+    alpha: float,
+    num_samples: int,
+    *,
+    volume: float | None = None,
+    log_volume: float | None = None,
+    posterior_loss: float | None = None,
+    negative_ratio: float = 0.0,
+    delta: float = DELTA,
+    trivial_value: float = 1.0,
+) -> Bound:
+    """`level_set` with the log-determinant replaced by its bound in the Rényi entropy, so never below it.
+
+        r ≤ (V Γ(n/2+1))^{2/n} m_α / (2π)
+
+    Args:
+        loss_at_minimum: L₀ in [0, 1].
+        entropy: H_α of the spectrum in nats, in [0, log n].
+        trace: tr H > 0.
+        dim: n.
+        alpha: α in (0, ∞]; for α ≤ 1 the result carries a caveat.
+        num_samples: N ≥ 2.
+        volume: as for `level_set`, like all that follows.
+
+    Raises:
+        ValueError: as for `level_set`.
+    """
+    mean = power_mean_curvature(entropy, trace, dim, alpha)
+    # The volume of the unit ball cancels Γ: R² is (V / vol of the unit ball)^{2/n}.
+    squared_radius = exp_of(2 / dim * (check_log_volume(volume, log_volume) - ball_log_volume(1.0, dim)))
+    remarks = (NOT_DECREASING,) if alpha <= 1 else ()
+    bound = level_set_at(
+        f"level set, Rényi entropy at α = {alpha:g}",
+        _SOURCE,
+        squared_radius / 2 * mean,
+        loss_at_minimum,
+        dim,
+        num_samples,
+        posterior_loss,
+        negative_ratio,
+        delta,
+        trivial_value,
+        remarks,
+    )
+    return bound.with_terms(
+        alpha=alpha,
+        entropy=entropy,
+        trace=trace,
+        log_determinant_bound=renyi_log_determinant(entropy, trace, dim, alpha),
+    )
+
+
+def renyi_laplace_kl(
+    entropy: float,
+    trace: float,
+    dim: int,
+    alpha: float,
+    squared_distance: float,
+    prior_variance: float,
+    beta: float,
+    effective_parameters: float = 0.0,
+) -> float:
+    """An upper bound on `laplace_kl` in trace and Rényi entropy alone, for H ⪰ 0.
+
+        KL ≤ ½ [ B_α − γ + ‖θ−θ₀‖²/σ² ],   B_α = n log(1 + σ²β m_α)                           for α ≥ 1
+                                           B_α = min{ (n/α) log(1 + (σ²β m_α)^α), B_1 }       for α < 1
+
+    Args:
+        entropy: H_α in nats; with ``trace``, ``dim`` and ``alpha`` as for `power_mean_curvature`.
+        squared_distance: ‖θ−θ₀‖² ≥ 0.
+        prior_variance: σ² > 0.
+        beta: β ≥ 0.
+        effective_parameters: γ = Σ x/(1+x), x = σ²βλ, where it is known (MacKay's effective number of
+            parameters). Default 0: dropped.
+    """
+    mean = power_mean_curvature(entropy, trace, dim, alpha)
+    distance = check_real("squared_distance", squared_distance, 0.0)
+    variance = check_real("prior_variance", prior_variance, 0.0, open_minimum=True)
+    x = variance * check_real("beta", beta, 0.0) * mean
+    gamma = check_real("effective_parameters", effective_parameters, 0.0, dim)
+    log_det = dim * math.log1p(x)
+    if alpha < 1:  # the trace alone, α = 1, bounds it too
+        of_trace = dim * math.log1p(variance * beta * trace / dim)
+        log_det = min(dim / alpha * math.log1p(x**alpha), of_trace)
+    return max(0.0, 0.5 * (log_det - gamma)) + distance / (2 * variance)
+
+
+def renyi_laplace(
+    empirical_loss: float,
+    entropy: float,
+    trace: float,
+    dim: int,
+    alpha: float,
+    num_samples: int,
+    *,
+    squared_distance: float,
+    prior_variance: float,
+    beta: float,
+    effective_parameters: float = 0.0,
+    num_draws: int | None = None,
+    choices: int = 1,
+    delta: float = DELTA,
+    trivial_value: float = 1.0,
+) -> Bound:
+    """The Langford–Seeger bound of Laplace's posterior with its divergence bounded by `renyi_laplace_kl`.
+
+    Args:
+        empirical_loss: E_Q L_S in [0, 1]; with ``num_draws`` an average over as many draws.
+        entropy: H_α in nats; the next eight as for `renyi_laplace_kl`.
+        num_samples: N ≥ 2.
+        choices: how many (σ², β) were tried; each gets δ / choices.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    arguments = (squared_distance, prior_variance, beta, effective_parameters)
+    kl = renyi_laplace_kl(entropy, trace, dim, alpha, *arguments)
+    value, terms = sampled_seeger(empirical_loss, kl, num_samples, num_draws, delta, check_int("choices", choices))
+    terms |= {"alpha": alpha, "entropy": entropy, "trace": trace, "prior_variance": prior_variance, "beta": beta}
+    remarks = (NOT_DECREASING,) if alpha <= 1 else ()
+    assumptions = (UNIT_LOSS, IID, *sampling_assumptions(num_draws), "the Hessian has no negative eigenvalue", *remarks)
+    name = f"PAC-Bayes, Laplace posterior, Rényi entropy at α = {alpha:g}"
+    return Bound(name, value, terms, assumptions, trivial_value, _SOURCE)

@@ -1,0 +1,256 @@
+r"""The Lanczos process: an orthonormal basis ``Q`` in which a symmetric matrix is tridiagonal.
+
+    A Q_m = Q_m T_m + β_m q_{m+1} e_mᵀ
+
+``T_m``'s eigenpairs ``(θ_k, y_k)`` give Ritz values, residuals ``|β_m e_mᵀ y_k|`` and the Gauss quadrature
+``q_1ᵀ f(A) q_1 ≈ Σ_k (e_1ᵀ y_k)² f(θ_k)``.  Source: Golub & Meurant 2010, chapters 4 and 6.
+
+Vectors live in the operator's dtype, coefficients in double precision on the CPU. Full re-orthogonalisation, twice:
+without it converged Ritz values come back as ghosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
+from renyi_lab.operators import LinearOperator, as_operator
+
+
+@dataclass(frozen=True, eq=False)
+class Tridiagonal:
+    """``T_m`` and the basis it belongs to, after ``m = num_steps`` Lanczos steps.
+
+    Attributes:
+        diagonal: ``(m,)``, the coefficients ``q_jᵀ A q_j``.
+        off_diagonal: ``(m,)``; the last entry is ``β_m``, the norm of what lies outside the basis.
+        basis: ``(m, n)``, the Lanczos vectors as rows.
+        breakdown: Whether the Krylov space was exhausted (``β_m`` negligible): everything is then exact.
+    """
+
+    diagonal: FloatArray
+    off_diagonal: FloatArray
+    basis: Tensor
+    breakdown: bool
+
+    @property
+    def num_steps(self) -> int:
+        """Number ``m`` of products spent."""
+        return len(self.diagonal)
+
+    @cached_property
+    def _eigenpairs(self) -> tuple[FloatArray, FloatArray]:
+        from scipy.linalg import eigh_tridiagonal
+
+        values, vectors = eigh_tridiagonal(self.diagonal, self.off_diagonal[:-1])
+        return values, vectors
+
+    @property
+    def ritz_values(self) -> FloatArray:
+        """Eigenvalues ``θ_k`` of ``T_m``, ascending, ``(m,)``."""
+        return self._eigenpairs[0]
+
+    @property
+    def weights(self) -> FloatArray:
+        """Gauss weights ``(e_1ᵀ y_k)²``, summing to 1, ``(m,)``."""
+        return np.asarray(self._eigenpairs[1][0] ** 2)
+
+    @property
+    def residuals(self) -> FloatArray:
+        """``‖A x_k − θ_k x_k‖ = |β_m e_mᵀ y_k|`` of each Ritz pair, ``(m,)``."""
+        return np.asarray(np.abs(self.off_diagonal[-1] * self._eigenpairs[1][-1]))
+
+    def ritz_vectors(self, indices: NDArray[Any] | slice = slice(None)) -> Tensor:
+        """The Ritz vectors ``x_k = Qᵀ y_k`` as rows, ``(len(indices), n)``."""
+        coefficients = torch.from_numpy(np.ascontiguousarray(self._eigenpairs[1][:, indices].T))
+        return coefficients.to(self.basis) @ self.basis
+
+    def leading(self, num_steps: int) -> Tridiagonal:
+        """The same process stopped after ``num_steps`` steps, free of further products."""
+        steps = check_int("num_steps", num_steps, 1, self.num_steps)
+        finished = self.breakdown and steps == self.num_steps
+        return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps], self.basis[:steps], finished)
+
+    def matrix(self) -> FloatArray:
+        """``T_m`` as a dense matrix, ``(m, m)``."""
+        inner = self.off_diagonal[:-1]
+        return np.diag(self.diagonal) + np.diag(inner, 1) + np.diag(inner, -1)
+
+
+def lanczos_steps(
+    operator: Any,
+    start: Tensor | None = None,
+    *,
+    num_steps: int | None = None,
+    seed: int = 0,
+    reorthogonalize: bool = True,
+    deflate: Tensor | None = None,
+) -> Iterator[Tridiagonal]:
+    """Run Lanczos one step at a time; after every step yields the `Tridiagonal` reached so far.
+
+    Each yielded result is complete: its Ritz values, weights and residuals show how far the process has come.
+
+    Args:
+        operator: Symmetric; anything with ``.shape`` and ``@`` (`as_operator`).
+        start: Start vector ``(n,)``, need not be normalised; ``None``: Gaussian from ``seed``.
+        num_steps: Most steps to take, one product each; ``None`` and anything above ``n``: ``n``.
+        seed: Fixes the start vector.
+        reorthogonalize: ``False`` shows the textbook's bare three-term recurrence, ghosts included.
+        deflate: Orthonormal rows ``(k, n)``; the process is kept orthogonal to them, so that it runs on the
+            operator restricted to their complement.
+
+    Yields:
+        One `Tridiagonal` a step; the last one has ``breakdown=True`` when the Krylov space is exhausted.
+
+    Raises:
+        ValueError: ``num_steps < 1``, a start vector of wrong length, zero, or not finite, rows of ``deflate`` that
+            are not orthonormal, or a product that is not finite.
+
+    Example:
+        >>> A = torch.diag(torch.tensor([1.0, 2.0, 4.0]))
+        >>> [len(step.ritz_values) for step in lanczos_steps(A)]
+        [1, 2, 3]
+    """
+    matrix = as_operator(operator)
+    deflate = None if deflate is None else _checked_rows(matrix, deflate)
+    free_dim = matrix.dim - (0 if deflate is None else len(deflate))
+    limit = min(free_dim, check_int("num_steps", matrix.dim if num_steps is None else num_steps))
+    vector = _start_vector(matrix, start, check_int("seed", seed, 0), deflate)
+    return _iterate(matrix, vector, limit, reorthogonalize, deflate)
+
+
+def _iterate(
+    operator: LinearOperator, vector: Tensor, limit: int, reorthogonalize: bool, deflate: Tensor | None
+) -> Iterator[Tridiagonal]:
+    basis = torch.empty(min(limit, 32), operator.dim, dtype=operator.dtype, device=operator.device)
+    diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
+    kept_out = () if deflate is None else (deflate,)
+    free_dim = operator.dim - sum(map(len, kept_out))
+    tolerance = torch.finfo(operator.dtype).eps * operator.dim**0.5
+    scale = 0.0
+    for step in range(limit):
+        if step == len(basis):
+            basis = torch.cat([basis, torch.empty_like(basis)])[:limit]
+        basis[step] = vector
+        residual = operator @ vector
+        diagonal[step] = float(torch.dot(vector.to(accumulator(vector)), residual.to(accumulator(vector))))
+        if reorthogonalize:
+            residual = orthogonal_to(residual, *kept_out, basis[: step + 1])
+        else:
+            residual = residual - diagonal[step] * vector
+            if step:
+                residual = residual - off_diagonal[step - 1] * basis[step - 1]
+        norm = float(residual.to(accumulator(residual)).norm())
+        check_product_norm(norm)
+        scale = max(scale, abs(diagonal[step]) + norm)
+        # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point.
+        breakdown = bool(norm <= tolerance * scale) or (reorthogonalize and step + 1 == free_dim)
+        off_diagonal[step] = norm
+        yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), basis[: step + 1], breakdown)
+        if breakdown:
+            return
+        vector = residual / norm
+
+
+def lanczos(
+    operator: Any,
+    start: Tensor | None = None,
+    *,
+    num_steps: int,
+    seed: int = 0,
+    reorthogonalize: bool = True,
+    deflate: Tensor | None = None,
+) -> Tridiagonal:
+    """Run Lanczos for ``num_steps`` steps (fewer on breakdown); arguments and errors as in `lanczos_steps`.
+
+    Example:
+        >>> A = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+        >>> lanczos(A, num_steps=3).ritz_values.round(9).tolist()
+        [1.0, 2.0, 4.0]
+    """
+    check_int("num_steps", num_steps)
+    steps = lanczos_steps(
+        operator, start, num_steps=num_steps, seed=seed, reorthogonalize=reorthogonalize, deflate=deflate
+    )
+    result = next(steps)
+    for result in steps:
+        pass
+    return result
+
+
+def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
+    """A vector, or rows, without the components along the ``bases``' rows, removed twice (Kahan: "twice is enough")."""
+    for _ in range(2):
+        for basis in bases:
+            rows = rows - (rows @ basis.T) @ basis
+    return rows
+
+
+def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
+    """``(count, n)`` independent Gaussian vectors for ``operator``, the same numbers on every device."""
+    rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator)
+    return rows.to(operator.device, operator.dtype)
+
+
+def check_product_norm(norm: float) -> None:
+    """Raise ``ValueError`` when the norm of what came from a product is NaN or infinite."""
+    if not np.isfinite(norm):
+        raise ValueError("a product of the operator is not finite. Likely causes: diverged weights, NaN in the data.")
+
+
+def _start_vector(operator: LinearOperator, start: Tensor | None, seed: int, deflate: Tensor | None) -> Tensor:
+    if start is None:
+        vector = gaussian_rows(operator, 1, torch.Generator().manual_seed(seed))[0]
+    else:
+        if not isinstance(start, Tensor):
+            raise TypeError(f"start must be a torch tensor, got {type(start).__name__}.")
+        if start.shape != (operator.dim,):
+            raise ValueError(f"start must have shape ({operator.dim},), got {tuple(start.shape)}.")
+        if start.device != operator.device:
+            raise ValueError(f"start is on {start.device}, the operator on {operator.device}; move it there.")
+        if start.is_complex():
+            raise TypeError(f"start must be real, got {start.dtype}.")
+        vector = start.detach().to(operator.dtype)
+    before = float(vector.norm())
+    if deflate is not None:
+        vector = orthogonal_to(vector, deflate)
+    norm = float(vector.norm())
+    # What rounding leaves of a vector inside deflate's span has no direction worth following.
+    if not np.isfinite(norm) or norm <= 10 * torch.finfo(operator.dtype).eps * before:
+        raise ValueError(f"start must be finite and not zero (outside deflate's span), got norm {norm:g}.")
+    return vector / norm
+
+
+def _checked_rows(operator: LinearOperator, deflate: Tensor) -> Tensor:
+    """``deflate`` in the operator's dtype, when its rows are orthonormal and leave something of the space."""
+    if not isinstance(deflate, Tensor) or deflate.is_complex():
+        raise TypeError("deflate must be a real torch tensor with orthonormal rows.")
+    if deflate.ndim != 2 or deflate.shape[1] != operator.dim or deflate.device != operator.device:
+        raise ValueError(
+            f"deflate must have shape (k, {operator.dim}) on {operator.device}, got {tuple(deflate.shape)} "
+            f"on {deflate.device}."
+        )
+    if len(deflate) >= operator.dim:
+        raise ValueError(f"deflate has {len(deflate)} rows, which leave nothing of {operator.dim} dimensions.")
+    rows = deflate.detach().to(operator.dtype)
+    identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    error = float((rows @ rows.T - identity).abs().max()) if len(rows) else 0.0
+    if error > 1e-4:  # our choice: rows from single precision pass
+        raise ValueError(
+            f"deflate must have orthonormal rows, but misses that by {error:g}; use torch.linalg.qr(deflate.T).Q.T."
+        )
+    return rows
+
+
+def accumulator(vector: Tensor) -> torch.dtype:
+    """Double precision for scalar coefficients, where the device has it."""
+    return torch.float32 if vector.device.type == "mps" else torch.float64

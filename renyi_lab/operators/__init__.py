@@ -1,0 +1,32 @@
+"""Stage 1: a model and data as a symmetric matrix that is known by its products with vectors."""
+
+from renyi_lab.operators._ascent import NUM_STEPS, Ascent, ascend
+from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator, MatrixOperator, as_operator
+from renyi_lab.operators._ggn import GGNOperator
+from renyi_lab.operators._graph_memory import saved_bytes
+from renyi_lab.operators._hessian import HessianOperator, hvp
+from renyi_lab.operators._kept_graphs import KeptGraphOperator
+from renyi_lab.operators._loss_surface import LossSurface, check_operator, random_subset
+from renyi_lab.operators._model import ModelOperator
+from renyi_lab.operators._reference import dense_hessian, matrix_with_spectrum
+
+__all__ = [
+    "DENSE_LIMIT",
+    "NUM_STEPS",
+    "Ascent",
+    "GGNOperator",
+    "HessianOperator",
+    "KeptGraphOperator",
+    "LinearOperator",
+    "LossSurface",
+    "MatrixOperator",
+    "ModelOperator",
+    "as_operator",
+    "ascend",
+    "check_operator",
+    "dense_hessian",
+    "hvp",
+    "matrix_with_spectrum",
+    "random_subset",
+    "saved_bytes",
+]

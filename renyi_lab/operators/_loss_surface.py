@@ -1,0 +1,86 @@
+"""The loss as a function of the flat vector of trainable weights, the model itself left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from renyi_lab._utils.batches import Batch, map_tensors
+from renyi_lab._utils.validation import check_int
+from renyi_lab.operators._model import ModelOperator
+
+
+class LossSurface:
+    """``θ ↦ L(θ)`` and its gradient over an operator's frozen batches and chosen parameters.
+
+    Args:
+        operator: A `HessianOperator`, or any other `ModelOperator`.
+
+    Raises:
+        TypeError: ``operator`` is something else.
+    """
+
+    def __init__(self, operator: ModelOperator) -> None:
+        self.operator = check_operator(operator)
+        self._parameters = list(operator.parameters.values())
+        self.start = operator.flatten(self._parameters).clone()
+        """Weights of the model, flat, ``(n,)``."""
+
+    def loss(self, weights: Tensor) -> float:
+        """``L(θ)``; may be infinite or NaN far from the model's own weights."""
+        with self._at(weights):
+            return self.operator.total_loss()
+
+    def loss_and_gradient(self, weights: Tensor) -> tuple[float, Tensor]:
+        """``L(θ)`` and ``∇L(θ)``, flat."""
+        with self._at(weights):
+            return self.operator.loss_and_gradient()
+
+    @contextmanager
+    def _at(self, weights: Tensor) -> Iterator[None]:
+        """Other memory behind the parameters for a while: theirs is not written to, so that it returns bit for bit."""
+        own = [parameter.data for parameter in self._parameters]
+        try:
+            for parameter, part in zip(self._parameters, self.operator.unflatten(weights), strict=True):
+                parameter.data = part
+            yield
+        finally:
+            for parameter, data in zip(self._parameters, own, strict=True):
+                parameter.data = data
+
+
+def check_operator(operator: ModelOperator) -> ModelOperator:
+    """Return ``operator`` if it knows a model and a loss, or raise."""
+    if not isinstance(operator, ModelOperator):
+        raise TypeError(
+            f"operator must be a HessianOperator, got {type(operator).__name__}; this measure evaluates the loss: "
+            "pass HessianOperator(model, loss_fn, data)."
+        )
+    return operator
+
+
+def random_subset(batches: Sequence[Batch], name: str, num_samples: int | None, seed: int) -> Sequence[Batch]:
+    """At most ``num_samples`` samples, drawn without replacement over all batches (data may be sorted by class)."""
+    total = sum(batch.size for batch in batches)
+    if num_samples is None or check_int(name, num_samples) >= total:
+        return batches
+    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num_samples].sort().values
+    parts, start = [], 0
+    for batch in batches:
+        inside = chosen[(chosen >= start) & (chosen < start + batch.size)] - start
+        if len(inside):
+            parts.append(Batch(map_tensors(batch.content, lambda t, i=inside, b=batch: _rows(t, i, b)), len(inside)))
+        start += batch.size
+    return parts
+
+
+def _rows(tensor: Tensor, indices: Tensor, batch: Batch) -> Tensor:
+    if tensor.ndim == 0 or tensor.shape[0] != batch.size:
+        raise ValueError(
+            f"a subset of samples cannot be taken of batches with a tensor of shape {tuple(tensor.shape)} beside "
+            f"{batch.size} samples; pass fewer data, and num_samples=None and perturbation_samples=None."
+        )
+    return tensor[indices.to(tensor.device)]

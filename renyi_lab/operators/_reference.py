@@ -1,0 +1,70 @@
+"""Oracles: slow, obviously right computations that everything else is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
+
+
+def dense_hessian(
+    model: nn.Module, loss_fn: Callable[[Tensor, Tensor], Tensor], data: tuple[Tensor, Tensor], chunk_size: int = 64
+) -> Tensor:
+    """The Hessian of ``loss_fn(model(x), y)`` in all parameters, by reverse-over-forward differentiation.
+
+    An independent route (``torch.func``) for judging `HessianOperator`; for small networks.
+
+    Args:
+        model: Module in the mode it is to be judged in.
+        loss_fn: Loss of outputs and targets.
+        data: ``(x, y)``.
+        chunk_size: Columns computed at once; bounds memory.
+
+    Returns:
+        Symmetric matrix of shape ``(n, n)`` in the parameters' dtype.
+    """
+    inputs, targets = data
+    names = [name for name, _ in model.named_parameters()]
+    shapes = [parameter.shape for parameter in model.parameters()]
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+
+    def loss(vector: Tensor) -> Tensor:
+        parts = vector.split([shape.numel() for shape in shapes])
+        weights = {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        return loss_fn(torch.func.functional_call(model, weights, (inputs,)), targets)
+
+    def column(direction: Tensor) -> Tensor:
+        # This order, since forward over reverse fails for mse_loss (torch 2.13: "ZeroTensors are immutable").
+        product: Tensor = torch.func.grad(lambda vector: torch.func.jvp(loss, (vector,), (direction,))[1])(flat)
+        return product
+
+    unit_vectors = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
+    hessian: Tensor = torch.vmap(column, chunk_size=check_int("chunk_size", chunk_size))(unit_vectors)
+    return (hessian + hessian.T).detach() / 2
+
+
+def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, seed: int = 0) -> Tensor:
+    """A random symmetric double-precision matrix ``Q diag(λ) Qᵀ`` with a prescribed spectrum, ``Q`` Haar-distributed.
+
+    Args:
+        eigenvalues: Spectrum of shape ``(n,)``, repeated and zero values allowed.
+        seed: Fixes ``Q``.
+
+    Example:
+        >>> A = matrix_with_spectrum([3.0, 1.0, 1.0])
+        >>> torch.linalg.eigvalsh(A).round(decimals=9).tolist()
+        [1.0, 1.0, 3.0]
+    """
+    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64)
+    if values.ndim != 1 or values.numel() == 0:
+        raise ValueError(f"eigenvalues must be a vector with at least one entry, got shape {tuple(values.shape)}.")
+    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
+    gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator)
+    orthogonal = torch.linalg.qr(gaussian).Q  # Haar up to the signs of its columns, which cancel in the product
+    matrix: Tensor = (orthogonal * values) @ orthogonal.T
+    return (matrix + matrix.T) / 2

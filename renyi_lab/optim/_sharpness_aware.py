@@ -1,0 +1,250 @@
+"""What every sharpness-aware optimizer shares: two gradients a step, exact return, the base optimizer's state.
+
+    θ + ε ← perturb;   g' = ∇L_S(θ + ε);   return to θ exactly;   base optimizer steps from θ with g'
+
+A method is one short override of `SharpnessAware.perturbation`, which says what ε is. What else a training needs (mixed
+precision, batch norm, several processes, accumulation) stands in `renyi_lab.optim.recipes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab.optim._base_optimizer import build_base, optional_limit
+from renyi_lab.optim._vectors import shorten_
+
+_SNIPPET = """
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        return loss
+
+    loss = optimizer.step(closure)
+"""
+
+
+class SharpnessAware(Optimizer):
+    """Base of the two-pass optimizers: subclasses say in `perturbation` where the second gradient is taken.
+
+    ``param_groups`` and ``state`` are the base optimizer's own, so schedulers, hooks and checkpoints work as they do
+    for a plain optimizer. ``rho`` stands in each group and may differ between groups (0 leaves a group unperturbed).
+    Nothing on a step's path waits for the device.
+
+    Args:
+        params: parameters, named parameters or group dictionaries, as for any torch optimizer.
+        base: class of the optimizer that takes the step, or an instance already built on the same parameters
+            (then its own groups are used, and ``base_kwargs`` must be empty).
+        rho: radius of the perturbation, > 0; its unit depends on the method.
+        warmup_steps: number of plain base steps, one gradient each, before the first perturbed one. Default 0: none.
+        max_grad_norm: the gradient that the base steps with, the one of θ + ε, is clipped to this norm, > 0. Default:
+            not. (Clipping inside the closure would shorten the first gradient too, and ε may depend on its length.)
+        group_settings: for subclasses: further settings that stand in each group.
+        **base_kwargs: passed to the ``base`` class (``lr``, ``momentum``, …).
+
+    Attributes:
+        perturbation_norm: ‖ε‖ of the latest step over all parameters, a tensor on the first parameter's device.
+
+    Raises:
+        ValueError: an empty ``params``, a ``rho`` out of range, a base instance on other parameters or already
+            wrapped, or a base with a hyperparameter of its own named ``rho`` (torch.optim.Adadelta).
+        TypeError: a ``base`` that is no optimizer, or whose step needs a closure itself (torch.optim.LBFGS), or
+            parameters that are sharded among processes (FSDP).
+    """
+
+    requires_closure = True
+    max_norm: float | None = None  # the limit of ‖ε‖, for methods whose ε may grow without one
+    # Where a step is: (perturbed parameters, their values and gradients before) between first_step() and second_step().
+    _saved: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+    # What a pickle holds beside torch's own entries; a subclass appends the names of its settings.
+    _pickled: tuple[str, ...] = ("base", "warmup_steps", "max_grad_norm", "steps_taken", "perturbation_norm")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] | Optimizer,
+        rho: float,
+        *,
+        warmup_steps: int = 0,
+        max_grad_norm: float | None = None,
+        group_settings: dict[str, Any] | None = None,
+        **base_kwargs: Any,
+    ) -> None:
+        settings = {"rho": check_real("rho", rho, 0.0, open_minimum=True), **(group_settings or {})}
+        self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
+        self.max_grad_norm = optional_limit("max_grad_norm", max_grad_norm)
+        self.steps_taken = 0
+        self.base = build_base(params, base, base_kwargs, settings)
+        super().__init__(self.base.param_groups, {**self.base.defaults, **settings})
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        self.perturbation_norm = torch.zeros((), device=self.param_groups[0]["params"][0].device)
+
+    def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
+        """Return ε, one new tensor for each of ``params``; ``grads`` and ``params`` must stay as they are.
+
+        Called without autograd, with the parameters that have a gradient and each one's group, which holds its ``rho``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override perturbation().")
+
+    def combine(self, params: list[Tensor], first: list[Tensor]) -> None:
+        """Mix ``first``, the gradients at θ, into the ``.grad`` of ``params``, those at θ + ε. Default: not at all."""
+
+    @property
+    def in_second_pass(self) -> bool:
+        """Whether first_step() is done and second_step() is not: the gradient now computed is the one at θ + ε."""
+        return self._saved is not None
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the next step is one of the first ``warmup_steps``, a plain step of the base optimizer."""
+        return self.steps_taken < self.warmup_steps
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; ``closure`` is run at θ and at θ + ε, and what it returned at θ is returned.
+
+        If anything goes wrong in between, an interrupt included, the weights are back at θ bit for bit.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls ``backward()`` and returns the loss.
+
+        Raises:
+            TypeError: no callable ``closure``.
+            RuntimeError: a closure that leaves no gradient, a sparse gradient, or an unfinished first_step().
+        """
+        if not callable(closure):
+            raise TypeError(f"step() needs a closure, because the gradient is taken twice:{_SNIPPET}")
+        self._refuse_mid_step("step()")
+        with torch.enable_grad():
+            loss = closure()
+        if self.warming_up:
+            self._base_step()
+            return loss
+        try:
+            self.first_step()
+            with torch.enable_grad():
+                closure()
+            self.second_step()
+        finally:
+            self.restore()
+        return loss
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        """Move the weights to θ + ε and clear the gradients, so that the second backward() cannot add to the first.
+
+        During warm-up ε = 0, so that a hand-written loop needs no branch.
+
+        Raises:
+            RuntimeError: no gradient, a sparse gradient, or a first_step() that was not finished.
+        """
+        self._refuse_mid_step("first_step()")
+        params, grads, groups = self._gradients()
+        if self.warming_up:
+            self._saved = ([], [], [])
+        else:
+            epsilon = self.perturbation(grads, params, groups)
+            self.perturbation_norm = shorten_(epsilon, self.max_norm)
+            self._saved = (params, [param.detach().clone() for param in params], grads)
+            torch._foreach_add_(params, epsilon)
+        self.zero_grad()
+
+    def second_step(self) -> None:
+        """Return the weights to θ exactly and let the base optimizer step with the gradients of θ + ε.
+
+        Raises:
+            RuntimeError: first_step() has not been called, or no gradient has been computed since.
+        """
+        if self._saved is None:
+            raise RuntimeError(
+                "second_step() needs first_step(), then a backward() at the perturbed weights, before it."
+            )
+        params, _, first = self._saved
+        self.restore()
+        with torch.no_grad():
+            self.combine(params, first)
+        self._base_step()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give up a step after first_step(): the weights return to θ exactly. Elsewhere it does nothing."""
+        if self._saved is not None:
+            params, values, _ = self._saved
+            if params:
+                torch._foreach_copy_(params, values)
+            self._saved = None
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer as well; its ``rho`` may be given, ≥ 0."""
+        if isinstance(param_group, dict):
+            self.check_group(param_group)
+        super().add_param_group(param_group)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise an error if a setting that stands in ``group`` is out of range."""
+        if "rho" in group:
+            check_real("rho of the parameter group", group["rho"], 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base optimizer's state and the count of steps; refused between first_step() and second_step()."""
+        self._refuse_mid_step("state_dict()")
+        packed = super().state_dict()
+        packed["sharpness_aware"] = {"steps_taken": self.steps_taken}
+        return packed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume from `state_dict` bit for bit, the base optimizer's state included."""
+        self._refuse_mid_step("load_state_dict()")
+        if "sharpness_aware" not in state_dict:
+            raise ValueError(
+                "state_dict has no 'sharpness_aware' entry: it is not that of a sharpness-aware optimizer. To go on "
+                "from a plain optimizer's state, load it into that optimizer and pass the instance as base."
+            )
+        super().load_state_dict(state_dict)
+        self.steps_taken = state_dict["sharpness_aware"]["steps_taken"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_mid_step("pickling or copying")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in self._pickled}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # torch comes here after unpickling and after loading, with new containers: the base must hold the same ones.
+        self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
+
+    def _base_step(self) -> None:
+        params, _, _ = self._gradients()
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+        self.base.step()
+        self.steps_taken += 1
+        self._opt_called = True  # schedulers look for it; without it they warn in hand-written loops
+
+    def _gradients(self) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
+        """The parameters that have a gradient, the gradients, and each one's group."""
+        found = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not found:
+            raise RuntimeError(
+                "No parameter of this optimizer has a gradient: backward() was not called, was called before the "
+                f"gradients were cleared, or the model is another one. What a step expects:{_SNIPPET}"
+            )
+        for param, grad, _ in found:
+            if grad.layout != torch.strided:
+                raise RuntimeError(
+                    f"The parameter of shape {tuple(param.shape)} has a sparse gradient, which is not supported: "
+                    "build the embedding with sparse=False."
+                )
+        return [p for p, _, _ in found], [grad for _, grad, _ in found], [group for _, _, group in found]
+
+    def _refuse_mid_step(self, what: str) -> None:
+        if self._saved is not None:
+            raise RuntimeError(
+                f"{what} is refused between first_step() and second_step(), where the weights are perturbed: finish "
+                "with second_step(), or give the step up with restore()."
+            )

@@ -1,0 +1,209 @@
+"""The loss along one direction in weight space, or over the plane of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import FigureBase
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_finite, check_int
+from renyi_lab.operators import LossSurface, ModelOperator, check_operator
+
+_NUM_LEVELS = 21  # of the contours: enough to see the slope everywhere. Our choice.
+_SMALLEST_SHARE = 1e-6  # of the largest loss; below, colours would go to what nobody can see. Our choice.
+_ROUND_UP = 1 + 1e-12  # the last level must not lie below the largest loss by rounding
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """``L(θ + t d)`` at the steps ``t``.
+
+    Attributes:
+        steps: ``t``, ``(k,)``, in units of the direction.
+        losses: ``(k,)``; infinite or NaN where the loss leaves the dtype's range.
+    """
+
+    steps: FloatArray = field(repr=False)
+    losses: FloatArray = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"LossCurve({len(self.steps)} steps, {_span(self.losses)})"
+
+    def plot(self, ax: Axes | None = None) -> FigureBase:
+        """The curve, in a figure of its own or in ``ax``."""
+        ax = new_figure(5.0, 3.0).subplots() if ax is None else ax
+        ax.plot(self.steps, self.losses)
+        ax.set(xlabel="step t", ylabel="loss")
+        return ax.figure
+
+
+@dataclass(frozen=True, eq=False)
+class LossPlane:
+    """``L(θ + s d₁ + t d₂)`` on a grid.
+
+    Attributes:
+        first_steps: ``s``, ``(j,)``.
+        second_steps: ``t``, ``(k,)``.
+        losses: ``(j, k)``; infinite or NaN where the loss leaves the dtype's range.
+    """
+
+    first_steps: FloatArray = field(repr=False)
+    second_steps: FloatArray = field(repr=False)
+    losses: FloatArray = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"LossPlane({self.losses.shape[0]} × {self.losses.shape[1]} points, {_span(self.losses)})"
+
+    def plot(self, ax: Axes | None = None) -> FigureBase:
+        """The loss in colours on a logarithmic scale, the model's own weights marked; in a new figure or in ``ax``."""
+        ax = new_figure(5.0, 3.8).subplots() if ax is None else ax
+        finite = self.losses[np.isfinite(self.losses) & (self.losses > 0)]
+        if finite.size == 0:
+            raise ValueError("no loss on this plane is finite and positive, so there is nothing to draw.")
+        low = max(float(finite.min()), float(finite.max()) * _SMALLEST_SHARE)
+        levels = np.geomspace(low, max(float(finite.max()), 2 * low) * _ROUND_UP, _NUM_LEVELS)
+        grid = (self.first_steps, self.second_steps, np.maximum(self.losses.T, low))
+        colours = ax.contourf(*grid, levels=levels, norm=LogNorm(), cmap="viridis")
+        ax.contour(*grid, levels=levels, colors="white", linewidths=0.5, alpha=0.6)
+        ax.figure.colorbar(colours, ax=ax, format="%.2g", ticks=levels[::4], label="loss")
+        ax.plot(0, 0, "w+", markersize=9)
+        ax.set(xlabel="step along d₁", ylabel="step along d₂")
+        return ax.figure
+
+
+def random_direction(operator: ModelOperator, seed: int = 0) -> Tensor:
+    """A Gaussian direction ``(n,)`` of length 1 over the operator's parameters.
+
+    Example:
+        >>> from renyi_lab.operators import HessianOperator
+        >>> model = torch.nn.Linear(2, 1)
+        >>> H = HessianOperator(model, torch.nn.MSELoss(), (torch.ones(4, 2), torch.zeros(4, 1)))
+        >>> round(float(random_direction(H).norm()), 6)
+        1.0
+    """
+    dim, dtype, device = check_operator(operator).dim, operator.dtype, operator.device
+    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
+    direction = torch.randn(dim, generator=generator, dtype=torch.float64)
+    unit: Tensor = direction / direction.norm()
+    return unit.to(dtype).to(device)
+
+
+def filter_normalized(operator: ModelOperator, direction: Tensor) -> Tensor:
+    r"""The direction with each filter's part as long as the filter itself, ``d_ij ← d_ij ‖θ_ij‖ / ‖d_ij‖``.
+
+    A filter is what feeds one output unit: a row of a linear weight, an output channel's kernel. One-dimensional
+    parameters (biases, normalisation layers) get 0. The loss along a direction normalised in this way stays the same
+    when the model is reparametrized: the direction is rescaled as the weights are.
+
+    Args:
+        operator: A `HessianOperator`; its parameters set the lengths.
+        direction: ``(n,)``, such as `random_direction` or an eigenvector.
+
+    Raises:
+        ValueError: ``direction`` has another shape, is not finite, or none of the parameters has filters.
+
+    Source: Li, Xu, Taylor, Studer & Goldstein 2018, *Visualizing the loss landscape of neural nets*, arXiv:1712.09913,
+    section 4; the zeros for one-dimensional parameters are the authors' ``--xignore biasbn``.
+    """
+    check_operator(operator)
+    parts = operator.unflatten(_checked_direction("direction", direction, operator))
+    parameters = [parameter.detach() for parameter in operator.parameters.values()]
+    if all(parameter.ndim < 2 for parameter in parameters):
+        raise ValueError("filter_normalized needs weights of two or more dimensions; the operator has none.")
+    return operator.flatten([_as_long(d, p) for d, p in zip(parts, parameters, strict=True)])
+
+
+def loss_along(operator: ModelOperator, direction: Tensor, steps: ArrayLike) -> LossCurve:
+    """The loss on a line through the model's weights, ``L(θ + t d)``.
+
+    Args:
+        operator: A `HessianOperator`; its loss, frozen batches and parameters are used. The model is left as it was.
+        direction: ``d``, ``(n,)``.
+        steps: ``t``, ``(k,)``.
+
+    Raises:
+        ValueError: A direction of another shape or that is not finite, or steps that are no finite numbers.
+
+    Source: Goodfellow, Vinyals & Saxe 2015, arXiv:1412.6544.
+
+    Example:
+        >>> from renyi_lab.operators import HessianOperator
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> H = HessianOperator(model, torch.nn.MSELoss(), (torch.ones(1, 1), model.weight.detach().clone()))
+        >>> loss_along(H, torch.ones(1), [-1.0, 0.0, 2.0]).losses.round(5).tolist()
+        [1.0, 0.0, 4.0]
+    """
+    surface = LossSurface(operator)
+    d, ts = _checked_direction("direction", direction, operator), _checked_steps("steps", steps)
+    return LossCurve(ts, np.array([surface.loss(surface.start + t * d) for t in ts.tolist()]))
+
+
+def loss_plane(
+    operator: ModelOperator,
+    first: Tensor,
+    second: Tensor,
+    first_steps: ArrayLike,
+    second_steps: ArrayLike | None = None,
+) -> LossPlane:
+    """The loss on a plane through the model's weights, ``L(θ + s d₁ + t d₂)``.
+
+    Args:
+        operator: As in `loss_along`.
+        first: ``d₁``, ``(n,)``.
+        second: ``d₂``, ``(n,)``.
+        first_steps: ``s``, ``(j,)``. The cost is ``j·k`` evaluations of the loss.
+        second_steps: ``t``, ``(k,)``; ``None``: the same as ``first_steps``.
+
+    Raises:
+        ValueError: As in `loss_along`.
+
+    Source: Li et al. 2018, arXiv:1712.09913, section 3.
+    """
+    surface = LossSurface(operator)
+    d1, d2 = _checked_direction("first", first, operator), _checked_direction("second", second, operator)
+    rows = _checked_steps("first_steps", first_steps)
+    columns = rows if second_steps is None else _checked_steps("second_steps", second_steps)
+    losses = [[surface.loss(surface.start + s * d1 + t * d2) for t in columns.tolist()] for s in rows.tolist()]
+    return LossPlane(rows, columns, np.array(losses))
+
+
+def _span(losses: FloatArray) -> str:
+    finite = losses[np.isfinite(losses)]
+    return f"loss {finite.min():.4g} to {finite.max():.4g}" if finite.size else "no finite loss"
+
+
+def _as_long(direction: Tensor, parameter: Tensor) -> Tensor:
+    if parameter.ndim < 2:
+        return torch.zeros_like(parameter)
+    shape = (-1, *[1] * (parameter.ndim - 1))
+    lengths = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+    wanted = torch.linalg.vector_norm(parameter.flatten(1), dim=1)
+    factors = torch.where(lengths > 0, wanted / torch.where(lengths > 0, lengths, 1.0), 0.0)
+    return direction * factors.reshape(shape)
+
+
+def _checked_direction(name: str, direction: Any, operator: ModelOperator) -> Tensor:
+    if not isinstance(direction, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(direction).__name__}.")
+    if direction.shape != (operator.dim,):
+        raise ValueError(
+            f"{name} must have shape {(operator.dim,)}, one entry a parameter, got {tuple(direction.shape)}."
+        )
+    check_finite(name, direction, "a division by zero where it was made.")
+    return direction.detach().to(operator.dtype).to(operator.device)
+
+
+def _checked_steps(name: str, steps: Any) -> FloatArray:
+    values = np.asarray(steps, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"{name} must be a vector of finite numbers, got {steps!r}.")
+    return values

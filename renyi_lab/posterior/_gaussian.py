@@ -1,0 +1,186 @@
+"""A Gaussian over a network's weights that is sampled exactly and whose divergence from a prior is known exactly.
+
+    Q = N(θ, (I/σ² + βC)⁻¹),   C = Σ_k μ_k u_k u_kᵀ   (`LowRankCurvature`, from Lanczos)
+
+Because the precision is isotropic plus low rank, a draw needs no iteration,
+
+    θ + σ [ z + Σ_k (1/√(1+σ²βμ_k) − 1) u_k u_kᵀz ],   z ~ N(0, I),
+
+and the divergence in a bound belongs to the very distribution that is drawn from. (A Lanczos approximation of
+(I/σ² + βH)^{-1/2} z for each z would be closer to H, but no Gaussian, and its divergence would be a guess. Rounding a
+draw to the network's precision is part of the network: it changes which function the draw stands for, not the bound.)
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from renyi_lab._utils.minibatches import Pair, batches, check_data
+from renyi_lab._utils.model_state import training_flags
+from renyi_lab._utils.parameters import select_parameters
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.validation import check_finite, check_int, check_real
+from renyi_lab.posterior._gibbs import GibbsError, noisy_error
+from renyi_lab.posterior._low_rank import LowRankCurvature
+
+
+class GaussianPosterior:
+    """N(θ, (I/σ² + βC)⁻¹) over the trainable weights of a network, all else of which is fixed.
+
+    The network is copied, so training it further changes nothing here.
+
+    Args:
+        model: its trainable weights are the mean θ.
+        sigma: σ > 0, in units of the weights.
+        curvature: C at θ, from `leading_curvature` of a `GGNOperator` or `HessianOperator` over all trainable
+            parameters. Default ``None``: isotropic, N(θ, σ²I).
+        beta: β ≥ 0. Default 0 without and needed with a curvature.
+
+    Raises:
+        TypeError: a model or curvature of the wrong kind.
+        ValueError: no trainable weight, weights that are not finite, a curvature of another size, or a number out of
+            range.
+    """
+
+    def __init__(
+        self, model: nn.Module, sigma: float, curvature: LowRankCurvature | None = None, beta: float = 0.0
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+        self.sigma = check_real("sigma", sigma, 0.0, open_minimum=True)
+        self.beta = check_real("beta", beta, 0.0)
+        self.model = copy.deepcopy(model)
+        self._parameters = select_parameters(self.model)
+        self.mean = torch.cat([p.detach().reshape(-1).double().cpu() for p in self._parameters.values()])
+        check_finite("the mean of the weights", self.mean, "training diverged; lower its learning rate.")
+        if curvature is None:
+            if self.beta:
+                raise ValueError(f"beta={self.beta:g} needs a curvature; make one with leading_curvature(GGN).")
+            curvature = LowRankCurvature(
+                torch.zeros(0, dtype=torch.float64), torch.zeros(0, self.dim, dtype=torch.float64)
+            )
+        if not isinstance(curvature, LowRankCurvature):
+            raise TypeError(f"curvature must be a LowRankCurvature, got {type(curvature).__name__}.")
+        if curvature.dim != self.dim:
+            raise ValueError(f"curvature is of {curvature.dim} parameters, the model has {self.dim} trainable ones.")
+        self.curvature = curvature
+        self._directions = curvature.directions.cpu()
+        self._x = self.sigma**2 * self.beta * curvature.eigenvalues.cpu()
+
+    @property
+    def dim(self) -> int:
+        """Number of trainable weights ``n``."""
+        return len(self.mean)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """One draw of all weights, ``(n,)``, in double precision on the CPU."""
+        z = torch.randn(self.dim, generator=generator, dtype=torch.float64)
+        if len(self._x):
+            z += ((1 + self._x).rsqrt() - 1) * (self._directions @ z) @ self._directions
+        return self.mean + self.sigma * z
+
+    def kl(self, prior: GaussianPosterior) -> float:
+        """KL(Q‖P) in nats from an isotropic P = N(θ₀, σ₀²I) over the same network, as this object for another model.
+
+            ½ [ n(v − 1 − log v) + Σ_k (log(1+x_k) − v x_k/(1+x_k)) + ‖θ−θ₀‖²/σ₀² ],   x = σ²βμ, v = σ²/σ₀²
+
+        Raises:
+            ValueError: a prior that is not isotropic, or another network: other shapes, frozen weights or buffers,
+                which both must share for the divergence to be finite.
+        """
+        if not isinstance(prior, GaussianPosterior):
+            raise TypeError(f"prior must be a GaussianPosterior, got {type(prior).__name__}.")
+        if bool(prior._x.any()):
+            raise ValueError("prior must be isotropic: make it without curvature.")
+        self._check_same_network(prior)
+        v = (self.sigma / prior.sigma) ** 2
+        x = self._x
+        curved = float((torch.log1p(x) - v * x / (1 + x)).sum())
+        distance = float((self.mean - prior.mean).square().sum()) / prior.sigma**2
+        return max(0.0, 0.5 * (self.dim * (v - 1 - math.log(v)) + curved + distance))
+
+    def _check_same_network(self, other: GaussianPosterior) -> None:
+        shapes = [{name: p.shape for name, p in each._parameters.items()} for each in (self, other)]
+        fixed = [
+            {name: t for name, t in each.model.state_dict().items() if name not in each._parameters}
+            for each in (self, other)
+        ]
+        if shapes[0] != shapes[1] or fixed[0].keys() != fixed[1].keys():
+            raise ValueError("prior must be over the same trainable weights of the same network.")
+        for name, tensor in fixed[0].items():
+            if not torch.equal(tensor.cpu(), fixed[1][name].cpu()):
+                raise ValueError(
+                    f"{name!r} differs between posterior and prior, but is not random in either, so their divergence "
+                    "is infinite: keep batch-norm statistics and frozen weights as the prior has them."
+                )
+
+    def gibbs_error(
+        self,
+        data_set: Dataset[Any] | Pair,
+        num_draws: int = 100,
+        *,
+        block_size: int | None = None,
+        seed: int = 0,
+        progress: bool | None = False,
+    ) -> GibbsError:
+        """Measure E_Q[0–1 error on the data set] with independent draws; `GibbsError.upper_limit` bounds it.
+
+        With ``block_size`` each draw of weights judges one block of samples only. The mean is the same, but the draws
+        are as many more for the same work, and the upper limit is that much closer.
+
+        Args:
+            data_set: a data set of (input, class index), or a pair of tensors (x, y).
+            num_draws: of the weights, at least one for each block (rounded up to whole rounds over the blocks).
+                Default 100, as in `renyi_lab.gibbs_error`.
+            block_size: samples a block; blocks differ by one at most. Default ``None``: the whole set.
+            seed: of the draws, apart from global state.
+            progress: show a bar; ``None``: if a person is likely to watch.
+
+        Raises:
+            TypeError: a data set of the wrong kind.
+            ValueError: an empty data set, scores that are not (batch, classes), or an argument outside its range.
+        """
+        num_draws, seed = check_int("num_draws", num_draws), check_int("seed", seed, minimum=0)
+        data_set = check_data("data_set", data_set)
+        size = len(data_set)  # type: ignore[arg-type]  # check_data() made sure that it has a length
+        count = 1 if block_size is None else max(1, size // check_int("block_size", block_size))
+        rounds = math.ceil(num_draws / count)
+        generator = torch.Generator().manual_seed(seed)
+        draws = np.empty((rounds, count))
+        with (
+            progress_bar(rounds * count, "draws of the weights", progress) as bar,
+            preserved_rng(),
+            training_flags(self.model, False),
+            torch.no_grad(),
+        ):
+            x, y = (torch.cat(parts) for parts in zip(*batches(data_set, 2048, self.model), strict=True))
+            blocks = list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
+            for one_round in draws:
+                for index, (inputs, labels) in enumerate(blocks):
+                    parts = list(zip(inputs.split(2048), labels.split(2048), strict=True))
+                    one_round[index] = noisy_error(self.model, self._named(self.sample(generator)), parts)
+                bar.update(count)
+        shares = np.array([len(labels) for _, labels in blocks]) / size
+        per_round = draws @ shares
+        spread = float(per_round.std(ddof=1)) / math.sqrt(rounds) if rounds > 1 else math.inf
+        stretch = float(shares.max()) * count
+        scaled = draws * shares / shares.max()
+        return GibbsError(float(per_round.mean()), spread, tuple(scaled.ravel().tolist()), self.sigma, stretch)
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        sizes = [parameter.numel() for parameter in self._parameters.values()]
+        return {
+            name: part.reshape(parameter.shape).to(parameter.device, parameter.dtype)
+            for (name, parameter), part in zip(self._parameters.items(), flat.split(sizes), strict=True)
+        }
+
+    def __repr__(self) -> str:
+        return f"GaussianPosterior(dim={self.dim}, sigma={self.sigma:g}, beta={self.beta:g}, rank={len(self._x)})"

@@ -1,0 +1,31 @@
+"""Stage 3: the spectrum as nodes and weights, its entropy and density, and the choice of α."""
+
+from renyi_lab.spectrum._alpha_rule import AlphaChoice, choose_alpha
+from renyi_lab.spectrum._density import LOG_BANDWIDTH_DECADES, spectral_density
+from renyi_lab.spectrum._entropy import (
+    effective_number,
+    entropy_influence,
+    escort_probabilities,
+    renyi_entropy,
+    weighted_escort,
+    weighted_renyi_entropy,
+)
+from renyi_lab.spectrum._slq import estimate_spectrum, exact_spectrum
+from renyi_lab.spectrum._spectrum import Sampling, Spectrum
+
+__all__ = [
+    "LOG_BANDWIDTH_DECADES",
+    "AlphaChoice",
+    "Sampling",
+    "Spectrum",
+    "choose_alpha",
+    "effective_number",
+    "entropy_influence",
+    "escort_probabilities",
+    "estimate_spectrum",
+    "exact_spectrum",
+    "renyi_entropy",
+    "spectral_density",
+    "weighted_escort",
+    "weighted_renyi_entropy",
+]

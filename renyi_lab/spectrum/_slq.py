@@ -1,0 +1,116 @@
+r"""A `Spectrum` from a limited number of matrix-vector products: one block Lanczos run, read three times.
+
+1. *Deflation.* Converged Ritz pairs are eigenpairs: each is counted once, exactly. What the probes have outside their
+   span is a random direction in the complement, and the remaining Gauss nodes, rescaled to the complement's dimension,
+   are a stochastic Lanczos quadrature for it.
+2. *Averaging over the last steps.* Every leading block of ``T`` is a Gauss rule. The error that the cusp of ``|λ|^α``
+   at 0 makes alternates with where the nodes happen to fall around 0, so that it cancels over a few consecutive rules.
+3. *Extrapolation.* What remains shrinks smoothly with the number of steps; a share of the change since half the steps
+   is added to each estimate (Richardson: a third for ``α ≥ 1``, 0.55 for ``α = 0.5``, where the cusp is sharper;
+   nothing for polynomials, which the rules integrate exactly).
+
+Sources: Ubaru, Chen & Saad 2017 (stochastic Lanczos quadrature); Chen & Hallman 2023, arXiv:2205.01736 (deflation from
+the Krylov space itself); Epperly, Tropp & Webber 2024 (rescaling to the sphere). The averaging is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.validation import check_int
+from renyi_lab.krylov import BlockTridiagonal, GaussRule, block_lanczos, gauss_rule
+from renyi_lab.operators import DENSE_LIMIT, as_operator
+from renyi_lab.spectrum._spectrum import Sampling, Spectrum
+
+# Steps per probe that the split of the budget aims at. Our choice, by experiment on trained networks of 5,000 to 7,000
+# parameters: fewer blur the crowd near zero, more leave too few probes.
+STEPS_PER_PROBE = 50
+# Consecutive rules averaged over. Our choice: about one period of the error they are meant to cancel.
+WINDOW = 8
+
+
+def exact_spectrum(operator: Any) -> Spectrum:
+    """All eigenvalues of ``operator`` by a dense eigendecomposition in double precision; for small ``n``.
+
+    Costs ``n`` products and ``n²`` memory; refused above 20,000 rows.
+
+    Example:
+        >>> import torch
+        >>> exact_spectrum(torch.diag(torch.tensor([2.0, 1.0]))).nodes.tolist()
+        [1.0, 2.0]
+    """
+    matrix = as_operator(operator)
+    dense = matrix.to_dense().cpu().double()
+    return Spectrum.from_eigenvalues(torch.linalg.eigvalsh((dense + dense.T) / 2), num_matvecs=matrix.dim)
+
+
+def estimate_spectrum(
+    operator: Any,
+    *,
+    num_matvecs: int = 200,
+    num_probes: int | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Spectrum:
+    """Estimate the spectrum of a symmetric operator from at most ``num_matvecs`` products.
+
+    Args:
+        operator: A `HessianOperator`, a matrix, or anything with ``.shape`` and ``@`` (SciPy, curvlinops).
+        num_matvecs: Budget; the basis takes the memory of as many vectors. From ``n`` on (up to 20,000) the spectrum
+            is computed exactly instead. 200 is our choice: a few
+            hundredths of a nat on networks of some thousand parameters.
+        num_probes: Random probes that share the budget; ``None``: one for every 50 products.
+        seed: Fixes the probes.
+        progress: ``True``/``False`` force the bar on or off; ``None``: on in a terminal or notebook.
+
+    Returns:
+        A `Spectrum` whose quantities carry standard errors.
+
+    Raises:
+        ValueError: ``num_matvecs < 1``, more probes than products, or a product that is not finite.
+
+    Example:
+        >>> spectrum = estimate_spectrum(torch.diag(torch.linspace(0.0, 1.0, 500)), num_matvecs=60)
+        >>> abs(float(spectrum.trace) - 250) < 3 * spectrum.trace.standard_error
+        True
+    """
+    matrix = as_operator(operator)
+    budget = check_int("num_matvecs", num_matvecs)
+    if num_probes is None:
+        num_probes = max(1, round(budget / STEPS_PER_PROBE))
+    probes = check_int("num_probes", num_probes, 1, budget)
+    check_int("seed", seed, 0)
+    if matrix.dim <= min(budget, DENSE_LIMIT):
+        return exact_spectrum(matrix)
+    num_steps = budget // probes
+    with progress_bar(probes * num_steps, "Hessian products", progress) as bar:
+        run = block_lanczos(matrix, probes, num_steps, seed, on_step=lambda: bar.update(probes))
+    last, earlier = _rules_up_to(run, num_steps), _rules_up_to(run, max(1, num_steps // 2))
+    converged = np.concatenate([rule.converged for rule in last])
+    nodes = np.concatenate([rule.nodes for rule in last])
+    sampling = Sampling(
+        sampled=~converged[np.argsort(nodes, kind="stable")],
+        num_probes=probes,
+        rules=tuple(_average([rule], matrix.dim) for rule in last),
+        plain=_average([replace(rule, weights=rule.plain_weights) for rule in last], matrix.dim),
+        plain_earlier=_average([replace(rule, weights=rule.plain_weights) for rule in earlier], matrix.dim),
+    )
+    return replace(_average(last, matrix.dim), num_matvecs=probes * num_steps, sampling=sampling)
+
+
+def _rules_up_to(run: BlockTridiagonal, num_steps: int) -> list[GaussRule]:
+    """The rules of the last few numbers of steps; a short run has fewer to spare."""
+    window = max(1, min(WINDOW, run.num_steps // 4))
+    return [gauss_rule(run, steps) for steps in range(max(1, num_steps - window + 1), num_steps + 1)]
+
+
+def _average(rules: list[GaussRule], dim: int) -> Spectrum:
+    nodes = np.concatenate([rule.nodes for rule in rules])
+    weights = np.concatenate([rule.weights for rule in rules]) / len(rules)
+    ascending = np.argsort(nodes, kind="stable")
+    return Spectrum(nodes[ascending], weights[ascending], dim)

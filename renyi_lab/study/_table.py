@@ -1,0 +1,31 @@
+"""A study's correlations as a table of Markdown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from renyi_lab.study._study import Study
+
+
+def markdown_table(study: Study) -> str:
+    """τ with its interval, and Ψ, of every measure on both gaps, as a table of Markdown."""
+    loss, error = study.kendall("loss"), study.kendall("error")
+    lines = [
+        "| measure | loss gap: τ [95 %] | within | error gap: τ [95 %] | within | models |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in loss.index:
+        cells = [f"{_interval(table.loc[name])} | {_signed(table.loc[name, 'within'])}" for table in (loss, error)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {loss.loc[name, 'num_models']} |")
+    return "\n".join(lines)
+
+
+def _interval(row: Any) -> str:
+    if math.isnan(row["tau"]):
+        return str(row["remark"])
+    return f"{_signed(row['tau'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
+
+
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.2f}".replace("-", "−")

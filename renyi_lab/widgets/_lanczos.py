@@ -1,0 +1,157 @@
+"""`LanczosExplorer`: Ritz values arriving over the true spectrum, one product at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from numpy.typing import ArrayLike
+
+from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
+from renyi_lab.krylov import CONVERGED, Tridiagonal, lanczos_steps
+from renyi_lab.operators import as_operator
+from renyi_lab.plots import BLUE, GREEN, ORANGE
+from renyi_lab.spectrum import Spectrum
+from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._sources import exact_or_none, is_results, tridiagonals
+
+# Ritz values this close, relative to the largest, are copies of one eigenvalue.
+_SAME = 1e-6
+# Residuals below this share of the largest eigenvalue are rounding; drawn at this height.
+_FLOOR = 1e-16
+_MILLISECONDS_PER_STEP = 250
+_LIGHT = "0.82"  # a crowd of lines stays a background
+
+
+class LanczosExplorer(Explorer):
+    """Take Lanczos steps with a slider or the play button; see which eigenvalues are found, and how well.
+
+    Left: the Ritz values after 1, 2, … products, one row for each, over the true eigenvalues (vertical lines). Right:
+    the residual ``‖A x − θ x‖`` of each Ritz pair of the current step. Green: converged, that is, the residual is below
+    ``|θ| / 1000``.
+
+    Args:
+        source: A `HessianOperator`, a matrix, anything with ``.shape`` and ``@``, of which ``num_steps`` products are
+            taken here; or steps already taken: what `lanczos_steps` yields (from any start, with or without
+            re-orthogonalisation), or one `Tridiagonal`.
+        num_steps: Most steps, for an operator. Default 40, our choice: the largest eigenvalues of a trained network
+            have converged.
+        step: Where the slider starts.
+        exact: The true spectrum: a `Spectrum`, or all eigenvalues; ``None``: computed from an operator of up to 1,000
+            rows, else the Ritz values of the last step stand in for it.
+
+    Raises:
+        TypeError: ``source`` is neither an operator nor Lanczos steps.
+        ValueError: No steps, ``step`` past the last one, or ``exact`` of another dimension.
+
+    Example:
+        >>> import torch
+        >>> explorer = LanczosExplorer(torch.diag(torch.arange(1.0, 6.0)), step=2)
+        >>> explorer.step.value = 5
+        >>> explorer.ritz_values.round(4).tolist()
+        [1.0, 2.0, 3.0, 4.0, 5.0]
+    """
+
+    def __init__(
+        self, source: Any, *, num_steps: int = 40, step: int = 1, exact: Spectrum | ArrayLike | None = None
+    ) -> None:
+        self.steps = _steps_of(source, check_int("num_steps", num_steps))
+        count = len(self.steps)
+        self.step = ipywidgets.IntSlider(
+            value=check_int("step", step, 1, count), min=1, max=count, description="step", continuous_update=True
+        )
+        self.play = ipywidgets.Play(
+            value=step, min=1, max=count, interval=_MILLISECONDS_PER_STEP, tooltip="Take one step after the other"
+        )
+        # In the browser, where both live: a kernel in between would make the animation wait for it.
+        ipywidgets.jslink((self.play, "value"), (self.step, "value"))
+        self.exact = exact_or_none(source, self.steps[-1].basis.shape[1], exact)
+        self._largest = float(max(np.abs(s.ritz_values).max() for s in self.steps)) or 1.0
+        self._converged = [s.residuals <= CONVERGED * np.abs(s.ritz_values) for s in self.steps]
+        # All rows of the left picture, so that a move only cuts them off at the current step.
+        self._ends = np.cumsum([len(s.ritz_values) for s in self.steps])
+        self._values = np.concatenate([s.ritz_values for s in self.steps])
+        self._rows = np.repeat(np.arange(1, count + 1), np.diff(self._ends, prepend=0))
+        self._green = np.concatenate(self._converged)
+        figure = new_figure(9.2, 3.8)
+        left, right = figure.subplots(1, 2, sharex=True, width_ratios=(3, 2))
+        self._draw_still(left, right)
+        (self.found,) = left.plot([], [], ".", color=GREEN, markersize=4, label="converged")
+        (self.searching,) = left.plot([], [], ".", color=ORANGE, markersize=4, label="not yet")
+        (self.current,) = left.plot([], [], "o", color="black", markerfacecolor="none", markersize=6, label="this step")
+        (self.small,) = right.plot([], [], "o", color=GREEN, markersize=4, clip_on=False)
+        (self.large,) = right.plot([], [], "o", color=ORANGE, markersize=4, clip_on=False)
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False, fontsize="small")
+        moving = [self.found, self.searching, self.current, self.small, self.large]
+        super().__init__([self.step], figure, moving, beside=[self.play])
+
+    @property
+    def ritz_values(self) -> FloatArray:
+        """Ritz values at the slider's step, ascending."""
+        values: FloatArray = self.steps[self.step.value - 1].ritz_values
+        return values
+
+    def reset(self) -> None:
+        """Stop playing and go back to the first picture."""
+        self.play.playing = False
+        super().reset()
+
+    def _draw_still(self, left: Any, right: Any) -> None:
+        reference = self._values[-len(self.steps[-1].ritz_values) :] if self.exact is None else self.exact.nodes
+        for axes in (left, right):
+            axes.vlines(reference, 0, 1, transform=axes.get_xaxis_transform(), color=_LIGHT, lw=0.8)
+        known = "true" if self.exact is not None else "last"
+        left.set(xlabel=f"Ritz value (lines: {known} ones)", ylabel="products", ylim=(0, 1.04 * len(self.steps) + 1))
+        grid = np.linspace(*_padded(np.concatenate([reference, self._values])), 401)
+        right.plot(grid, np.maximum(CONVERGED * np.abs(grid), _FLOOR * self._largest), color=BLUE, lw=0.8, ls="--")
+        right.set(
+            xlabel="Ritz value", ylabel="residual", yscale="log", xlim=(grid[0], grid[-1]),
+            ylim=(_FLOOR * self._largest, 3 * self._largest),
+        )  # fmt: skip
+
+    def _update(self) -> str:
+        k = self.step.value - 1
+        now, converged, shown = self.steps[k], self._converged[k], slice(0, self._ends[k])
+        values, rows, green = self._values[shown], self._rows[shown], self._green[shown]
+        self.found.set_data(values[green], rows[green])
+        self.searching.set_data(values[~green], rows[~green])
+        self.current.set_data(now.ritz_values, np.full(len(now.ritz_values), k + 1))
+        heights = np.maximum(now.residuals, _FLOOR * self._largest)
+        self.small.set_data(now.ritz_values[converged], heights[converged])
+        self.large.set_data(now.ritz_values[~converged], heights[~converged])
+        copies = int((np.diff(now.ritz_values[converged]) < _SAME * self._largest).sum())
+        parts = [
+            f"<b>{now.num_steps}</b> products",
+            f"<b>{int(converged.sum())}</b> of {len(converged)} Ritz values have converged",
+            f"largest <b>{now.ritz_values[-1]:.5g}</b>",
+        ]
+        if self.exact is not None:
+            parts[-1] += f" (largest eigenvalue {self.exact.nodes[-1]:.5g})"
+        if copies:
+            parts.append(f"<b>{copies}</b> of them are copies of others: ghosts")
+        return " · ".join(parts)
+
+
+def _steps_of(source: Any, num_steps: int) -> list[Tridiagonal]:
+    if isinstance(source, Tridiagonal):
+        return [source.leading(k) for k in range(1, source.num_steps + 1)]
+    if is_results(source):
+        return tridiagonals(source)
+    operator = as_operator(source)
+    limit = min(num_steps, operator.dim)
+    steps = []
+    with progress_bar(limit, "Lanczos steps") as bar:
+        for step in lanczos_steps(operator, num_steps=limit):
+            steps.append(step)
+            bar.update()
+    return steps
+
+
+def _padded(values: FloatArray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin

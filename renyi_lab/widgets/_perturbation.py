@@ -1,0 +1,186 @@
+"""`PerturbationExplorer`: other data or other weights, and one and the same loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import torch
+from torch import Tensor
+
+from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab.operators import ModelOperator, check_operator
+from renyi_lab.perturbation import (
+    DiscrepancyCurve,
+    discrepancy_curve,
+    find_layer,
+    haar_orthogonal,
+    layer_input,
+    mixed,
+    scalable_layers,
+    weight_perturbation,
+)
+from renyi_lab.plots import BLUE, GREY, ORANGE
+from renyi_lab.widgets._base import Explorer
+
+_NUM_STEPS = 20  # of the slider, each computed beforehand. Our choice.
+_NUM_ROTATIONS = 3  # enough to see how alike they are. Our choice.
+_LOG_FROM = 20.0  # losses that differ by a larger factor are drawn on a logarithmic axis. Our choice.
+
+Array = FloatArray
+
+
+class PerturbationExplorer(Explorer):
+    """Change a layer's input by ``ρ A h`` or its weight by ``ρ W A``, and see the same loss.
+
+    Left, the data form: the layer's input for one sample, before and after. Middle, the weight form: the layer's
+    weight. Right: the loss of both forms against ``ρ``, computed beforehand.
+
+    Args:
+        operator: A `HessianOperator`; its model, loss and data are used. The model is left as it was.
+        layer: Name of a linear or convolutional layer; ``None``: the one that is applied first.
+        directions: Matrices ``A`` by name; ``None``: three random rotations, and ``A = I``, which only lengthens ``h``.
+        rho: Where the slider starts; taken to the nearest of 21 values.
+        max_rho: Right end of the slider. Default 1: the change is then as long as ``h`` and ``W`` themselves.
+        sample: Which sample of the first batch the left picture shows.
+
+    Raises:
+        TypeError, ValueError: As `renyi_lab.perturbation.discrepancy_curve`; or no direction, a number out of range, or
+            a loss that is nowhere finite.
+
+    Example:
+        >>> from renyi_lab import HessianOperator
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+        >>> H = HessianOperator(model, torch.nn.MSELoss(), (torch.ones(4, 2), torch.zeros(4, 1)))
+        >>> explorer = PerturbationExplorer(H, directions={"A = I": torch.eye(2)})
+        >>> explorer.rho.value = 1.0
+        >>> round(explorer.losses[0] / H.loss, 4), round(explorer.losses[1] / H.loss, 4)
+        (4.0, 4.0)
+    """
+
+    def __init__(
+        self,
+        operator: ModelOperator,
+        layer: str | None = None,
+        *,
+        directions: Mapping[str, Tensor] | None = None,
+        rho: float = 0.0,
+        max_rho: float = 1.0,
+        sample: int = 0,
+    ) -> None:
+        limit = check_real("max_rho", max_rho, 0.0, open_minimum=True)
+        rhos = np.linspace(0.0, limit, _NUM_STEPS + 1)
+        start = rhos[np.abs(rhos - check_real("rho", rho, 0.0, limit)).argmin()]
+        self.layer = scalable_layers(check_operator(operator).model)[0] if layer is None else layer
+        module = find_layer(operator.model, self.layer)
+        inputs, weight = layer_input(operator, self.layer), module.weight.detach()
+        h = inputs[check_int("sample", sample, 0, len(inputs) - 1)]
+        if not isinstance(directions, Mapping | None):
+            raise TypeError(f"directions must map names to matrices, got {type(directions).__name__}.")
+        matrices = _rotations(weight.shape[1]) if directions is None else dict(directions)
+        if not matrices:
+            raise ValueError("directions is empty; give at least one matrix by name, or None for random rotations.")
+        self.curves = _curves(operator, self.layer, matrices, rhos)
+        self._input, self._weight = _vector(h), _table(weight)
+        self._input_change = {name: _vector(mixed(module, h, A)) for name, A in matrices.items()}
+        self._weight_change = {name: _table(weight_perturbation(weight, A)) for name, A in matrices.items()}
+        self.rho = ipywidgets.FloatSlider(
+            value=start, min=0.0, max=limit, step=rhos[1], description="ρ", continuous_update=True, readout_format=".2f"
+        )
+        self.direction = ipywidgets.Dropdown(options=list(matrices), description="A")
+        figure = new_figure(10.5, 3.1)
+        left, middle, right = figure.subplots(1, 3)
+        moving = [*self._draw_forms(left, middle, limit), *self._draw_losses(right, rhos)]
+        super().__init__([self.rho, self.direction], figure, moving)
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """The loss at the slider's ``ρ`` in the data form and in the weight form."""
+        curve = self.curves[self.direction.value]
+        index = int(np.abs(curve.rhos - self.rho.value).argmin())
+        return float(curve.data_form[index]), float(curve.weight_form[index])
+
+    def _draw_forms(self, left: Any, middle: Any, limit: float) -> list[Any]:
+        left.plot(self._input, color=GREY, lw=1, label="h")
+        (self.input,) = left.plot(self._input, color=BLUE, lw=1.5, label="h + ρAh")
+        reach = 1.25 * max(_reach(self._input, change, limit) for change in self._input_change.values()) or 1.0
+        left.set(title="data form: another input", xlabel=f"entry of the input of {self.layer}", ylim=(-reach, reach))
+        left.legend(loc="upper right", fontsize="small", frameon=False, ncols=2)
+        reach = max(_reach(self._weight, change, limit) for change in self._weight_change.values()) or 1.0
+        self.weight = middle.imshow(
+            self._weight, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest"
+        )
+        middle.figure.colorbar(self.weight, ax=middle, pad=0.02)
+        middle.set(title="weight form: W + ρWA", xlabel="input", ylabel="output")
+        return [self.input, self.weight]
+
+    def _draw_losses(self, ax: Any, rhos: Array) -> list[Any]:
+        every = np.concatenate([form for c in self.curves.values() for form in (c.data_form, c.weight_form)])
+        finite = every[np.isfinite(every)]
+        if finite.size == 0:
+            raise ValueError("the loss is finite for no direction and size; lower max_rho.")
+        low, high = float(finite.min()), float(finite.max())
+        if low > 0 and high > _LOG_FROM * low:
+            ax.set(yscale="log", ylim=(low / 1.3, high * 1.3))
+        else:
+            margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+            ax.set(ylim=(low - margin, high + margin))
+        (self.data_line,) = ax.plot([], [], color=BLUE, lw=3, alpha=0.6, label="data form")
+        (self.weight_line,) = ax.plot([], [], "--", color=ORANGE, lw=1.5, label="weight form")
+        (self.data_marker,) = ax.plot([], [], "o", color=BLUE, markersize=10, clip_on=False)
+        (self.weight_marker,) = ax.plot([], [], "o", color=ORANGE, markersize=5, clip_on=False)
+        ax.set(title="loss", xlabel="ρ", xlim=(0, rhos[-1]))
+        ax.legend(loc="upper left", fontsize="small", frameon=False)
+        return [self.data_line, self.weight_line, self.data_marker, self.weight_marker]
+
+    def _update(self) -> str:
+        rho, name = self.rho.value, self.direction.value
+        curve, (data_loss, weight_loss) = self.curves[name], self.losses
+        self.input.set_ydata(self._input + rho * self._input_change[name])
+        self.weight.set_data(self._weight + rho * self._weight_change[name])
+        self.data_line.set_data(curve.rhos, curve.data_form)
+        self.weight_line.set_data(curve.rhos, curve.weight_form)
+        self.data_marker.set_data([rho], [data_loss])
+        self.weight_marker.set_data([rho], [weight_loss])
+        return (
+            f"loss <b>{data_loss:.4g}</b> with other data, <b>{weight_loss:.4g}</b> with other weights · "
+            f"the forms differ by at most {curve.largest_difference:.0e} · ‖ρAh‖ = "
+            f"{_share(rho * self._input_change[name], self._input)} ‖h‖, ‖ρWA‖ = "
+            f"{_share(rho * self._weight_change[name], self._weight)} ‖W‖"
+        )
+
+
+def _rotations(n: int) -> dict[str, Tensor]:
+    matrices = {f"random rotation {seed + 1}": haar_orthogonal(n, seed) for seed in range(_NUM_ROTATIONS)}
+    return {**matrices, "A = I": torch.eye(n, dtype=torch.float64)}
+
+
+def _curves(operator: ModelOperator, layer: str, matrices: Mapping[str, Tensor], rhos: Array) -> dict[str, Any]:
+    curves: dict[str, DiscrepancyCurve] = {}
+    with progress_bar(len(matrices), "losses of both forms") as bar:
+        for name, matrix in matrices.items():
+            curves[name] = discrepancy_curve(operator, layer, matrix, rhos)
+            bar.update()
+    return curves
+
+
+def _vector(tensor: Tensor) -> Array:
+    return tensor.double().cpu().numpy().reshape(-1)
+
+
+def _table(weight: Tensor) -> Array:
+    return weight.double().cpu().numpy().reshape(len(weight), -1)
+
+
+def _reach(start: Array, change: Array, limit: float) -> float:
+    return float(max(np.abs(start).max(), np.abs(start + limit * change).max()))
+
+
+def _share(change: Array, whole: Array) -> str:
+    length = float(np.linalg.norm(whole))
+    return f"{float(np.linalg.norm(change)) / length:.2f}" if length else "–"

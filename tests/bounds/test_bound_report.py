@@ -1,0 +1,189 @@
+"""All bounds of one network side by side, each equal to what its own function gives."""
+
+from __future__ import annotations
+
+import copy
+import html
+import importlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from renyi_lab import bounds
+from renyi_lab.operators import HessianOperator
+from renyi_lab.posterior import GaussianPosterior
+from renyi_lab.spectrum import Spectrum, exact_spectrum
+from renyi_lab.training import evaluate, train
+
+SIGMAS, ALPHAS, RHO = (0.05, 0.2), (0.5, 2.0), 0.05
+
+
+def data(count: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    return 2.5 * torch.eye(3)[labels] + torch.randn(count, 3, generator=generator), labels
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    initial = nn.Linear(3, 3)
+    model = copy.deepcopy(initial)
+    train(model, data(), epochs=5)
+    return model, initial
+
+
+@pytest.fixture(scope="module")
+def report(pair: tuple[nn.Module, nn.Module]) -> bounds.BoundReport:
+    return bounds.bound_report(*pair, data(), sigmas=SIGMAS, alphas=ALPHAS, rho=RHO, num_draws=40, num_matvecs=20)
+
+
+NAMES = [
+    "PAC-Bayes, McAllester/Maurer",
+    "PAC-Bayes, Langford–Seeger",
+    "PAC-Bayes, Catoni",
+    "PAC-Bayes, Laplace posterior",
+    "PAC-Bayes, Laplace posterior, Rényi at α = 0.5",
+    "PAC-Bayes, Laplace posterior, Rényi at α = 2",
+    "SAM",
+    "level set, log-determinant",
+    "level set, as stated by Jia & Su",
+    "level set, Rényi entropy at α = 0.5",
+    "level set, Rényi entropy at α = 2",
+]
+
+
+def test_every_bound_is_there_and_says_whether_it_is_a_certificate(report: bounds.BoundReport):
+    frame = report.to_frame()
+    assert list(frame.index) == NAMES
+    assert list(frame["certificate"]) == [True] * 6 + [False] * 5
+    assert frame.loc["PAC-Bayes, Catoni", "trivial"] == pytest.approx(2 / 3)
+    assert (frame["vacuous"] == (frame["value"] >= frame["trivial"])).all()
+    text = html.unescape(report._repr_html_())
+    assert all(name in repr(report) and name in text for name in NAMES)
+
+
+def test_order_of_the_bounds(report: bounds.BoundReport):
+    value = {name: report[name].value for name in NAMES}
+    assert value["PAC-Bayes, Langford–Seeger"] <= value["PAC-Bayes, McAllester/Maurer"]
+    for alpha in ("0.5", "2"):
+        renyi = value[f"PAC-Bayes, Laplace posterior, Rényi at α = {alpha}"]
+        assert value["PAC-Bayes, Laplace posterior"] <= renyi
+        assert value["level set, log-determinant"] <= value[f"level set, Rényi entropy at α = {alpha}"]
+    assert value["PAC-Bayes, Laplace posterior"] < 1
+
+
+def test_pac_bayes_pays_for_the_grid_and_for_the_draws(report: bounds.BoundReport, pair: tuple[nn.Module, nn.Module]):
+    bound = report["PAC-Bayes, Langford–Seeger"]
+    sigma, each = bound.terms["sigma"], 0.05 / 2 / len(SIGMAS)
+    posterior = GaussianPosterior(pair[0], sigma)
+    assert bound.terms["kl"] == pytest.approx(posterior.kl(GaussianPosterior(pair[1], sigma)), rel=1e-12)
+    loss = posterior.gibbs_error(data(), 40).upper_limit(each)
+    assert bound.value == pytest.approx(bounds.langford_seeger(loss, bound.terms["kl"], 300, each).value, rel=1e-12)
+
+
+def test_sam_takes_the_error_after_one_ascent_step(report: bounds.BoundReport, pair: tuple[nn.Module, nn.Module]):
+    model = copy.deepcopy(pair[0])
+    gradients = torch.autograd.grad(nn.functional.cross_entropy(model(data()[0]), data()[1]), list(model.parameters()))
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+    with torch.no_grad():
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter += RHO / norm * gradient
+    worst = max(1 - float(evaluate(m, data()).accuracy or 0) for m in (model, pair[0]))
+    size = math.sqrt(sum(float(p.detach().square().sum()) for p in pair[0].parameters()))
+    expected = bounds.sam_bound(worst, size, RHO, 12, 300)
+    assert report["SAM"].value == pytest.approx(expected.value, rel=1e-6)
+
+
+def test_level_sets_get_the_clipped_damped_rescaled_spectrum(
+    report: bounds.BoundReport, pair: tuple[nn.Module, nn.Module]
+):
+    spectrum = exact_spectrum(HessianOperator(pair[0], nn.CrossEntropyLoss(), data()))
+    damping = 1e-3 * float(spectrum.magnitudes.max())
+    values = (spectrum.nodes.clip(min=0) + damping) / bounds.LOSS_CLIP
+    loss = evaluate(pair[0], data()).loss / bounds.LOSS_CLIP
+    volume = bounds.ball_log_volume(SIGMAS[1] * math.sqrt(12), 12)
+    ratio = bounds.negative_ratio(spectrum, damping)
+    expected = bounds.level_set(loss, float(np.log(values).sum()), 12, 300, log_volume=volume, negative_ratio=ratio)
+    assert report["level set, log-determinant"].value == pytest.approx(expected.value, rel=1e-6)
+    scaled = Spectrum.from_eigenvalues(values)
+    expected = bounds.renyi_level_set(
+        loss, float(scaled.renyi_entropy(2.0)), values.sum(), 12, 2.0, 300, log_volume=volume, negative_ratio=ratio
+    )
+    assert report["level set, Rényi entropy at α = 2"].value == pytest.approx(expected.value, rel=1e-6)
+
+
+def test_renyi_bounds_that_do_not_fall_with_the_entropy_say_so(report: bounds.BoundReport):
+    renyi = [bound for bound in report.bounds if "Rényi" in bound.name]
+    assert len(renyi) == 2 * len(ALPHAS)
+    for bound in renyi:
+        caveat = any("does not fall when the Rényi entropy grows" in line for line in bound.assumptions)
+        assert caveat == (float(bound.name.rpartition(" ")[2]) <= 1)
+
+
+def test_nothing_is_left_behind(pair: tuple[nn.Module, nn.Module]):
+    model, initial = copy.deepcopy(pair)
+    model.weight.grad = torch.ones(3, 3)
+    model.train()
+    state, weights = torch.get_rng_state(), copy.deepcopy(model.state_dict())
+    bounds.bound_report(model, initial, data(), num_draws=2, num_matvecs=12)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(model.weight.grad, torch.ones(3, 3))
+    assert model.training
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"model": "mlp"}, TypeError, r"model must be a torch\.nn\.Module"),
+        ({"initial": "mlp"}, TypeError, "initial must be the network before training"),
+        ({"initial": nn.Linear(3, 3, bias=False)}, ValueError, "same trainable weights"),
+        ({"train_set": (torch.ones(0, 3), torch.ones(0))}, ValueError, "train_set is empty"),
+        ({"train_set": (torch.ones(9, 3), torch.zeros(9, 3))}, ValueError, "class indices|targets"),
+        ({"sigmas": ()}, ValueError, "at least one number"),
+        ({"sigmas": 0.1}, TypeError, "sigmas must be a sequence of numbers"),
+        ({"alphas": 1.0}, TypeError, "alphas must be a sequence of numbers"),
+        ({"sigmas": (0.0,)}, ValueError, "each of sigmas must lie in"),
+        ({"alphas": (-1.0,)}, ValueError, "each of alphas must lie in"),
+        ({"rho": 0.0}, ValueError, "rho must lie in"),
+        ({"delta": 0.0}, ValueError, "delta must lie in"),
+        ({"num_draws": 0}, ValueError, "num_draws must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_named(
+    pair: tuple[nn.Module, nn.Module], changed: dict, error: type[Exception], message: str
+):
+    good = {"model": pair[0], "initial": pair[1], "train_set": data(), "num_draws": 2, "num_matvecs": 12}
+    with pytest.raises(error, match=message):
+        bounds.bound_report(**{**good, **changed})
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(report: bounds.BoundReport):
+    with pytest.raises(KeyError, match="SAM"):
+        report["sam"]
+
+
+def test_the_benchmark_compares_the_renyi_bounds_with_what_they_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+    threads = torch.get_num_threads()
+    try:
+        module = importlib.import_module("bound_alpha")
+        module.main(["--quick", "--threads", "1", "--out", str(tmp_path / "a.json"), "--cache", str(tmp_path)])
+    finally:
+        torch.set_num_threads(threads)
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    rows = result["alphas"]
+    assert [row["alpha"] for row in rows] == [0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, "inf"]
+    for row in rows:
+        assert row["log_determinant_each"] <= row["renyi_log_determinant_each"]
+        assert row["level_set"] <= row["renyi_level_set"]
+        assert row["laplace_kl"] <= row["renyi_laplace_kl"]
+    looseness = [row["renyi_log_determinant_each"] for row in rows]
+    assert looseness == sorted(looseness)
+    assert result["certificate"]["value"] == min(route["bound"] for route in result["certificate"]["routes"].values())

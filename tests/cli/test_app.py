@@ -1,0 +1,348 @@
+"""The console script: what it prints, what it refuses before any work, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from typer.testing import CliRunner, Result
+
+import renyi_lab.cli._tour as tour_module
+from renyi_lab import Spectrum, choose_alpha
+from renyi_lab.bounds import isotropic_pac_bayes
+from renyi_lab.cli import _check, _course_files, app
+from renyi_lab.cli._tour import Tour
+from renyi_lab.training import Evaluation, History
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+def plain(result: Result) -> str:
+    """What was printed, without the frames that break lines."""
+    return " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.fixture
+def made_up_tour() -> Tour:
+    spectrum = Spectrum.from_eigenvalues([4.0, 3.0, 2.0, -1.0] + [1e-4] * 96, num_matvecs=100)
+    bound = isotropic_pac_bayes(0.1, 25.0, sigma=0.1, num_samples=4000, num_draws=20, num_sigmas=4, trivial_value=0.9)
+    histories = {
+        "SGD": History((0.5,), (0.9,), (1.0,), (0.65,), num_gradients=1920, seconds=1.0),
+        "RSAM": History((0.6,), (0.88,), (0.9,), (0.67,), num_gradients=3680, seconds=1.0),
+    }
+    train = {"SGD": Evaluation(0.0123, 0.987, 4000), "RSAM": Evaluation(0.0456, 0.976, 4000)}
+    test = {"SGD": Evaluation(1.234, 0.654, 1000), "RSAM": Evaluation(1.111, 0.677, 1000)}
+    return Tour(spectrum, choose_alpha(spectrum), bound, histories, train, test, seconds=42.0)
+
+
+@pytest.fixture
+def tours(monkeypatch: pytest.MonkeyPatch, made_up_tour: Tour) -> list[dict[str, Any]]:
+    """Calls of `run_tour`, which costs nothing here."""
+    calls: list[dict[str, Any]] = []
+
+    def fake(**options: Any) -> Tour:
+        calls.append(options)
+        return made_up_tour
+
+    monkeypatch.setattr(tour_module, "run_tour", fake)
+    return calls
+
+
+def test_the_tour_prints_every_measurement_and_writes_the_figure(
+    tours: list[dict[str, Any]], made_up_tour: Tour, tmp_path: Path
+) -> None:
+    out = tmp_path / "figure [1].png"
+    result = run("tour", "--seed", "3", "--device", "cpu", "--out", out, "--quick")
+    assert result.exit_code == 0, result.output
+    assert tours == [{"seed": 3, "device": "cpu", "quick": True}]
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = plain(result)
+    spectrum = made_up_tour.spectrum
+    for alpha in (0.5, 1, 1.5, 2):
+        assert f"H_α, α = {alpha:g} (nats) {spectrum.renyi_entropy(alpha).value:.3f} 0.000" in printed
+    assert "training accuracy 0.987" in printed
+    assert "test accuracy 0.654" in printed
+    assert "tr H 8.01 0 100 Hessian products, n = 100" in printed
+    assert "λ_max 4 10.0% of tr|H| is negative" in printed
+    assert "α by the paper's rule 1.5 uniform profile" in printed
+    assert f"bound on the test error {made_up_tour.bound.value:.3f}" in printed
+    assert "SGD 0.987 0.654 1.234 1,920" in printed
+    assert "RSAM 0.976 0.677 1.111 3,680" in printed
+    assert f"Figure: {out} (42 s)" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_the_figure_s_format_follows_its_name(tours: list[dict[str, Any]], tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"figure.{suffix}"
+    assert run("tour", "--out", out).exit_code == 0
+    assert {"pdf": b"%PDF", "svg": b"<?xml"}[suffix] == out.read_bytes()[: 4 if suffix == "pdf" else 5]
+    assert tours[0]["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "abacus"], "'abacus' cannot be used here"),
+        (["--device", "meta"], "'meta' cannot be used here"),
+        (["--device", "cuda:99"], "Try cpu"),
+        (["--out", "figure.gif"], "must end in .png, .pdf or .svg"),
+        (["--out", "missing/figure.png"], "the folder missing does not exist or cannot be written"),
+        (["--out", "folder.png"], "is no file that can be overwritten"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", str(2**70)], "--seed"),
+        (["--seed", "pi"], "--seed"),
+    ],
+)
+def test_what_would_fail_is_refused_before_the_work_starts(
+    tours: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    result = run("tour", *arguments)
+    assert result.exit_code == 2
+    assert message in plain(result).partition("Error")[2]
+    assert tours == []
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    package = tmp_path / "site-packages" / "renyi_lab"
+    for name in ("00_start_here.ipynb", "solutions/01.ipynb", ".ipynb_checkpoints/00-checkpoint.ipynb", "notes.txt"):
+        file = package / "course" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"new {name}", encoding="utf-8")
+    monkeypatch.setattr(_course_files, "_PACKAGE", package)
+    return package / "course"
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file()}
+
+
+COPIED = {"00_start_here.ipynb": "new 00_start_here.ipynb", "solutions/01.ipynb": "new solutions/01.ipynb"}
+
+
+@pytest.mark.usefixtures("course")
+def test_notebooks_are_copied_with_their_folders_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "copy [2]"
+    result = run("notebooks", target)
+    assert result.exit_code == 0
+    assert files(target) == COPIED
+    assert f"2 notebooks copied to {target}." in " ".join(result.output.split())
+
+
+@pytest.mark.usefixtures("course")
+def test_a_reader_s_own_work_is_overwritten_only_with_force(tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    (target / "solutions").mkdir(parents=True)
+    (target / "solutions" / "01.ipynb").write_text("mine", encoding="utf-8")
+    (target / "other.ipynb").write_text("mine too", encoding="utf-8")
+    before = files(target)
+    refused = run("notebooks", target)
+    assert refused.exit_code == 2
+    assert "already holds solutions/01.ipynb; nothing was copied" in plain(refused)
+    assert "--force" in plain(refused)
+    assert files(target) == before
+    assert run("notebooks", target, "--force").exit_code == 0
+    assert files(target) == {**COPIED, "other.ipynb": "mine too"}
+
+
+@pytest.mark.usefixtures("course")
+def test_a_file_is_no_folder_to_copy_to(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("mine", encoding="utf-8")
+    for options in ([], ["--force"]):
+        result = run("notebooks", target, *options)
+        assert (result.exit_code, target.read_text(encoding="utf-8")) == (2, "mine")
+        assert "is a file; name a folder" in plain(result)
+
+
+def test_an_incomplete_installation_is_told_how_to_mend_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_course_files, "_PACKAGE", tmp_path / "renyi_lab")
+    result = run("notebooks", tmp_path / "copy")
+    assert result.exit_code == 1
+    assert "Install the package again" in result.output
+    assert not (tmp_path / "copy").exists()
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *hidden: str, **versions: str) -> None:
+    """Make distributions look as if they were not installed, or in another version."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in hidden:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions.get(name) or real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Command lines that `renyi-lab lab` would start."""
+    commands: list[list[str]] = []
+    hide(monkeypatch, jupyterlab="4.4.0")
+    monkeypatch.setattr(subprocess, "call", lambda command: commands.append(command) or 7)
+    return commands
+
+
+@pytest.mark.usefixtures("course")
+def test_lab_opens_a_copy_of_the_course_and_keeps_it(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("lab").exit_code == 7, "JupyterLab's own exit code"
+    copy = tmp_path / "renyi_course"
+    assert files(copy) == COPIED
+    (copy / "00_start_here.ipynb").write_text("mine", encoding="utf-8")
+    assert run("lab", "--no-browser", "--port", "8899").exit_code == 7
+    assert files(copy)["00_start_here.ipynb"] == "mine"
+    opened = [sys.executable, "-m", "jupyterlab", str(Path("renyi_course") / "00_start_here.ipynb")]
+    assert started == [opened, [*opened, "--no-browser", "--port", "8899"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["renyi_course", "site-packages"]
+
+
+@pytest.mark.usefixtures("course")
+def test_lab_opens_a_folder_without_the_first_notebook_as_it_is(started: list[list[str]], tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    run("lab", folder, "--", "--no-browser")
+    assert started == [[sys.executable, "-m", "jupyterlab", str(folder), "--no-browser"]]
+    assert files(folder) == {}
+
+
+@pytest.mark.usefixtures("course")
+def test_lab_without_jupyterlab_says_what_to_install_and_copies_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hide(monkeypatch, "jupyterlab")
+    result = run("lab")
+    assert result.exit_code == 1
+    assert "pip install 'renyi-lab[lab]'" in result.output
+    assert not (tmp_path / "renyi_course").exists()
+
+
+@pytest.fixture
+def fitting(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An installation whose parts fit together, whatever this one is."""
+    versions = {"ipywidgets": "8.1.5", "jupyterlab": "4.4.0", "jupyterlab_widgets": "3.0.13"}
+    hide(monkeypatch, **versions)
+    found = SimpleNamespace(argv=[sys.executable])
+    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: found)
+    return versions
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_lists_every_part_and_is_content_when_all_fit() -> None:
+    result = run("check")
+    assert result.exit_code == 0, result.output
+    for part in (
+        "Python",
+        "torch",
+        "second derivatives",
+        "ipywidgets",
+        "jupyterlab",
+        "widgets in JupyterLab",
+        "kernel",
+        "course",
+    ):
+        assert part in result.output
+    assert "Hessian of Σx³ times 1: [6.0, 12.0]" in plain(result), "text in brackets is printed"
+    assert "mend" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("hidden", "versions", "message"),
+    [
+        (["jupyterlab"], {}, "jupyterlab 4.2 or newer not installed mend: pip install 'renyi-lab[lab]'"),
+        (["ipywidgets"], {}, "ipywidgets 8.1 or newer not installed mend: pip install 'ipywidgets>=8.1'"),
+        ([], {"ipywidgets": "7.8.1"}, "ipywidgets 8.1 or newer 7.8.1 mend: pip install 'ipywidgets>=8.1'"),
+        (
+            [],
+            {"jupyterlab_widgets": "1.1.0"},
+            "widgets in JupyterLab 3.x 1.1.0 mend: pip install -U jupyterlab_widgets",
+        ),
+        (["jupyterlab_widgets"], {}, "widgets in JupyterLab 3.x not installed mend: pip install -U jupyterlab_widgets"),
+    ],
+)
+def test_check_names_what_is_missing_or_old_and_fails(
+    fitting: dict[str, str], monkeypatch: pytest.MonkeyPatch, hidden: list[str], versions: dict[str, str], message: str
+) -> None:
+    hide(monkeypatch, *hidden, **{**fitting, **versions})
+    result = run("check")
+    assert result.exit_code == 1
+    assert message in plain(result)
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_notices_a_kernel_of_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(argv=["/elsewhere/python"])
+    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: other)
+    result = run("check")
+    assert result.exit_code == 1
+    assert "/elsewhere/python mend:" in plain(result)
+    assert "ipykernel install --sys-prefix --name python3" in plain(result)
+
+
+@pytest.mark.usefixtures("fitting", "course")
+def test_check_counts_the_course_that_is_installed() -> None:
+    assert "course its notebooks 1 notebooks, solutions to 1 ok" in plain(run("check"))
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_notices_a_course_that_is_missing_or_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_course_files, "_PACKAGE", tmp_path / "renyi_lab")
+    absent = run("check")
+    assert (absent.exit_code, "not found mend: The course is neither in" in plain(absent)) == (1, True)
+    (tmp_path / "renyi_lab" / "course").mkdir(parents=True)
+    empty = run("check")
+    assert (empty.exit_code, "0 notebooks, solutions to 0 mend: install" in plain(empty)) == (1, True)
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_asks_for_the_versions_that_the_package_declares() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {r.name: r for r in map(Requirement, table["dependencies"] + table["optional-dependencies"]["lab"])}
+    needed = {result.part: result.needed for result in _check.check_installation()}
+    for name in ("torch", "ipywidgets", "jupyterlab"):
+        (specifier,) = declared[name].specifier
+        assert needed[name] == f"{specifier.version} or newer"
+    assert needed["Python"] == f"{table['requires-python'].removeprefix('>=')} or newer"
+
+
+@pytest.mark.usefixtures("fitting")
+def test_check_notices_a_device_without_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no kernel image\nand a long trace")
+
+    monkeypatch.setattr("renyi_lab.operators.hvp", broken)
+    result = run("check")
+    assert result.exit_code == 1
+    assert "second derivatives [6.0, 12.0] no kernel image mend: reinstall torch" in plain(result)
+    assert _check.check_installation()[2].ok is False
+
+
+def test_python_m_renyi_lab_is_the_console_script() -> None:
+    command = [sys.executable, "-m", "renyi_lab"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert shown.returncode == 0
+    assert "Usage: renyi-lab [OPTIONS] COMMAND" in shown.stdout
+    for name in ("tour", "notebooks", "lab", "check"):
+        assert f"│ {name} " in shown.stdout

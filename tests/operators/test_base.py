@@ -1,0 +1,190 @@
+import curvlinops
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from torch import nn
+
+from renyi_lab import operators
+from renyi_lab.krylov import lanczos
+from renyi_lab.operators import LinearOperator, MatrixOperator, as_operator, matrix_with_spectrum
+
+A = matrix_with_spectrum(np.linspace(-2, 5, 30))
+
+
+class TorchOperator:
+    """The least that the contract asks for."""
+
+    shape, dtype, device = (30, 30), torch.float64, torch.device("cpu")
+
+    def __matmul__(self, vector):
+        assert vector.ndim == 1
+        return A @ vector
+
+
+FOREIGN = {
+    "torch matrix": A,
+    "numpy matrix": A.numpy(),
+    "read-only numpy matrix": np.broadcast_to(A.numpy(), (30, 30)),
+    "numpy view in reverse": A.flip(0, 1).numpy()[::-1, ::-1],
+    "scipy operator": scipy.sparse.linalg.aslinearoperator(A.numpy()),
+    "scipy sparse matrix": scipy.sparse.csr_matrix(A.numpy()),
+    "torch operator": TorchOperator(),
+    "own operator": MatrixOperator(A),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_everything_with_shape_and_product_is_adapted(kind):
+    operator = as_operator(FOREIGN[kind])
+    v, V = torch.randn(30, dtype=torch.float64), torch.randn(30, 3, dtype=torch.float64)
+    assert operator.shape == (30, 30)
+    torch.testing.assert_close(operator @ v, A @ v)
+    torch.testing.assert_close(operator @ V, A @ V)
+    torch.testing.assert_close(operator.to_dense(), A)
+
+
+def test_curvlinops_operator_is_adapted():
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2).double(), torch.randn(5, 3).double()
+    y = torch.randn(5, 2).double()
+    foreign = curvlinops.HessianLinearOperator(
+        model, nn.MSELoss(), list(model.parameters()), [(x, y)], check_deterministic=False
+    )
+    operator = as_operator(foreign)
+    v = torch.randn(8).double()
+    torch.testing.assert_close(operator @ v, foreign @ v)
+    assert (operator @ v).abs().max() > 0
+
+
+def test_products_are_counted_column_by_column():
+    operator = MatrixOperator(A)
+    _ = operator @ torch.ones(30), operator @ torch.ones(30, 4)
+    assert operator.num_matvecs == 5
+    operator.to_dense()
+    assert operator.num_matvecs == 35
+
+
+def test_to_dense_works_past_one_chunk_of_columns():
+    matrix = torch.diag(torch.arange(300.0))
+    assert torch.equal(MatrixOperator(matrix).to_dense(), matrix)
+
+
+def test_result_has_the_dtype_of_the_operator_and_no_graph():
+    operator = MatrixOperator(A.float().requires_grad_())
+    for v in (torch.ones(30, dtype=torch.float64, requires_grad=True), torch.ones(30, dtype=torch.int64)):
+        product = operator @ v
+        assert product.dtype == torch.float32
+        assert not product.requires_grad
+    assert lanczos(operator, num_steps=3).num_steps == 3
+
+
+def test_no_columns_give_no_columns():
+    assert (MatrixOperator(A) @ torch.ones(30, 0)).shape == (30, 0)
+
+
+def test_foreign_operator_cannot_reach_the_operand_nor_change_an_earlier_product():
+    buffer = np.zeros(3)
+
+    def careless(v):
+        buffer[:] = 2 * v.reshape(-1)
+        v[...] = -1
+        return buffer
+
+    operator = as_operator(scipy.sparse.linalg.LinearOperator((3, 3), matvec=careless, dtype=float))
+    v = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    first = operator @ v
+    _ = operator @ torch.zeros(3, dtype=torch.float64)
+    assert v.tolist() == [1, 2, 3]
+    assert first.tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_scipy_finds_the_top_eigenvalues(dtype):
+    operator = MatrixOperator(A.to(dtype))
+    found = scipy.sparse.linalg.eigsh(operator.to_scipy(), k=3, which="LA", return_eigenvectors=False)
+    np.testing.assert_allclose(np.sort(found), np.linspace(-2, 5, 30)[-3:], rtol=1e-5)
+    assert operator.num_matvecs > 3
+
+
+def test_scipy_form_takes_vectors_columns_and_the_adjoint():
+    form = MatrixOperator(A).to_scipy()
+    v, V = np.arange(30), np.ones((30, 2))
+    for product, expected in [
+        (form @ v, A.numpy() @ v),
+        (form @ V, A.numpy() @ V),
+        (form.T @ V, A.numpy() @ V),
+        (form.matvec(v[:, None]), A.numpy() @ v[:, None]),
+        (form.rmatvec(v), A.numpy() @ v),
+    ]:
+        assert product.dtype == np.float64
+        np.testing.assert_allclose(product, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("operand", "error", "message"),
+    [
+        (np.ones(30), TypeError, "must be a torch tensor, got ndarray; use torch.from_numpy"),
+        (torch.ones(29), ValueError, r"must have shape \(30,\) or \(30, k\), got \(29,\)"),
+        (torch.ones(1, 30), ValueError, r"got \(1, 30\)"),
+        (torch.ones(30, 1, 1), ValueError, "must have shape"),
+        (torch.tensor(1.0), ValueError, "must have shape"),
+        (torch.ones(30, dtype=torch.complex64), TypeError, "must be real, got torch.complex64"),
+        (torch.ones(30, device="meta"), ValueError, "is on meta, the operator on cpu; move it there"),
+    ],
+)
+def test_a_wrong_operand_is_named_and_not_counted(operand, error, message):
+    operator = MatrixOperator(A)
+    with pytest.raises(error, match=message):
+        operator @ operand
+    assert operator.num_matvecs == 0
+
+
+class ComplexTorchOperator(TorchOperator):
+    dtype = torch.complex128
+
+
+@pytest.mark.parametrize(
+    ("matrix", "error", "message"),
+    [
+        (torch.ones(2, 3), ValueError, r"matrix must be square .*got shape \(2, 3\)"),
+        (np.ones((2, 3)), ValueError, "matrix must be square"),
+        (torch.ones(3), ValueError, "matrix must be square"),
+        (torch.ones(0, 0), ValueError, "at least one row"),
+        (torch.ones(2, 2).long(), TypeError, r"got torch.int64; use matrix.double\(\)"),
+        (torch.eye(2) + 1j, TypeError, "must hold real"),
+        (np.eye(2) + 1j, TypeError, "operator must hold real numbers, got dtype complex128"),
+        (torch.tensor([[1.0, np.nan], [np.nan, 1.0]]), ValueError, "matrix holds NaN"),
+        (torch.tensor([[1.0, 2.0], [2.5, 1.0]]), ValueError, "matrix must be symmetric, but differs .* by 0.5"),
+        (torch.eye(2).to_sparse(), TypeError, r"dense torch tensor, got torch.sparse_coo.*to_dense\(\)"),
+        (scipy.sparse.linalg.aslinearoperator(np.ones((2, 3))), ValueError, "operator must be square"),
+        (scipy.sparse.linalg.aslinearoperator(1j * np.eye(2)), TypeError, "operator must be real"),
+        (ComplexTorchOperator(), TypeError, "operator must be real, got dtype torch.complex128"),
+        ([[1.0]], TypeError, r"operator must have .shape and support @, got list"),
+        (None, TypeError, "operator must have .shape"),
+    ],
+)
+def test_what_is_no_real_symmetric_matrix_is_refused(matrix, error, message):
+    with pytest.raises(error, match=message):
+        as_operator(matrix)
+
+
+def test_matrix_operator_asks_for_a_tensor():
+    with pytest.raises(TypeError, match="matrix must be a dense torch tensor, got ndarray"):
+        MatrixOperator(np.eye(2))
+
+
+def test_rounding_is_no_asymmetry():
+    B = torch.randn(200, 50)
+    as_operator(B @ B.T * 1e20)
+
+
+def test_to_dense_is_refused_where_it_would_fill_the_memory(monkeypatch):
+    class Large(LinearOperator):
+        def _matvec(self, vector):
+            raise AssertionError
+
+    operator = Large(operators.DENSE_LIMIT + 1, torch.float64, torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"of 20001 rows would take 3 GB.*estimate_spectrum"):
+        operator.to_dense()

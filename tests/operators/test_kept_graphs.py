@@ -1,0 +1,286 @@
+"""What holds for every operator that keeps graphs, and for everything that asks one for products."""
+
+import contextlib
+import gc
+import random
+import warnings
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+
+from renyi_lab.krylov import hutchinson_trace, lanczos, power_iteration
+from renyi_lab.models import resnet20
+from renyi_lab.operators import GGNOperator, HessianOperator, saved_bytes
+from renyi_lab.spectrum import estimate_spectrum, exact_spectrum
+
+OPERATORS = pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
+BUDGETS = pytest.mark.parametrize("graph_budget", [0, None])
+
+
+def data(n=12, features=4):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, features, dtype=torch.float64, generator=generator), torch.arange(n) % 3
+
+
+def small_net(width=5, features=4):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(features, width), nn.Tanh(), nn.Linear(width, 3)).double()
+
+
+# ---------------------------------------------------------------- memory
+
+
+@BUDGETS
+@OPERATORS
+def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):
+    model = small_net(width=30, features=200)
+    operator = kind(model, F.cross_entropy, data(20, 200), graph_budget=graph_budget)
+    vector, process = torch.ones(operator.dim, dtype=torch.float64), psutil.Process()
+
+    def after(products):
+        for _ in range(products):
+            operator @ vector
+        gc.collect()
+        return process.memory_info().rss, sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    memory, tensors = after(100)
+    later_memory, later_tensors = after(1000)
+    assert later_tensors == tensors
+    # A thousand of the vectors alone would be 48 MB, of the graphs several times that.
+    assert later_memory - memory < 8e6
+
+
+@BUDGETS
+@OPERATORS
+def test_graphs_are_freed_with_their_operator_and_so_is_the_one_their_size_was_measured_on(kind, graph_budget):
+    model, seen = small_net(), []
+    model[1].register_forward_hook(lambda module, inputs, out: seen.append(StorageWeakRef(out.untyped_storage())))
+    operator = kind(model, F.cross_entropy, data(), graph_budget=graph_budget)
+    operator @ torch.ones(operator.dim, dtype=torch.float64)
+    alive = sum(not storage.expired() for storage in seen)
+    assert alive == operator.num_batches_kept == (1 if graph_budget is None else 0)
+    del operator
+    assert len(seen) >= 2
+    assert all(storage.expired() for storage in seen)
+
+
+def test_memory_of_a_graph_is_measured_to_the_byte():
+    x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
+    assert saved_bytes(lambda: x.exp().sin(), [x]) == 8000  # exp and sin save the same tensor
+    assert saved_bytes(lambda: x.exp().exp(), [x]) == 16000
+    assert saved_bytes(lambda: x.square(), [x]) == 0
+
+
+# ---------------------------------------------------------------- nothing is left behind
+
+
+class Restless(nn.Module):
+    """Changes whatever a forward pass can change, and raises when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Tanh(), nn.Linear(5, 3))
+        self.register_buffer("calls", torch.zeros(()))
+        self.calls_left, self.error = None, None
+
+    def forward(self, x):
+        random.random(), np.random.rand(), torch.rand(2)
+        self.calls = self.calls + 1
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left < 0:
+                raise self.error
+        return self.inner(x)
+
+
+class RaisingBackward(torch.autograd.Function):
+    """The identity; its second derivative raises the error that is set."""
+
+    error = None
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return RaisingSecond.apply(grad)
+
+
+class RaisingSecond(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        if RaisingBackward.error is not None:
+            raise RaisingBackward.error
+        return grad
+
+
+def state_of(model):
+    return {
+        "grad": [(id(p.grad), None if p.grad is None else p.grad.tolist()) for p in model.parameters()],
+        "weights": [p.tolist() for p in model.parameters()],
+        "buffers": [(name, id(b), b.tolist()) for name, b in model.named_buffers()],
+        "modes": [module.training for module in model.modules()],
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (np.random.get_state()[1].tobytes(), *np.random.get_state()[2:]),
+        "python": random.getstate(),
+        "settings": (torch.is_grad_enabled(), torch.get_default_dtype(), torch.backends.cuda.flash_sdp_enabled()),
+    }
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    before = state_of(model)
+    try:
+        yield
+    finally:
+        assert state_of(model) == before
+
+
+USES = {
+    "product": lambda H: H @ torch.ones(H.dim, dtype=torch.float64),
+    "products": lambda H: H @ torch.ones(H.dim, 2, dtype=torch.float64),
+    "to_dense": lambda H: H.to_dense(),
+    "gradient": lambda H: H.gradient(),
+    "blocks": lambda H: [block.to_dense() for block in H.blocks().values()],
+    "to_scipy": lambda H: H.to_scipy() @ np.ones(H.dim),
+    "lanczos": lambda H: lanczos(H, num_steps=5),
+    "exact_spectrum": exact_spectrum,
+    "estimate_spectrum": lambda H: estimate_spectrum(H, num_matvecs=12),
+    "power_iteration": lambda H: power_iteration(H, num_matvecs=4),
+    "hutchinson_trace": lambda H: hutchinson_trace(H, num_matvecs=4),
+}
+
+
+@pytest.fixture
+def restless():
+    torch.manual_seed(0)
+    model = Restless().double()
+    model.inner[1].eval()  # modes that differ between submodules
+    first = next(model.parameters())
+    first.grad = torch.ones_like(first)
+    return model
+
+
+def make(kind, model, graph_budget):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", 'mode="train"')
+        return kind(
+            model,
+            F.cross_entropy,
+            data(),
+            "inner.0",  # 25 numbers, for speed
+            mode="train",
+            graph_budget=graph_budget,
+            micro_batch_size=8,
+        )
+
+
+@pytest.mark.filterwarnings('ignore:mode="train"')
+@BUDGETS
+@OPERATORS
+@pytest.mark.parametrize("use", USES)
+def test_nothing_is_left_behind(restless, use, kind, graph_budget):
+    with unchanged(restless):
+        operator = make(kind, restless, graph_budget)
+    with unchanged(restless):
+        USES[use](operator)
+
+
+@pytest.mark.filterwarnings('ignore:mode="train"')
+@BUDGETS
+@OPERATORS
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), KeyboardInterrupt()], ids=["exception", "interrupt"])
+def test_nothing_is_left_behind_when_a_forward_pass_fails(restless, error, use, kind, graph_budget):
+    operator = make(kind, restless, graph_budget)
+    expected = make(kind, restless, graph_budget) @ torch.ones(25, dtype=torch.float64)
+    restless.calls_left, restless.error = 1, error  # the second micro-batch fails
+    with unchanged(restless), pytest.raises(type(error)):
+        USES[use](operator)
+    restless.calls_left = None
+    assert torch.equal(operator @ torch.ones(25, dtype=torch.float64), expected)
+
+
+@pytest.mark.filterwarnings('ignore:mode="train"')
+@BUDGETS
+@OPERATORS
+@pytest.mark.parametrize("use", [name for name in USES if name != "gradient"])
+@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), KeyboardInterrupt()], ids=["exception", "interrupt"])
+def test_nothing_is_left_behind_when_a_product_fails_half_way(restless, error, use, kind, graph_budget, monkeypatch):
+    restless.register_forward_hook(lambda module, inputs, outputs: RaisingBackward.apply(outputs))
+    operator = make(kind, restless, graph_budget)
+    expected = operator @ torch.ones(25, dtype=torch.float64)
+    with monkeypatch.context() as patch:
+        patch.setattr(RaisingBackward, "error", error)
+        with unchanged(restless), pytest.raises(type(error)):
+            USES[use](operator)
+    assert torch.equal(operator @ torch.ones(25, dtype=torch.float64), expected)
+
+
+# ---------------------------------------------------------------- models of the real world
+
+
+@pytest.mark.parametrize("graph_budget", [0, None])
+def test_resnet_with_batch_norm_agrees_with_differences_of_the_gradient(graph_budget):
+    model = resnet20().double()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=generator)
+    model.train()(images)  # statistics of its own
+    H = HessianOperator(model, F.cross_entropy, (images, torch.arange(4)), graph_budget=graph_budget)
+    vector = torch.randn(H.dim, dtype=torch.float64, generator=generator)
+    start = nn.utils.parameters_to_vector(model.parameters()).detach()
+
+    def gradient_at(theta):
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(theta, model.parameters())
+        return H.gradient()
+
+    product, step = H @ vector, 1e-8  # so short that it crosses no kink of a ReLU
+    differences = (gradient_at(start + step * vector) - gradient_at(start - step * vector)) / (2 * step)
+    assert float((product - differences).norm() / product.norm()) < 1e-6
+    assert float(product.norm()) > 1
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+@OPERATORS
+def test_distributed_wrappers_are_looked_through(kind, process_group):
+    model = small_net()
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    operator, plain = kind(wrapped, F.cross_entropy, data()), kind(small_net(), F.cross_entropy, data())
+    assert operator.model is model
+    torch.testing.assert_close(operator.to_dense(), plain.to_dense())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_compiled_models_are_looked_through_by_the_gauss_newton_matrix_too():
+    model = small_net()
+    operator, plain = (GGNOperator(m, F.cross_entropy, data()) for m in (torch.compile(model), model))
+    assert operator.model is model
+    assert torch.equal(operator.to_dense(), plain.to_dense())
+
+
+@OPERATORS
+def test_vectors_on_another_device_are_refused_with_the_mend(kind):
+    operator = kind(small_net(), F.cross_entropy, data())
+    for vectors in (torch.ones(43, device="meta"), torch.ones(43, 2, device="meta")):
+        with pytest.raises(ValueError, match="is on meta, the operator on cpu; move it there"):
+            operator @ vectors

@@ -1,0 +1,472 @@
+"""Each measure against a model whose value can be computed by hand: linear regression, L(w) = (1/N)‖Xw − y‖²."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from renyi_lab import sharpness
+from renyi_lab.operators import HessianOperator, MatrixOperator, dense_hessian, matrix_with_spectrum
+from renyi_lab.sharpness._perturbed import _solve
+from renyi_lab.spectrum import Spectrum, estimate_spectrum, exact_spectrum
+
+SCALES = torch.tensor([1.0, 2.0, 3.0, 0.5], dtype=torch.float64)
+WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+CURVATURES = 2 * SCALES**2 / 4  # the Hessian of regression on the rows of diag(SCALES) is diagonal
+
+
+def linear(weights: Tensor = WEIGHTS) -> nn.Linear:
+    layer = nn.Linear(len(weights), 1, bias=False).double()
+    layer.weight.data[0] = weights
+    return layer
+
+
+def regression(offset: float = 0.0, weights: Tensor = WEIGHTS) -> HessianOperator:
+    """At the minimum for ``offset = 0``: the targets are what the weights predict."""
+    x = torch.diag(SCALES)
+    return HessianOperator(linear(weights), nn.MSELoss(), (x, (x @ weights)[:, None] + offset))
+
+
+def wide_regression(offset: float = 0.0) -> tuple[HessianOperator, Tensor, Tensor]:
+    """200 weights, so that a few draws average well; with the diagonal of its Hessian and its weights."""
+    generator = torch.Generator().manual_seed(0)
+    scales, weights = (0.5 + torch.rand(200, dtype=torch.float64, generator=generator) for _ in range(2))
+    x = torch.diag(scales)
+    H = HessianOperator(linear(weights), nn.MSELoss(), (x, (x @ weights)[:, None] + offset))
+    return H, 2 * scales**2 / 200, weights
+
+
+def classifier(bias: bool = True) -> tuple[nn.Sequential, Tensor, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 5, bias=bias), nn.ReLU(), nn.Linear(5, 4, bias=bias), nn.ReLU(), nn.Linear(4, 3, bias=bias)
+    )
+    x = torch.randn(20, 3, dtype=torch.float64)
+    return model.double(), x, torch.arange(20) % 3
+
+
+def per_sample_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    rows = []
+    for i in range(len(x)):
+        loss = F.cross_entropy(model(x[i : i + 1]), y[i : i + 1])
+        rows.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))]))
+    return torch.stack(rows)
+
+
+# ---------------------------------------------------------------- functions of a spectrum
+
+
+def test_spectral_measures_of_regression_are_sums_over_its_known_eigenvalues():
+    spectrum = exact_spectrum(regression())
+    values = CURVATURES.numpy()
+    assert sharpness.trace(spectrum).value == pytest.approx(values.sum(), rel=1e-12)
+    assert sharpness.lambda_max(spectrum).value == pytest.approx(values.max(), rel=1e-12)
+    assert sharpness.frobenius_norm(spectrum).value == pytest.approx(np.sqrt((values**2).sum()), rel=1e-12)
+    assert sharpness.log_determinant(spectrum, 0.1).value == pytest.approx(np.log1p(values / 0.1).sum(), rel=1e-12)
+    p = values / values.sum()
+    assert sharpness.renyi_sharpness(spectrum, 2.0).value == pytest.approx(np.log((p**2).sum()), rel=1e-12)
+    assert sharpness.renyi_sharpness(spectrum, 0.5).value == pytest.approx(-2 * np.log(np.sqrt(p).sum()), rel=1e-12)
+
+
+def test_log_determinant_takes_magnitudes_and_lets_zero_count_nothing():
+    spectrum = Spectrum.from_eigenvalues([2.0, -1.0, 0.0])
+    expected = math.log(1 + 2 / 5e-4) + math.log(1 + 1 / 5e-4)
+    assert sharpness.log_determinant(spectrum).value == pytest.approx(expected, rel=1e-12)
+
+
+def test_measures_of_an_estimated_spectrum_lie_within_their_errors_of_the_exact_ones():
+    matrix = matrix_with_spectrum(np.concatenate([[5.0, 4.0, 3.0], np.geomspace(1e-3, 1.0, 297)]), seed=0)
+    exact, estimated = exact_spectrum(matrix), estimate_spectrum(MatrixOperator(matrix), num_matvecs=60)
+    for measure in (sharpness.trace, sharpness.frobenius_norm, sharpness.log_determinant):
+        estimate = measure(estimated)
+        assert 0 < abs(estimate.value - measure(exact).value) < 4 * estimate.standard_error
+        assert estimate.standard_error < 0.2 * estimate.value
+    assert sharpness.lambda_max(estimated).value == pytest.approx(5.0, rel=1e-9)
+    assert sharpness.lambda_max(estimated).standard_error < 1e-9
+
+
+def test_lambda_max_that_has_not_converged_says_so():
+    matrix = matrix_with_spectrum(np.linspace(0.0, 1.0, 400), seed=0)
+    estimate = sharpness.lambda_max(estimate_spectrum(MatrixOperator(matrix), num_matvecs=24, num_probes=1))
+    assert estimate.standard_error > 1e-4
+    assert 0 < 1.0 - estimate.value < 10 * estimate.standard_error
+
+
+# ---------------------------------------------------------------- norms
+
+
+def test_norms_and_distance_of_regression():
+    H = regression(offset=1.0)
+    x = torch.diag(SCALES)
+    assert sharpness.parameter_norm(H).value == pytest.approx(float(WEIGHTS.norm()), rel=1e-12)
+    gradient = 2 / 4 * x.T @ torch.full((4,), -1.0, dtype=torch.float64)
+    assert sharpness.gradient_norm(H).value == pytest.approx(float(gradient.norm()), rel=1e-12)
+    before = {"weight": torch.zeros(1, 4)}
+    assert sharpness.distance_from_initialization(H, before).value == pytest.approx(float(WEIGHTS.norm()), rel=1e-12)
+    assert sharpness.distance_from_initialization(H, [WEIGHTS[None] + 1]).value == pytest.approx(2.0, rel=1e-12)
+
+
+def test_norms_leave_frozen_parameters_out():
+    model, x, y = classifier()
+    model[0].requires_grad_(False)
+    H = HessianOperator(model, F.cross_entropy, (x, y))
+    trainable = torch.cat([p.detach().reshape(-1) for p in model.parameters() if p.requires_grad])
+    assert sharpness.parameter_norm(H).value == pytest.approx(float(trainable.norm()), rel=1e-12)
+    moved = [p.detach() + 1 for p in model.parameters()]
+    assert sharpness.distance_from_initialization(H, moved).value == pytest.approx(len(trainable) ** 0.5, rel=1e-12)
+
+
+def test_large_weights_do_not_overflow_the_norm():
+    model = linear(torch.full((4,), 1e30)).float()
+    H = HessianOperator(model, lambda output, y: 0 * output.sum(), (torch.zeros(1, 4), torch.zeros(1)))
+    assert sharpness.parameter_norm(H).value == pytest.approx(2e30, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda model: model.state_dict(), ValueError, r"own 'weight'.*deepcopy"),
+        (lambda model: {"bias": torch.zeros(1)}, ValueError, "lacks 'weight'"),
+        (lambda model: {"weight": torch.zeros(2, 2)}, ValueError, r"shape \(2, 2\)"),
+        (lambda model: [], ValueError, "holds 0 tensors, but the model has 1"),
+        (lambda model: ["a"], TypeError, "got str"),
+        (lambda model: torch.zeros(1, 4), TypeError, "got Tensor"),
+        (lambda model: {"weight": torch.full((1, 4), math.nan)}, ValueError, "not finite"),
+    ],
+)
+def test_initial_parameters_that_cannot_be_meant_are_named(make, error, message):
+    H = regression()
+    with pytest.raises(error, match=message):
+        sharpness.distance_from_initialization(H, make(H.model))
+
+
+# ---------------------------------------------------------------- derivatives in the outputs
+
+
+def test_fisher_rao_norm_of_regression_by_hand():
+    # ∂ℓ_i/∂f = 2(f_i − y_i) = −2·offset and J_i θ = f_i = SCALES_i·w_i
+    slopes = 2 * 0.5 * SCALES * WEIGHTS
+    expected = float(slopes.square().mean().sqrt())
+    assert sharpness.fisher_rao_norm(regression(offset=0.5)).value == pytest.approx(expected, rel=1e-12)
+    assert sharpness.fisher_rao_norm(regression()).value == 0.0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fisher_rao_norm_is_the_quadratic_form_of_per_sample_gradients(bias):
+    model, x, y = classifier(bias)
+    theta = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    expected = float((per_sample_gradients(model, x, y) @ theta).square().mean().sqrt())
+    for data in ((x, y), [(x[:7], y[:7]), (x[7:], y[7:])]):
+        for loss_fn in (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum")):
+            H = HessianOperator(model, loss_fn, data)
+            assert sharpness.fisher_rao_norm(H).value == pytest.approx(expected, rel=1e-10)
+
+
+def test_fisher_rao_norm_without_biases_is_depth_times_what_the_outputs_say():
+    model, x, y = classifier(bias=False)
+    outputs = model(x).detach()
+    slopes = outputs.softmax(1) - F.one_hot(y, 3)
+    expected = 3 * float((slopes * outputs).sum(1).square().mean().sqrt())
+    H = HessianOperator(model, F.cross_entropy, (x, y))
+    assert sharpness.fisher_rao_norm(H).value == pytest.approx(expected, rel=1e-10)
+
+
+def test_relative_flatness_of_regression_is_squared_norm_times_trace():
+    expected = float(WEIGHTS.square().sum() * CURVATURES.sum())
+    assert sharpness.relative_flatness(regression(offset=0.3)).value == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("cut", [20, 7])
+def test_relative_flatness_equals_the_definition_on_the_dense_hessian(cut):
+    model, x, y = classifier()
+    H = HessianOperator(model, F.cross_entropy, [(x[:cut], y[:cut]), (x[cut:], y[cut:])])
+    block = dense_hessian(model, F.cross_entropy, (x, y))[-15:-3, -15:-3].reshape(3, 4, 3, 4)
+    weight = model[4].weight.detach()
+    expected = torch.einsum("sj,tj,sktk->", weight, weight, block)
+    assert sharpness.relative_flatness(H).value == pytest.approx(float(expected), rel=1e-10)
+    assert not model[4]._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Conv1d(1, 1, 1), "no torch.nn.Linear"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Tanh()), "output is that of its last"),
+        (nn.Linear(2, 2), r"\(batch, outputs\), got \(3, 1, 2\)"),
+    ],
+)
+def test_relative_flatness_says_where_it_does_not_apply(model, message):
+    x = torch.randn(3, 1, 2, generator=torch.Generator().manual_seed(0))
+    H = HessianOperator(model, nn.MSELoss(), (x, torch.zeros(model(x).shape)))
+    with pytest.raises(ValueError, match=message):
+        sharpness.relative_flatness(H)
+
+
+def test_relative_flatness_needs_a_trainable_last_layer():
+    model, x, y = classifier()
+    model[4].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="'4'"):
+        sharpness.relative_flatness(HessianOperator(model, F.cross_entropy, (x, y)))
+
+
+def test_measures_of_outputs_refuse_a_loss_that_hides_them():
+    model, x, y = classifier()
+    H = HessianOperator(model, lambda m, batch: F.cross_entropy(m(batch["x"]), batch["y"]), [{"x": x, "y": y}])
+    for measure in (sharpness.fisher_rao_norm, sharpness.relative_flatness):
+        with pytest.raises(ValueError, match='loss_style="model_batch"'):
+            measure(H)
+
+
+# ---------------------------------------------------------------- perturbed weights
+
+
+def test_worst_case_of_a_quadratic_is_half_rho_squared_times_the_largest_curvature():
+    H = regression()
+    assert sharpness.sam_sharpness(H, rho=0.3, num_steps=60).value == pytest.approx(
+        0.5 * 0.09 * float(CURVATURES.max()), rel=1e-6
+    )
+    # all signs are alike for a diagonal Hessian
+    assert sharpness.sam_sharpness(H, norm="linf", rho=0.3).value == pytest.approx(
+        0.5 * 0.09 * float(CURVATURES.sum()), rel=1e-12
+    )
+
+
+def test_adaptive_worst_case_of_a_quadratic_weighs_curvature_with_the_squared_weights():
+    H = regression()
+    for eta in (0.0, 0.1):
+        weighted = CURVATURES * (WEIGHTS.abs() + eta) ** 2
+        found = sharpness.asam_sharpness(H, rho=0.3, eta=eta, num_steps=200).value
+        assert found == pytest.approx(0.5 * 0.09 * float(weighted.max()), rel=1e-6)
+        found = sharpness.asam_sharpness(H, norm="linf", rho=0.3, eta=eta).value
+        assert found == pytest.approx(0.5 * 0.09 * float(weighted.sum()), rel=1e-12)
+
+
+def test_default_radii_are_the_documented_ones():
+    H = regression()
+    for measure, radii in (
+        (sharpness.sam_sharpness, {"l2": 0.05, "linf": 0.001}),
+        (sharpness.asam_sharpness, {"l2": 0.5, "linf": 0.002}),
+    ):
+        for norm, rho in radii.items():
+            assert measure(H, norm=norm).value == measure(H, norm=norm, rho=rho).value
+
+
+def test_worst_case_away_from_a_minimum_adds_the_slope():
+    H = regression(offset=1.0)
+    gradient, rho = H.gradient(), 1e-4
+    found = sharpness.sam_sharpness(H, rho=rho).value
+    assert found == pytest.approx(rho * float(gradient.norm()), rel=1e-3)
+
+
+def test_worst_case_at_a_maximum_is_the_centre_itself():
+    x = torch.diag(SCALES)
+    H = HessianOperator(linear(), lambda output, y: -F.mse_loss(output, y), (x, (x @ WEIGHTS)[:, None]))
+    assert sharpness.sam_sharpness(H).value == 0.0
+
+
+def test_average_case_of_a_quadratic_is_half_rho_squared_times_the_trace():
+    for offset in (0.0, 5.0):  # the slope cancels between a draw and its opposite
+        H, curvatures, _ = wide_regression(offset)
+        expected = 0.5 * 0.04 * float(curvatures.sum())
+        estimate = sharpness.average_case_sharpness(H, rho=0.2)
+        assert abs(estimate.value - expected) < 3 * estimate.standard_error < 0.15 * expected
+
+
+def test_pac_bayes_flatness_of_a_quadratic_is_the_trace_over_twice_the_increase():
+    H, curvatures, _ = wide_regression()
+    for increase in (1e-6, 0.1, 1e4):
+        estimate = sharpness.pac_bayes_flatness(H, increase=increase)
+        expected = float(curvatures.sum()) / (2 * increase)
+        assert abs(estimate.value - expected) < 3 * estimate.standard_error < 0.15 * expected
+
+
+def test_pac_bayes_sigma_raises_the_average_loss_by_just_the_increase():
+    H = regression(offset=2.0)
+    flatness = sharpness.pac_bayes_flatness(H, increase=0.1, seed=3)
+    rise = sharpness.average_case_sharpness(H, rho=flatness.value**-0.5, seed=3)
+    assert rise.value == pytest.approx(0.1, rel=1e-3)
+
+
+def test_magnitude_aware_pac_bayes_of_a_quadratic_weighs_curvature_with_the_squared_weights():
+    H, curvatures, weights = wide_regression()
+    weighted, floor = float((curvatures * weights**2).sum()), 1e-6 * float(curvatures.sum())
+    for increase in (0.1, floor):  # in the second the fixed part of the noise does half of it
+        estimate = sharpness.pac_bayes_flatness(H, increase=increase, magnitude_aware=True)
+        expected = weighted / (2 * increase - floor)
+        assert abs(estimate.value - expected) < 3 * estimate.standard_error < 0.3 * expected
+
+
+def test_sigma_is_found_where_the_loss_is_flat_at_first_and_then_steep():
+    # Measured around an MLP with a training loss of 0.001: steps by the square root swing between 0.032 and 0.076.
+    sigmas, means = [0.001, 0.01, 0.032, 0.048, 0.076, 0.1, 1.0], [4e-6, 4e-4, 0.0178, 0.0994, 0.56, 1.32, 132.0]
+    asked: list[float] = []
+
+    def rises(sigma: float) -> torch.Tensor:
+        asked.append(sigma)
+        return torch.tensor([np.exp(np.interp(np.log(sigma), np.log(sigmas), np.log(means)))])
+
+    sigma, final, _ = _solve(rises, 0.1, 0.01, 0.02)
+    assert float(final) == pytest.approx(0.1, rel=0.02)
+    assert sigma == pytest.approx(0.048, rel=0.02)
+    assert len(asked) <= 12
+
+
+def test_pac_bayes_flatness_says_when_no_noise_suffices():
+    H = HessianOperator(linear(), lambda output, y: torch.tanh(output.square().mean()), (torch.diag(SCALES), WEIGHTS))
+    with pytest.raises(ValueError, match="no Gaussian noise raises the loss by increase=5"):
+        sharpness.pac_bayes_flatness(H, increase=5.0)
+
+
+def test_noise_that_overflows_the_loss_is_named_and_one_that_does_in_part_is_not_counted():
+    model = linear().float()
+    x = torch.diag(SCALES).float()
+    H = HessianOperator(model, nn.MSELoss(), (x, x @ WEIGHTS.float()[:, None]))
+    with pytest.raises(ValueError, match="rho=1e\\+30"):
+        sharpness.average_case_sharpness(H, rho=1e30)
+    with pytest.raises(ValueError, match="lower rho"):
+        sharpness.sam_sharpness(H, rho=1e30)
+
+
+# ---------------------------------------------------------------- bad input, and nothing changed
+
+OF_THE_LOSS = [
+    sharpness.gradient_norm,
+    sharpness.parameter_norm,
+    sharpness.fisher_rao_norm,
+    sharpness.relative_flatness,
+    sharpness.pac_bayes_flatness,
+    sharpness.sam_sharpness,
+    sharpness.asam_sharpness,
+    sharpness.average_case_sharpness,
+]
+
+
+@pytest.mark.parametrize("measure", OF_THE_LOSS)
+def test_a_matrix_has_no_loss_to_evaluate(measure):
+    with pytest.raises(TypeError, match="HessianOperator"):
+        measure(MatrixOperator(torch.eye(2)))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [sharpness.trace, sharpness.lambda_max, sharpness.frobenius_norm, sharpness.log_determinant],
+)
+def test_eigenvalues_without_a_spectrum_are_refused(measure):
+    with pytest.raises(TypeError, match="from_eigenvalues"):
+        measure([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda H: sharpness.sam_sharpness(H, norm="l1"), ValueError, "norm must be one of 'l2', 'linf'"),
+        (lambda H: sharpness.sam_sharpness(H, rho=0.0), ValueError, "rho must lie in"),
+        (lambda H: sharpness.sam_sharpness(H, num_steps=0), ValueError, "num_steps must be at least 1"),
+        (lambda H: sharpness.sam_sharpness(H, seed=-1), ValueError, "seed"),
+        (lambda H: sharpness.asam_sharpness(H, eta=-0.1), ValueError, "eta must lie in"),
+        (lambda H: sharpness.average_case_sharpness(H, rho=math.nan), ValueError, "rho must be finite"),
+        (lambda H: sharpness.average_case_sharpness(H, num_draws=0), ValueError, "num_draws"),
+        (lambda H: sharpness.pac_bayes_flatness(H, increase=0.0), ValueError, "increase must lie in"),
+        (lambda H: sharpness.log_determinant(exact_spectrum(H), 0.0), ValueError, "regularization must lie in"),
+        (lambda H: sharpness.renyi_sharpness(exact_spectrum(H), -1.0), ValueError, "alpha must lie in"),
+    ],
+)
+def test_arguments_out_of_range_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(regression())
+
+
+def normalised() -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
+    x = torch.randn(30, 3)
+    model(x)  # running statistics that are not those of the start
+    return model.train(), x, torch.arange(30) % 3
+
+
+def state(model: nn.Module) -> list:
+    tensors = [*model.parameters(), *model.buffers()]
+    bits = [(t.detach().clone(), t.data_ptr(), t._version) for t in tensors]
+    flags = [m.training for m in model.modules()]
+    gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    return [bits, flags, gradients, torch.get_rng_state()]
+
+
+def assert_same(before: list, after: list) -> None:
+    for (a, pointer, version), (b, new_pointer, new_version) in zip(before[0], after[0], strict=True):
+        assert torch.equal(a, b)
+        assert (pointer, version) == (new_pointer, new_version)
+    assert before[1] == after[1]
+    for a, b in zip(before[2], after[2], strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+    assert torch.equal(before[3], after[3])
+
+
+@pytest.mark.parametrize("measure", OF_THE_LOSS)
+def test_every_measure_leaves_weights_buffers_flags_gradients_and_random_state_alone(measure):
+    model, x, y = normalised()
+    F.cross_entropy(model(x), y).backward()
+    H = HessianOperator(model, F.cross_entropy, (x, y))
+    before = state(model)
+    assert math.isfinite(measure(H).value)
+    assert_same(before, state(model))
+
+
+@pytest.mark.parametrize("measure", OF_THE_LOSS[4:])
+def test_an_interrupt_in_the_middle_puts_the_weights_back(measure):
+    model, x, y = normalised()
+    calls = 0
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return F.cross_entropy(outputs, targets)
+
+    H = HessianOperator(model, loss_fn, (x, y))
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt):
+        measure(H)
+    assert_same(before, state(model))
+
+
+def test_a_graph_kept_by_the_operator_still_gives_the_same_products():
+    model, x, y = classifier()
+    H = HessianOperator(model, F.cross_entropy, (x, y))
+    v = torch.ones(H.dim, dtype=torch.float64)
+    before, graphs = H @ v, H._graphs
+    sharpness.sam_sharpness(H)
+    sharpness.pac_bayes_flatness(H)
+    assert torch.equal(H @ v, before)
+    assert H._graphs is graphs
+
+
+def test_tied_weights_are_moved_together():
+    tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)).double()
+    tied[1].weight = tied[0].weight
+    x = torch.eye(2, dtype=torch.float64)
+    H = HessianOperator(tied, nn.MSELoss(), (x, (x @ tied[0].weight.T @ tied[0].weight.T).detach()))
+    dense = H.to_dense()
+    rho = 1e-3
+    found = sharpness.sam_sharpness(H, rho=rho, num_steps=100).value
+    assert found == pytest.approx(0.5 * rho**2 * float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-2)
+
+
+def test_a_block_is_perturbed_alone():
+    model, x, y = classifier()
+    H = HessianOperator(model, F.cross_entropy, (x, y))
+    blocks = H.blocks()
+    whole = sharpness.sam_sharpness(H, num_steps=30).value
+    parts = [sharpness.sam_sharpness(block, num_steps=30).value for block in blocks.values()]
+    assert max(parts) < whole
+    others = copy.deepcopy(model)
+    others[0].requires_grad_(False)
+    last = HessianOperator(others, F.cross_entropy, (x, y), "4.weight")
+    assert sharpness.sam_sharpness(last, num_steps=30).value == pytest.approx(parts[4], rel=1e-12)

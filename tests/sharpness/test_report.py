@@ -1,0 +1,376 @@
+"""The table of all measures, and what rescaling a ReLU network's layers does to each of them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from renyi_lab import models
+from renyi_lab.operators import HessianOperator
+from renyi_lab.perturbation import reparametrize
+from renyi_lab.sharpness import MEASURES, SharpnessReport, sharpness_report
+from renyi_lab.spectrum import estimate_spectrum
+
+SPECTRAL = ["trace", "lambda_max", "frobenius_norm", "log_determinant"]
+SINGLE = [name for name in MEASURES if name not in ("renyi_sharpness", *SPECTRAL)]
+ALPHAS = (0.5, 1.0, 1.5, 2.0)
+RENYI = [f"renyi_sharpness_{alpha:g}" for alpha in ALPHAS]
+
+
+def net(bias: bool = True, seed: int = 0) -> nn.Sequential:
+    return models.mlp(4, 7, 6, 3, bias=bias, seed=seed).double()
+
+
+def data(n: int = 60, seed: int = 1) -> tuple[Tensor, Tensor]:
+    x = torch.randn(n, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return x, torch.arange(n) % 3
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Sequential:
+    model, (x, y) = net(bias=False), data()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(300):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    model.zero_grad()
+    return model
+
+
+def exact_report(model: nn.Module, **options: object) -> SharpnessReport:
+    return sharpness_report(model, F.cross_entropy, data(), num_matvecs=200, **options)  # 88 parameters: exact
+
+
+# ---------------------------------------------------------------- rescaling: what stays, what moves
+
+
+@pytest.fixture(scope="module")
+def before_and_after(trained: nn.Sequential) -> tuple[SharpnessReport, SharpnessReport, dict[str, float]]:
+    scales = {"layer1": 4.0, "layer2": 0.5, "layer3": 0.5}
+    rescaled = reparametrize(trained, scales)
+    torch.testing.assert_close(rescaled(data()[0]), trained(data()[0]), rtol=1e-12, atol=1e-12)
+    return exact_report(trained), exact_report(rescaled), scales
+
+
+def test_a_blocks_renyi_sharpness_stays_under_rescaling(before_and_after):
+    before, after, scales = before_and_after
+    for layer in scales:
+        for measure in RENYI:
+            key = measure, f"{layer}.weight"
+            assert after[key].value == pytest.approx(before[key].value, rel=1e-6)
+            assert before[key].value < -0.2, "a spectrum with nothing to spread would prove nothing"
+
+
+def test_a_blocks_size_is_multiplied_by_c_to_the_minus_two(before_and_after):
+    before, after, scales = before_and_after
+    for layer, c in scales.items():
+        for measure in ("trace", "lambda_max", "frobenius_norm"):
+            key = measure, f"{layer}.weight"
+            assert after[key].value == pytest.approx(before[key].value * c**-2, rel=1e-6)
+
+
+def test_the_whole_networks_renyi_sharpness_moves_under_rescaling(before_and_after):
+    before, after, _ = before_and_after
+    for measure in RENYI:
+        assert abs(after[measure].value - before[measure].value) > 0.1
+    assert after["trace"].value != pytest.approx(before["trace"].value, rel=0.1)
+
+
+def test_the_whole_spectrum_is_that_of_the_hessian_between_inverse_scales(trained, before_and_after):
+    _, after, scales = before_and_after
+    H = HessianOperator(trained, F.cross_entropy, data())
+    sizes = [p.numel() for p in trained.parameters()]
+    inverse = torch.cat([torch.full((size,), 1 / c) for size, c in zip(sizes, scales.values(), strict=True)]).double()
+    predicted = torch.linalg.eigvalsh(inverse[:, None] * H.to_dense() * inverse)
+    np.testing.assert_allclose(after.spectra["whole"].nodes, predicted.numpy(), rtol=1e-9, atol=1e-12)
+
+
+INVARIANT = ["fisher_rao_norm", "relative_flatness", "asam_sharpness_l2", "asam_sharpness_linf"]
+MOVED = [
+    "gradient_norm",
+    "parameter_norm",
+    "pac_bayes_flatness",
+    "sam_sharpness_l2",
+    "sam_sharpness_linf",
+    "average_case_sharpness",
+]
+
+
+def test_measures_said_to_be_invariant_under_rescaling_are(before_and_after):
+    before, after, _ = before_and_after
+    for measure in INVARIANT:
+        assert after[measure].value == pytest.approx(before[measure].value, rel=1e-6), measure
+    for measure in MOVED:
+        assert after[measure].value != pytest.approx(before[measure].value, rel=0.02), measure
+    aware = "pac_bayes_flatness_magnitude_aware"
+    assert after[aware].value == pytest.approx(before[aware].value, rel=0.02), (
+        "nearly: the floor of 1e-3 does not scale"
+    )
+    assert {*INVARIANT, *MOVED, aware, "distance_from_initialization"} == set(SINGLE)
+
+
+def test_measures_said_to_be_invariant_under_rescaling_of_neurons_are(trained):
+    factors = torch.tensor([5.0, 0.2, 1.0, 3.0, 1.0, 1.0, 0.5], dtype=torch.float64)
+    rescaled = copy.deepcopy(trained)
+    rescaled.layer1.weight.data *= factors[:, None]
+    rescaled.layer2.weight.data /= factors
+    before, after = (exact_report(model, blocks=False) for model in (trained, rescaled))
+    for measure in ("fisher_rao_norm", "asam_sharpness_l2", "asam_sharpness_linf"):
+        assert after[measure].value == pytest.approx(before[measure].value, rel=1e-6), measure
+
+
+def test_relative_flatness_notices_a_rescaling_of_single_neurons(trained):
+    factors = torch.tensor([5.0, 0.2, 1.0, 3.0, 1.0, 0.5], dtype=torch.float64)
+    rescaled = copy.deepcopy(trained)
+    rescaled.layer2.weight.data *= factors[:, None]
+    rescaled.layer3.weight.data /= factors
+    before, after = (exact_report(model, blocks=False)["relative_flatness"].value for model in (trained, rescaled))
+    assert after != pytest.approx(before, rel=0.01)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_the_frame_has_a_row_for_every_spectrum_of_every_block_and_every_other_measure():
+    model = net()
+    initial = copy.deepcopy(model.state_dict())
+    model.layer1.weight.data += 1.0
+    report = exact_report(model, initial_parameters=initial)
+    frame = report.to_frame()
+    assert list(frame.columns) == ["measure", "block", "value", "standard_error"]
+    blocks = ["whole", *HessianOperator(model, F.cross_entropy, data()).blocks()]
+    expected = [(m, b) for b in blocks for m in RENYI + SPECTRAL] + [(m, "whole") for m in SINGLE]
+    assert list(zip(frame["measure"], frame["block"], strict=True)) == expected
+    assert list(report.spectra) == blocks
+    assert frame["value"].notna().all()
+    assert report.notes == {}
+    assert report["distance_from_initialization"].value == pytest.approx(28**0.5, rel=1e-12)
+    assert report["trace", "layer2.bias"].value == report.spectra["layer2.bias"].trace.value
+    assert report["renyi_sharpness_1"].value == report.spectra["whole"].renyi_sharpness(1.0).value
+
+
+def test_the_whole_and_block_spectra_are_those_of_the_operator():
+    model = models.mlp(4, 30, 20, 3, seed=2)
+    x, y = data()
+    pairs = x.float(), y
+    report = sharpness_report(model, F.cross_entropy, pairs, num_matvecs=60, seed=5, blocks="layer2")
+    assert list(report.spectra) == ["whole", "layer2.weight", "layer2.bias"]
+    H = HessianOperator(model, F.cross_entropy, pairs)
+    for name, operator in {"whole": H, "layer2.weight": H.blocks()["layer2.weight"]}.items():
+        expected = estimate_spectrum(operator, num_matvecs=60, seed=5)
+        np.testing.assert_allclose(report.spectra[name].nodes, expected.nodes, rtol=1e-4, atol=1e-6)
+        assert report["trace", name].standard_error == pytest.approx(expected.trace.standard_error, rel=1e-3)
+    assert report.spectra["layer2.bias"].is_exact
+    assert "60 products in 60 Lanczos steps are few" in report.notes["renyi_sharpness_0.5"]
+
+
+def test_blocks_false_measures_the_whole_alone():
+    assert set(exact_report(net(), blocks=False).to_frame()["block"]) == {"whole"}
+
+
+def test_it_prints_as_a_table_with_its_notes():
+    report = exact_report(net(), alphas=[1.0], blocks=["layer1.weight", "layer3.weight"])
+    lines = repr(report).splitlines()
+    assert lines[0].split() == ["block", "whole", "layer1.weight", "layer3.weight"]
+    row = next(line for line in lines if line.startswith("renyi_sharpness_1"))
+    values = [report["renyi_sharpness_1", block].value for block in ("whole", "layer1.weight", "layer3.weight")]
+    assert row.split()[1:] == [f"{value:.4g}" for value in values]
+    assert lines[-1].startswith("distance_from_initialization: no initial_parameters were given")
+    page = report._repr_html_()
+    assert "<table" in page
+    assert "<li>distance_from_initialization: no initial" in page
+
+
+def test_notes_are_escaped_and_said_once():
+    note = "a < b"
+    report = SharpnessReport(
+        {("trace", "whole"): exact_report(net(), blocks=False)["trace"]}, {}, {"x": note, "y": note}
+    )
+    assert "<li>x; y: a &lt; b</li>" in report._repr_html_()
+    assert repr(report).endswith("\nx; y: a < b")
+
+
+def test_a_row_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match=r"no 'sharpness' of 'whole'; measures: \['renyi_sharpness_0.5'"):
+        exact_report(net(), blocks=False)["sharpness"]
+
+
+def test_a_report_survives_pickling():
+    report = exact_report(net(), blocks="layer1.bias")
+    assert pickle.loads(pickle.dumps(report)).to_frame().equals(report.to_frame())
+
+
+# ---------------------------------------------------------------- data, models, subsets
+
+
+def test_batches_loaders_and_one_tensor_give_the_same_numbers():
+    model, (x, y) = net(), data()
+    whole = exact_report(model, blocks="layer3").to_frame()["value"]
+    loader = DataLoader(TensorDataset(x, y), batch_size=17)  # the last batch is smaller
+    values = sharpness_report(model, F.cross_entropy, loader, blocks="layer3").to_frame()["value"]
+    np.testing.assert_allclose(values, whole, rtol=1e-6)
+
+
+def test_a_shuffling_loader_is_frozen_once_and_leaves_the_random_state_alone():
+    x, y = data()
+    loader = DataLoader(TensorDataset(x, y), batch_size=17, shuffle=True)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    reports = [sharpness_report(net(), F.cross_entropy, loader, num_samples=20, seed=1, blocks=False) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert reports[0].to_frame().equals(reports[1].to_frame())
+
+
+def test_dictionary_batches_are_measured_where_outputs_are_not_needed():
+    x, y = data()
+    batches = [{"x": x[:40], "y": y[:40]}, {"x": x[40:], "y": y[40:]}]
+    report = sharpness_report(net(), lambda m, b: F.cross_entropy(m(b["x"]), b["y"]), batches, blocks=False)
+    plain = exact_report(net(), blocks=False)
+    for measure in [*RENYI, *SPECTRAL, "sam_sharpness_l2", "pac_bayes_flatness"]:
+        assert report[measure].value == pytest.approx(plain[measure].value, rel=1e-6)
+    assert math.isnan(report["fisher_rao_norm"].value)
+    assert "model_batch" in report.notes["fisher_rao_norm"]
+
+
+def test_a_subset_is_drawn_at_random_without_replacement_and_its_spectrum_is_that_of_its_samples():
+    x, _ = data(40)
+    layer = nn.Linear(4, 1, bias=False).double()
+    seen = []
+
+    def loss_fn(output: Tensor, index: Tensor) -> Tensor:
+        seen.append(index)
+        return output.square().mean()
+
+    index = torch.arange(40)
+    batches = [(x[:30], index[:30]), (x[30:], index[30:])]
+    report = sharpness_report(layer, loss_fn, batches, num_samples=12, perturbation_samples=8, seed=4)
+    sizes = {12: [], 8: []}
+    for first, second in itertools.pairwise(seen):
+        joined = torch.cat([first, second])
+        if len(joined) in sizes and len(first) != len(second):
+            sizes[len(joined)].append(joined)
+    chosen = sizes[12][0]
+    assert len(set(chosen.tolist())) == 12
+    assert chosen.tolist() != list(range(12))
+    gram = 2 * x[chosen].T @ x[chosen] / 12
+    assert report["trace"].value == pytest.approx(float(gram.trace()), rel=1e-9)
+
+
+def test_samples_of_several_batches_are_all_reachable_by_a_subset():
+    x, _ = data(9)
+    layer = nn.Linear(4, 1, bias=False).double()
+    parts = [(x[i : i + 2], torch.zeros(len(x[i : i + 2]), 1).double()) for i in range(0, 9, 2)]
+    whole = sharpness_report(layer, nn.MSELoss(), parts, num_samples=9)
+    part = sharpness_report(layer, nn.MSELoss(), parts, num_samples=8)
+    assert whole["trace"].value == pytest.approx(float(2 * x.square().sum() / 9), rel=1e-9)
+    assert part["trace"].value != pytest.approx(whole["trace"].value, rel=1e-3)
+
+
+def test_batch_norm_and_frozen_parameters_and_the_state_before():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = data()
+    x = x.float()
+    model(x)
+    model[0].bias.requires_grad_(False)
+    F.cross_entropy(model(x), y).backward()
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [(t.detach().clone(), t.data_ptr(), None if t.grad is None else t.grad.clone()) for t in tensors]
+    report = sharpness_report(model, F.cross_entropy, (x, y), num_matvecs=200)
+    assert "0.bias" not in report.spectra
+    assert model.training
+    assert model[1].training
+    for tensor, (value, pointer, gradient) in zip(tensors, before, strict=True):
+        assert torch.equal(tensor, value)
+        assert tensor.data_ptr() == pointer
+        assert (tensor.grad is None) == (gradient is None)
+        assert gradient is None or torch.equal(tensor.grad, gradient)
+    evaluated = HessianOperator(copy.deepcopy(model).eval(), F.cross_entropy, (x, y))
+    assert report["gradient_norm"].value == pytest.approx(float(evaluated.gradient().norm()), rel=1e-5)
+
+
+def test_a_dead_block_is_nan_with_a_reason_and_the_rest_is_measured():
+    model = net()
+    model.layer1.bias.data.fill_(-1e3)  # every unit of the first layer is off
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = exact_report(model)
+    assert math.isnan(report["renyi_sharpness_1", "layer1.weight"].value)
+    assert "all zero" in report.notes["renyi_sharpness_1, layer1.weight"]
+    assert report["trace", "layer1.weight"].value == 0.0
+    assert report["renyi_sharpness_1", "layer3.bias"].value < -0.5
+
+
+def test_an_interrupt_during_the_perturbed_measures_restores_everything():
+    model, (x, y) = net(), data()
+    weights = [p.detach().clone() for p in model.parameters()]
+    pointers = [p.data_ptr() for p in model.parameters()]
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        if not torch.equal(model.layer1.weight, weights[0]):
+            raise KeyboardInterrupt
+        return F.cross_entropy(outputs, targets)
+
+    with pytest.raises(KeyboardInterrupt):
+        sharpness_report(model, loss_fn, (x, y), blocks=False)
+    assert all(torch.equal(p, w) for p, w in zip(model.parameters(), weights, strict=True))
+    assert [p.data_ptr() for p in model.parameters()] == pointers
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"alphas": [-1.0]}, ValueError, "each of alphas must lie in"),
+        ({"alphas": 0.5}, TypeError, r"alphas must be a sequence of numbers, got 0\.5; write \[0\.5\]"),
+        ({"num_matvecs": 0}, ValueError, "num_matvecs must be at least 1"),
+        ({"num_samples": 0}, ValueError, "num_samples must be at least 1"),
+        ({"perturbation_samples": -3}, ValueError, "perturbation_samples must be at least 1"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"blocks": "layer9"}, ValueError, "layer9"),
+        ({"initial_parameters": {}}, ValueError, "lacks 'layer1.weight'"),
+    ],
+)
+def test_bad_options_are_named_before_anything_is_computed(options, error, message):
+    calls = 0
+
+    def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return F.cross_entropy(outputs, targets)
+
+    with pytest.raises(error, match=message):
+        sharpness_report(net(), loss_fn, data(), **options)
+    assert calls <= 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda model, x, y: (model, x * math.nan, y), "not finite"),
+        (lambda model, x, y: (model, x[:0], y[:0]), "empty"),
+        (lambda model, x, y: (model.requires_grad_(False), x, y), "frozen"),
+        (lambda model, x, y: (model, x, y + 5), "label"),
+    ],
+)
+def test_models_and_data_that_cannot_be_measured_are_refused(spoil, message):
+    model, x, y = spoil(net(), *data())
+    with pytest.raises(ValueError, match=message):
+        sharpness_report(model, F.cross_entropy, (x, y))
+
+
+def test_every_measure_is_described_with_source_and_invariance():
+    for name, measure in MEASURES.items():
+        assert measure.description, name
+        assert measure.source, name
+        assert measure.invariance, name

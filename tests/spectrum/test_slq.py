@@ -1,0 +1,209 @@
+import curvlinops
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+from torch import nn
+
+from renyi_lab import datasets, models
+from renyi_lab.operators import HessianOperator, MatrixOperator, matrix_with_spectrum
+from renyi_lab.spectrum import estimate_spectrum, exact_spectrum
+from renyi_lab.training import train
+
+OUTLIERS = np.concatenate([np.linspace(-0.05, 1, 390), np.geomspace(2, 100, 10)])
+ALPHAS = (1, 1.5, 2)
+few_products = pytest.mark.filterwarnings("ignore:.*products in .* Lanczos steps:UserWarning")
+
+
+class Counting(MatrixOperator):
+    """Counts by itself, so that what `num_matvecs` says can be checked."""
+
+    products = 0
+
+    def _matvec(self, vector):
+        self.products += 1
+        return super()._matvec(vector)
+
+    def _matmat(self, vectors):
+        self.products += vectors.shape[1]
+        return super()._matmat(vectors)
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    return matrix_with_spectrum(OUTLIERS)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The Hessian of a trained network of 1,030 parameters, and its exact spectrum."""
+    train_set, _ = datasets.mnist1d(num_samples=1000)
+    x, y = train_set.tensors
+    model = models.mlp(40, 20, 10)
+    train(model, (x, y), epochs=150, lr=0.1, batch_size=64)
+    H = HessianOperator(model.double(), nn.CrossEntropyLoss(), (x.double(), y))
+    return H, exact_spectrum(H)
+
+
+def test_exact_spectrum_holds_the_eigenvalues(matrix):
+    spectrum = exact_spectrum(matrix)
+    np.testing.assert_allclose(spectrum.nodes, OUTLIERS, atol=1e-12)
+    assert (spectrum.is_exact, spectrum.num_matvecs, spectrum.dim) == (True, 400, 400)
+
+
+@pytest.mark.parametrize("num_probes", [None, 1, 3])
+@pytest.mark.parametrize("num_matvecs", [5, 100, 201, 399])
+def test_never_more_products_than_asked_and_those_spent_are_told(matrix, num_matvecs, num_probes):
+    operator = Counting(matrix)
+    spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs, num_probes=num_probes)
+    assert operator.products == operator.num_matvecs == spectrum.num_matvecs <= num_matvecs
+    assert operator.products > 0.9 * num_matvecs - 5
+    assert not spectrum.is_exact
+
+
+@pytest.mark.parametrize("num_matvecs", [400, 10_000])
+def test_budget_of_n_products_gives_the_exact_spectrum(matrix, num_matvecs):
+    operator = Counting(matrix)
+    spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs)
+    np.testing.assert_allclose(spectrum.nodes, OUTLIERS, atol=1e-12)
+    assert spectrum.is_exact
+    assert operator.products == 400
+
+
+def test_same_seed_same_spectrum_and_global_random_state_is_untouched(matrix):
+    state = torch.get_rng_state()
+    first, again, other = (estimate_spectrum(matrix, num_matvecs=60, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.nodes, again.nodes)
+    np.testing.assert_array_equal(first.weights, again.weights)
+    assert float(first.trace) == float(again.trace) != float(other.trace)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_kind_of_operator_gives_the_same_spectrum(matrix):
+    expected = estimate_spectrum(matrix, num_matvecs=100).renyi_entropy(1.5).value
+    for operator in (matrix.numpy(), scipy.sparse.linalg.aslinearoperator(matrix.numpy()), MatrixOperator(matrix)):
+        found = estimate_spectrum(operator, num_matvecs=100).renyi_entropy(1.5).value
+        assert found == pytest.approx(expected, abs=1e-8)
+
+
+def test_curvlinops_operator_gives_the_spectrum_of_our_own():
+    model = models.mlp(6, 10, 4, activation="tanh").double()
+    x, y = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(30) % 4
+    loss = nn.CrossEntropyLoss()
+    foreign = curvlinops.HessianLinearOperator(model, loss, list(model.parameters()), [(x, y)])
+    own = HessianOperator(model, loss, (x, y))
+    found, expected = (
+        estimate_spectrum(operator, num_matvecs=40).renyi_entropy(2).value for operator in (foreign, own)
+    )
+    assert found == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entropy_of_a_trained_network_is_within_five_hundredths_of_a_nat(trained, seed):
+    H, exact = trained
+    spectrum = estimate_spectrum(H, num_matvecs=200, seed=seed)
+    for alpha in ALPHAS:
+        assert spectrum.renyi_entropy(alpha).value == pytest.approx(exact.renyi_entropy(alpha).value, abs=0.05)
+    assert spectrum.max_eigenvalue == pytest.approx(exact.max_eigenvalue, rel=1e-6)
+
+
+@pytest.fixture(scope="module", params=[60, 200])
+def many_estimates(request, matrix):
+    return [estimate_spectrum(matrix, num_matvecs=request.param, seed=seed) for seed in range(20)]
+
+
+@few_products
+@pytest.mark.parametrize("quantity", ["trace", "H_0.5", "H_1", "H_2"])
+def test_three_standard_errors_cover_the_truth(matrix, many_estimates, quantity):
+    def measured(spectrum):
+        return spectrum.trace if quantity == "trace" else spectrum.renyi_entropy(float(quantity[2:]))
+
+    truth, estimates = float(measured(exact_spectrum(matrix))), [measured(spectrum) for spectrum in many_estimates]
+    scores = np.array([(float(estimate) - truth) / estimate.standard_error for estimate in estimates])
+    assert (np.abs(scores) < 3).mean() >= 0.9
+    assert np.abs(scores).max() > 0.2  # errors that say something, not just large ones
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", ["repeated", "low rank", "identity", "negative", "indefinite"])
+def test_special_spectra_are_met_within_their_errors(shape, seed):
+    values = {
+        "repeated": np.repeat([1.0, 3.0, 50.0], [200, 90, 10]),
+        "low rank": np.concatenate([np.zeros(290), np.arange(1.0, 11.0)]),
+        "identity": np.ones(300),
+        "negative": -np.geomspace(1e-4, 1, 300),
+        "indefinite": np.linspace(-1, 1.5, 300),
+    }[shape]
+    exact = exact_spectrum(matrix_with_spectrum(values))
+    spectrum = estimate_spectrum(matrix_with_spectrum(values), num_matvecs=160, seed=seed)
+    for alpha in (0.5, *ALPHAS):
+        entropy = spectrum.renyi_entropy(alpha)
+        error = abs(entropy.value - exact.renyi_entropy(alpha).value)
+        assert error <= 4 * entropy.standard_error + 1e-6
+        assert error < 0.2
+
+
+def test_zero_matrix_has_a_spectrum_but_no_entropy():
+    spectrum = estimate_spectrum(torch.zeros(50, 50).double(), num_matvecs=10)
+    assert float(spectrum.trace) == 0
+    with pytest.raises(ValueError, match="all zero"):
+        spectrum.renyi_entropy(2)
+
+
+def test_single_precision_agrees_with_double(matrix):
+    single, double = (
+        estimate_spectrum(A, num_matvecs=100, seed=3).renyi_entropy(2).value for A in (matrix.float(), matrix)
+    )
+    assert single == pytest.approx(double, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_matvecs": 0}, ValueError, "num_matvecs must be at least 1, got 0"),
+        ({"num_matvecs": 10.5}, TypeError, "num_matvecs must be an integer"),
+        ({"num_probes": 0}, ValueError, "num_probes must be at least 1"),
+        ({"num_probes": 21}, ValueError, "num_probes must be at most 20"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+    ],
+)
+def test_bad_arguments_are_named_before_any_product(matrix, options, error, message):
+    operator = Counting(matrix)
+    with pytest.raises(error, match=message):
+        estimate_spectrum(operator, **{"num_matvecs": 20} | options)
+    assert operator.products == 0
+
+
+def test_bad_operators_are_refused():
+    with pytest.raises(TypeError, match=r"operator must have \.shape"):
+        estimate_spectrum([1.0])
+    with pytest.raises(ValueError, match="matrix must be symmetric"):
+        estimate_spectrum(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+    broken = scipy.sparse.linalg.LinearOperator((30, 30), matvec=lambda v: v * np.nan, dtype=float)
+    with pytest.raises(ValueError, match=r"not finite\. Likely causes"):
+        estimate_spectrum(broken, num_matvecs=5)
+
+
+def test_one_lanczos_step_and_order_zero_claim_no_certainty():
+    matrix = torch.diag(torch.linspace(-1, 2, 50, dtype=torch.float64))
+    one = estimate_spectrum(matrix, num_matvecs=1)
+    assert one.trace.standard_error == np.inf
+    with pytest.warns(UserWarning, match="too few to judge"):
+        assert one.renyi_entropy(1.5).standard_error == np.inf
+    enough = estimate_spectrum(torch.diag(torch.linspace(0, 1, 500, dtype=torch.float64)), num_matvecs=200)
+    with pytest.warns(UserWarning, match="only an upper bound"):
+        bound = enough.renyi_entropy(0)
+    assert (bound.value, bound.standard_error) == (np.log(500), np.inf)
+
+
+def test_report_takes_one_order_or_none_and_tells_where_errors_come_from():
+    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 500, dtype=torch.float64)), num_matvecs=100)
+    table = spectrum.report()
+    assert table.index.tolist() == [0.5, 1.0, 1.5, 2.0]
+    squares = table["sampling_error"] ** 2 + table["truncation_error"] ** 2
+    np.testing.assert_allclose(squares, table["standard_error"] ** 2)
+    assert "few for alpha=0.5" in table.loc[0.5, "remark"]
+    assert (table["remark"][1:] == "").all()
+    assert table.loc[2.0, "entropy"] == spectrum.renyi_entropy(2.0).value
+    assert len(spectrum.report(2.0)) == 1
+    assert spectrum.report([]).empty

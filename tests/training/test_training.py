@@ -1,0 +1,457 @@
+import functools
+import itertools
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from renyi_lab import models
+from renyi_lab.optim import RSAM, SAM
+from renyi_lab.training import Evaluation, evaluate, train
+
+
+def blobs(n=60, seed=0):
+    """Two classes that a line separates."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    x = torch.randn(n, 3, generator=generator, dtype=torch.float64) + 4 * (y.unsqueeze(1) - 0.5)
+    return TensorDataset(x, y)
+
+
+def small_model(seed=0):
+    return models.mlp(3, 8, 2, seed=seed).double()
+
+
+def weights(model):
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+class MapStyle(Dataset):
+    def __init__(self, tensors):
+        self.tensors = tensors
+
+    def __len__(self):
+        return len(self.tensors[0])
+
+    def __getitem__(self, index):
+        return self.tensors[0][index], int(self.tensors[1][index])
+
+
+class TwoPass(torch.optim.SGD):
+    """Evaluates the loss at the weights, then at shifted ones whose gradient it follows: the form of SAM."""
+
+    requires_closure = True
+
+    @torch.no_grad()
+    def step(self, closure):
+        loss = closure()
+        parameters = self.param_groups[0]["params"]
+        for parameter in parameters:
+            parameter.add_(0.1)
+        closure()
+        for parameter in parameters:
+            parameter.sub_(0.1)
+        super().step()
+        return loss
+
+
+def test_full_batch_sgd_is_gradient_descent_with_momentum_and_weight_decay_step_by_step():
+    data, model, twin = blobs(), small_model(), small_model()
+    history = train(model, data, epochs=3, lr=0.05, batch_size=len(data), momentum=0.8, weight_decay=0.01)
+    x, y = data.tensors
+    velocity, losses = torch.zeros_like(weights(twin)), []
+    for _ in range(3):
+        loss = F.cross_entropy(twin(x), y)
+        losses.append(loss.item())
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(twin.parameters()))])
+        velocity = 0.8 * velocity + gradient + 0.01 * weights(twin)
+        nn.utils.vector_to_parameters(weights(twin) - 0.05 * velocity, twin.parameters())
+    torch.testing.assert_close(weights(model), weights(twin), rtol=1e-10, atol=1e-12)
+    assert history.train_loss == pytest.approx(losses)
+    assert history.num_gradients == 3
+
+
+def test_every_sample_is_seen_once_an_epoch_in_an_order_that_changes():
+    seen = []
+
+    class Recorder(nn.Linear):
+        def forward(self, x):
+            seen.append(x[:, 0].tolist())
+            return super().forward(x)
+
+    data = TensorDataset(torch.arange(10.0).unsqueeze(1), torch.zeros(10, dtype=torch.int64))
+    train(Recorder(1, 2), data, epochs=2, batch_size=4, lr=1e-3)
+    assert [len(batch) for batch in seen] == [4, 4, 2, 4, 4, 2]
+    first, second = (list(itertools.chain(*batches)) for batches in (seen[:3], seen[3:]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_training_separates_separable_classes():
+    history = train(small_model(), blobs(), epochs=20, batch_size=16, test_set=blobs(seed=1))
+    assert history.train_accuracy[-1] == 1.0
+    assert history.test_accuracy[-1] > 0.95
+    assert history.train_loss[-1] < 0.2 * history.train_loss[0]
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: MapStyle(data.tensors), lambda data: data.tensors])
+def test_same_seed_same_weights_bit_for_bit_and_another_seed_other_weights(wrap):
+    results = []
+    for seed in (1, 1, 2):
+        model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2)).double()
+        model.load_state_dict(
+            {k.replace("layer1", "0").replace("layer2", "3"): v for k, v in small_model().state_dict().items()}
+        )
+        torch.rand(seed)  # wherever the global state happens to be
+        history = train(model, wrap(blobs()), epochs=2, batch_size=16, seed=seed)
+        results.append((weights(model), history))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert not torch.equal(results[0][0], results[2][0])
+
+
+def test_watching_a_test_set_does_not_change_the_weights():
+    plain, watched = nn.Sequential(nn.Dropout(0.5), small_model()), nn.Sequential(nn.Dropout(0.5), small_model())
+    train(plain, blobs(), epochs=2, batch_size=16)
+    train(watched, blobs(), epochs=2, batch_size=16, test_set=MapStyle(blobs(seed=1).tensors))
+    assert torch.equal(weights(plain), weights(watched))
+
+
+@pytest.mark.parametrize("outcome", ["success", "error", "interrupt"])
+def test_flags_gradients_random_states_and_gradient_mode_are_put_back(outcome):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).double()
+    model.train()
+    model[1].eval()
+    model[0].weight.grad = torch.full((4, 3), 7.0, dtype=torch.float64)
+    calls = []
+
+    def loss_fn(outputs, targets):
+        calls.append(model[1].training)
+        if len(calls) == 3 and outcome != "success":
+            raise {"error": KeyError, "interrupt": KeyboardInterrupt}[outcome]
+        return F.cross_entropy(outputs, targets)
+
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        if outcome == "success":
+            train(model, blobs(), epochs=1, batch_size=16, loss_fn=loss_fn)
+        else:
+            with pytest.raises(KeyError if outcome == "error" else KeyboardInterrupt):
+                train(model, blobs(), epochs=1, batch_size=16, loss_fn=loss_fn)
+        assert not torch.is_grad_enabled()
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert [module.training for module in model] == [True, False, True, True]
+    assert calls[0]  # it did train in training mode
+    assert torch.equal(model[0].weight.grad, torch.full((4, 3), 7.0, dtype=torch.float64))
+    assert all(p.grad is None for name, p in model.named_parameters() if name != "0.weight")
+    unchanged = all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert unchanged == (outcome == "error")
+
+
+@pytest.mark.parametrize("lr", [1e300, 1e8])
+def test_divergence_names_lr_and_puts_the_weights_back(lr):
+    model = small_model()
+    before = weights(model)
+    with pytest.raises(
+        ValueError, match=rf"diverged in epoch \d+: .* lr={re.escape(f'{lr:g}')} is too large .*back in place"
+    ):
+        train(model, blobs(), epochs=60, lr=lr, batch_size=16, weight_decay=0.5)
+    assert torch.equal(weights(model), before)
+
+
+def test_frozen_parameters_stay():
+    model = small_model()
+    model.layer1.requires_grad_(False)
+    before = model.layer1.weight.clone()
+    train(model, blobs(), epochs=2)
+    assert torch.equal(model.layer1.weight, before)
+    assert not torch.equal(model.layer2.weight, small_model().layer2.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "factory"),
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, weight_decay=0.02)),
+        ("adam", functools.partial(torch.optim.Adam, lr=0.01, weight_decay=0.02)),
+        ("adamw", functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.02)),
+    ],
+)
+def test_optimizer_names_mean_torchs_optimizers(name, factory):
+    by_name, by_factory = small_model(), small_model()
+    train(by_name, blobs(), epochs=2, batch_size=16, optimizer=name, lr=0.01, momentum=0.5, weight_decay=0.02)
+    train(by_factory, blobs(), epochs=2, batch_size=16, optimizer=factory)
+    assert torch.equal(weights(by_name), weights(by_factory))
+
+
+def test_a_two_pass_optimizer_follows_the_second_gradient_and_the_first_loss_is_recorded():
+    data, model, twin = blobs(), small_model(), small_model()
+    x, y = data.tensors
+    history = train(model, data, epochs=1, batch_size=60, optimizer=functools.partial(TwoPass, lr=0.05))
+    first = F.cross_entropy(twin(x), y).item()
+    start = weights(twin)
+    nn.utils.vector_to_parameters(start + 0.1, twin.parameters())
+    gradient = torch.autograd.grad(F.cross_entropy(twin(x), y), list(twin.parameters()))
+    expected = start - 0.05 * torch.cat([g.flatten() for g in gradient])
+    torch.testing.assert_close(weights(model), expected, rtol=1e-10, atol=1e-12)
+    assert history.train_loss == pytest.approx([first])
+    assert history.num_gradients == 2
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "factory"),
+    [
+        (RSAM, lambda p: RSAM(p, torch.optim.SGD, lr=0.02, momentum=0.5, weight_decay=0.03)),
+        (functools.partial(SAM, rho=0.3), lambda p: SAM(p, rho=0.3, lr=0.02, momentum=0.5, weight_decay=0.03)),
+        (functools.partial(SAM, lr=0.1), lambda p: SAM(p, lr=0.1, momentum=0.5, weight_decay=0.03)),
+        (
+            functools.partial(RSAM, base=torch.optim.AdamW),
+            lambda p: RSAM(p, torch.optim.AdamW, lr=0.02, weight_decay=0.03),
+        ),
+    ],
+)
+def test_a_sharpness_aware_class_gets_the_numbers_that_it_is_not_given(optimizer, factory):
+    by_class, by_factory = small_model(), small_model()
+    options = {"epochs": 3, "batch_size": 16}
+    history = train(by_class, blobs(), optimizer=optimizer, lr=0.02, momentum=0.5, weight_decay=0.03, **options)
+    assert history == train(by_factory, blobs(), optimizer=factory, **options)
+    assert torch.equal(weights(by_class), weights(by_factory))
+    assert history.num_gradients == 2 * 3 * 4
+
+
+def test_a_history_has_the_mean_perturbation_of_each_epoch_and_none_for_plain_optimizers():
+    norms = []
+
+    class Noting(SAM):
+        def second_step(self):
+            norms.append(float(self.perturbation_norm))
+            super().second_step()
+
+    make = functools.partial(Noting, rho=0.3)
+    history = train(small_model(), blobs(), epochs=3, batch_size=16, optimizer=make, warmup_epochs=1)
+    assert len(norms) == 2 * 4
+    assert history.perturbation_norm == pytest.approx([0.0, 0.3, 0.3], rel=1e-6)
+    rsam = train(small_model(), blobs(), epochs=2, batch_size=60, optimizer=RSAM)
+    assert rsam.perturbation_norm[0] != pytest.approx(rsam.perturbation_norm[1], rel=1e-3)
+    assert train(small_model(), blobs(), epochs=2).perturbation_norm == ()
+
+
+def test_warm_up_epochs_are_plain_and_take_one_gradient_a_step():
+    plain, warm = small_model(), small_model()
+    train(plain, blobs(), epochs=2, batch_size=25)
+    history = train(warm, blobs(), epochs=2, batch_size=25, optimizer=RSAM, warmup_epochs=2)
+    assert torch.equal(weights(plain), weights(warm))
+    assert history.num_gradients == 6
+    longer = train(small_model(), blobs(), epochs=3, batch_size=25, optimizer=RSAM, warmup_epochs=2)
+    assert longer.num_gradients == 6 + 2 * 3
+    assert longer.train_loss[:2] == history.train_loss
+
+
+def test_batch_norm_counts_each_batch_once_in_a_two_pass_training():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    train(model, blobs(), epochs=2, batch_size=20, optimizer=SAM)
+    assert int(model[1].num_batches_tracked) == 6
+    assert model[1].track_running_stats
+
+
+def test_divergence_of_a_two_pass_training_names_rho_too():
+    with pytest.raises(ValueError, match=r"lr=1e\+08 is too large .* rho=0.3 is, or"):
+        train(small_model(), blobs(), lr=1e8, weight_decay=0.5, optimizer=functools.partial(SAM, rho=0.3))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", functools.partial(torch.optim.SGD, lr=0.1)])
+def test_warm_up_without_anything_to_warm_up_is_refused_and_nothing_changes(optimizer):
+    model = small_model()
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"warmup_epochs is for sharpness-aware optimizers .* SGD: leave it out"):
+        train(model, blobs(), optimizer=optimizer, warmup_epochs=2)
+    assert torch.equal(weights(model), before)
+
+
+def test_lbfgs_works_through_its_closure():
+    history = train(
+        small_model(), blobs(), epochs=2, batch_size=60, optimizer=functools.partial(torch.optim.LBFGS, lr=0.5)
+    )
+    assert history.train_loss[1] < 0.1 * history.train_loss[0]
+    assert history.num_gradients > 2
+
+
+def test_evaluation_equals_the_closed_form_and_does_not_depend_on_the_batch_size():
+    model = nn.Linear(1, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [1.0]]))
+    x = torch.tensor([[2.0], [-1.0], [0.5]], dtype=torch.float64)
+    y = torch.tensor([1, 1, 0])
+    logits = x[:, 0]
+    expected = (F.softplus(-logits[0]) + F.softplus(-logits[1]) + F.softplus(logits[2])).item() / 3
+    for batch_size in (1, 2, 3):
+        result = evaluate(model, (x, y), batch_size=batch_size)
+        assert result.loss == pytest.approx(expected, rel=1e-12)
+        assert (result.accuracy, result.num_samples) == (1 / 3, 3)
+
+
+def test_evaluation_uses_evaluation_mode_and_leaves_everything_as_it_was():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.9), nn.Linear(3, 2)).double()
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    before = torch.get_rng_state()
+    first = evaluate(model, MapStyle(blobs().tensors))
+    assert first == evaluate(model, blobs())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), buffers, strict=True))
+    assert all(module.training for module in model.modules())
+
+
+def test_regression_has_no_accuracy_and_fits_a_line():
+    x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
+    model = nn.Linear(1, 1).double()
+    history = train(
+        model, (x, 3 * x + 1), epochs=100, batch_size=50, loss_fn=nn.MSELoss(), weight_decay=0, test_set=(x, 3 * x + 1)
+    )
+    assert model.weight.item() == pytest.approx(3, abs=1e-2)
+    assert model.bias.item() == pytest.approx(1, abs=1e-2)
+    assert (history.train_accuracy, history.test_accuracy) == ((), ())
+    assert evaluate(model, (x, 3 * x + 1), loss_fn=nn.MSELoss()).accuracy is None
+    assert len(history.plot().axes) == 1
+
+
+def test_data_of_another_precision_is_cast_to_the_models():
+    x, y = blobs().tensors
+    assert evaluate(small_model(), (x.float(), y.to(torch.uint8))).loss == pytest.approx(
+        evaluate(small_model(), (x, y)).loss, rel=1e-5
+    )
+
+
+def test_the_last_test_entry_of_a_history_is_the_evaluation_of_the_trained_model():
+    model = small_model()
+    history = train(model, blobs(), epochs=3, test_set=blobs(seed=1))
+    last = evaluate(model, blobs(seed=1))
+    assert last == Evaluation(history.test_loss[-1], history.test_accuracy[-1], 60)
+    assert history.epochs == len(history.test_loss) == len(history.train_accuracy) == 3
+
+
+def test_history_prints_one_reproducible_line_and_plots_its_own_numbers():
+    history = train(small_model(), blobs(), epochs=4, test_set=blobs(seed=1))
+    assert repr(history) == (
+        f"History(4 epochs, 4 gradients: train loss {history.train_loss[-1]:.3f}, train accuracy "
+        f"{history.train_accuracy[-1]:.3f}, test loss {history.test_loss[-1]:.3f}, test accuracy "
+        f"{history.test_accuracy[-1]:.3f})"
+    )
+    figure = history.plot()
+    curves = [line.get_ydata().tolist() for axes in figure.axes for line in axes.lines]
+    names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+    assert curves == [list(getattr(history, name)) for name in names]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    ax = Figure().subplots()
+    assert history.plot(ax) is ax.figure
+    assert [line.get_ydata().tolist() for line in ax.lines] == curves[:2]
+
+
+X, Y = blobs().tensors
+
+
+def with_nan(x):
+    x = x.clone()
+    x[5, 1] = float("nan")
+    return x
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X[:0], Y[:0]), "train_set is empty"),
+        ((X, Y[:-1]), "train_set has 60 inputs and 59 targets"),
+        (TensorDataset(X), "train_set must hold inputs and targets, got 1 tensors"),
+        ((X, Y + 1), "targets hold the label 2, but the model has 2 outputs"),
+        ((X, Y - 1), "targets hold the label -1, but the model has 2 outputs"),
+        (MapStyle((X, Y - 100)), "targets hold the label -(100|99), but the model has 2 outputs"),
+        ((with_nan(X), Y), "train_set's inputs is not finite.*missing values"),
+        (MapStyle((with_nan(X), Y)), "a batch's inputs is not finite.*missing values"),
+        ((X[:, :2], Y), r"model does not take inputs of shape \(60, 2\)"),
+        ((X, Y.double()), "pass loss_fn=torch.nn.MSELoss"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_with_the_mend_and_nothing_changes(data, message):
+    model = small_model()
+    before = weights(model)
+    with pytest.raises(ValueError, match=message):
+        train(model, data, epochs=1)
+    assert torch.equal(weights(model), before)
+    with pytest.raises(ValueError, match=message.replace("train_set", "data_set")):
+        evaluate(model, data)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (DataLoader(blobs()), "train_set must be a data set, got a DataLoader; pass loader.dataset"),
+        (X, "train_set must be a map-style torch Dataset or a pair of tensors .* got Tensor"),
+        ((X.numpy(), Y.numpy()), "got tuple; use torch.from_numpy"),
+    ],
+)
+def test_data_of_the_wrong_type_is_refused(data, message):
+    with pytest.raises(TypeError, match=message):
+        train(small_model(), data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"lr": 0}, r"lr must lie in \(0, .*got 0"),
+        ({"lr": float("nan")}, "lr must be finite, got nan"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1"),
+        ({"weight_decay": -1}, "weight_decay must lie in .*got -1"),
+        ({"optimizer": "sdg"}, "optimizer must be one of 'sgd', 'adam', 'adamw', got 'sdg'"),
+        ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, r"loss_fn must return one number .* got shape \(60,\)"),
+        ({"loss_fn": nn.BCEWithLogitsLoss()}, r"loss_fn does not take targets of shape \(60,\)"),
+        ({"device": "nowhere"}, "device='nowhere' cannot be used here"),
+    ],
+)
+def test_bad_options_are_named_with_their_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        train(small_model(), blobs(), **options)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (torch.optim.SGD, r"as in functools.partial\(torch.optim.SGD, lr=0.1\)"),
+        (lambda parameters: None, "must return a torch.optim.Optimizer, got NoneType"),
+    ],
+)
+def test_an_optimizer_of_the_wrong_kind_is_refused(optimizer, message):
+    with pytest.raises(TypeError, match=message):
+        train(small_model(), blobs(), optimizer=optimizer)
+
+
+def test_a_model_without_trainable_parameters_is_refused():
+    for model in (nn.ReLU(), small_model().requires_grad_(False)):
+        with pytest.raises(ValueError, match="model has no trainable parameters; set requires_grad=True"):
+            train(model, blobs())
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):
+        train(lambda x: x, blobs())
+
+
+def test_targets_that_would_broadcast_against_the_outputs_are_refused():
+    x = torch.ones(5, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"outputs have shape \(5, 1\) but targets \(5,\); reshape"):
+        train(nn.Linear(1, 1).double(), (x, x[:, 0]), loss_fn=nn.MSELoss())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_cuda_keeps_the_model_there_and_agrees_with_the_cpu():
+    on_gpu, on_cpu = small_model(), small_model()
+    train(on_gpu, blobs(), epochs=2, device="cuda")
+    train(on_cpu, blobs(), epochs=2)
+    assert next(on_gpu.parameters()).is_cuda
+    torch.testing.assert_close(weights(on_gpu).cpu(), weights(on_cpu), rtol=1e-8, atol=1e-10)

@@ -1,0 +1,195 @@
+"""`ReparametrizationExplorer`, driven without a browser; what it shows is compared with networks really rescaled."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from renyi_lab import models
+from renyi_lab.operators import HessianOperator
+from renyi_lab.perturbation import reparametrize
+from renyi_lab.spectrum import exact_spectrum
+from renyi_lab.widgets import ReparametrizationExplorer
+
+
+def data() -> tuple[Tensor, Tensor]:
+    x = torch.randn(40, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return x, torch.arange(40) % 3
+
+
+def operator(bias: bool = False) -> HessianOperator:
+    return HessianOperator(models.mlp(4, 6, 5, 3, bias=bias, seed=1).double(), F.cross_entropy, data())
+
+
+@pytest.fixture
+def explorer() -> ReparametrizationExplorer:
+    return ReparametrizationExplorer(operator(), alpha=0.5)
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_spectrum_shown_is_that_of_the_network_really_rescaled(bias: bool):
+    H = operator(bias)
+    explorer = ReparametrizationExplorer(H, scales={"layer2": 2.0})
+    explorer.sliders["layer1"].value = 4.0
+    assert explorer.scales == pytest.approx({"layer1": 4.0, "layer2": 2.0, "layer3": 0.125})
+    rescaled = HessianOperator(reparametrize(H.model, explorer.scales), F.cross_entropy, data())
+    np.testing.assert_allclose(explorer.spectrum.nodes, exact_spectrum(rescaled).nodes, rtol=1e-9, atol=1e-12)
+    shown = explorer.curve.get_ydata()
+    magnitudes = np.sort(explorer.spectrum.magnitudes)[::-1]
+    drawn = ~np.isnan(shown)
+    np.testing.assert_allclose(shown[drawn], magnitudes[drawn])
+    assert (magnitudes[~drawn] < 1e-7 * magnitudes[0]).all()
+
+
+def test_blocks_keep_their_entropy_and_get_their_factor_while_the_whole_changes_both(explorer):
+    rings = list(explorer.rings.get_xdata())
+    explorer.sliders["layer1"].value = 4.0
+    factors = list(explorer.factors.get_xdata())
+    assert factors[1:] == pytest.approx([1 / 16, 1.0, 16.0])
+    rescaled = reparametrize(operator().model, explorer.scales)
+    H = HessianOperator(rescaled, F.cross_entropy, data())
+    for index, block in enumerate([H, *H.blocks().values()]):
+        entropy = exact_spectrum(block).renyi_entropy(0.5).value
+        assert explorer.entropies.get_xdata()[index] == pytest.approx(entropy, rel=1e-6)
+    assert list(explorer.rings.get_xdata()) == rings
+    assert explorer.entropies.get_xdata()[0] != pytest.approx(rings[0], abs=0.05)
+    before = exact_spectrum(operator()).magnitudes.max()
+    assert factors[0] == pytest.approx(exact_spectrum(H).magnitudes.max() / before, rel=1e-9)
+    assert f"× <b>{factors[0]:.3g}</b>" in explorer.caption.value
+    assert f"<b>{explorer.entropies.get_xdata()[0]:.3f}</b> nats" in explorer.caption.value
+
+
+def test_the_last_layer_follows_so_that_the_product_is_one(explorer):
+    explorer.sliders["layer1"].value = 8.0
+    explorer.sliders["layer2"].value = 0.25
+    assert math.prod(explorer.scales.values()) == pytest.approx(1.0, rel=1e-12)
+    assert explorer.sliders["layer3"].value == pytest.approx(0.5)
+    assert explorer.sliders["layer3"].disabled
+
+
+def test_at_both_ends_of_the_sliders_everything_stays_finite_and_shown(explorer):
+    for first in (1 / 8, 8.0):
+        for second in (1 / 8, 8.0):
+            explorer.sliders["layer1"].value, explorer.sliders["layer2"].value = first, second
+            assert explorer.status.value == ""
+            low, high = explorer.factors.axes.get_xlim()
+            assert all(low < factor < high for factor in explorer.factors.get_xdata())
+            assert math.prod(explorer.scales.values()) == pytest.approx(1.0)
+
+
+def test_alpha_moves_entropies_alone(explorer):
+    factors, curve = list(explorer.factors.get_xdata()), explorer.curve.get_ydata().copy()
+    explorer.alpha.value = 2.0
+    spectrum = exact_spectrum(operator())
+    assert explorer.entropies.get_xdata()[0] == pytest.approx(spectrum.renyi_entropy(2.0).value, rel=1e-9)
+    assert list(explorer.factors.get_xdata()) == factors
+    np.testing.assert_array_equal(explorer.curve.get_ydata(), curve)
+
+
+def test_a_matrix_with_layer_sizes_is_scaled_in_closed_form():
+    matrix = np.array([[4.0, 1.0, 0.5], [1.0, 2.0, 0.0], [0.5, 0.0, 1.0]])
+    explorer = ReparametrizationExplorer(matrix, layers={"a": 2, "b": 1}, scales={"a": 2.0}, alpha=2.0)
+    d = np.array([2.0, 2.0, 0.5])
+    np.testing.assert_allclose(explorer.spectrum.nodes, np.linalg.eigvalsh(matrix / d[:, None] / d), rtol=1e-12)
+
+
+def test_convolutions_are_taken_too():
+    model = nn.Sequential(nn.Conv1d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)).double()
+    x = data()[0][:, None]
+    H = HessianOperator(model, F.cross_entropy, (x, data()[1]))
+    explorer = ReparametrizationExplorer(H, scales={"0": 3.0})
+    rescaled = HessianOperator(reparametrize(model, [3.0, 1 / 3]), F.cross_entropy, (x, data()[1]))
+    np.testing.assert_allclose(explorer.spectrum.nodes, exact_spectrum(rescaled).nodes, rtol=1e-9, atol=1e-12)
+
+
+def test_frozen_parameters_are_not_part_of_what_is_shown():
+    model = models.mlp(4, 6, 5, 3, bias=True, seed=1).double()
+    model.layer1.bias.requires_grad_(False)
+    H = HessianOperator(model, F.cross_entropy, data())
+    explorer = ReparametrizationExplorer(H, scales={"layer1": 2.0})
+    rescaled = HessianOperator(reparametrize(model, [2.0, 1.0, 0.5]), F.cross_entropy, data())
+    np.testing.assert_allclose(explorer.spectrum.nodes, exact_spectrum(rescaled).nodes, rtol=1e-9, atol=1e-12)
+
+
+def test_the_model_is_left_as_it_was():
+    H = operator()
+    weights = [p.detach().clone() for p in H.model.parameters()]
+    ReparametrizationExplorer(H).sliders["layer1"].value = 2.0
+    for parameter, before in zip(H.model.parameters(), weights, strict=True):
+        assert torch.equal(parameter, before)
+        assert parameter.grad is None
+
+
+def test_moving_a_slider_moves_all_three_pictures_and_reset_brings_them_back(explorer):
+    before, caption = explorer.picture.value, explorer.caption.value
+    explorer.sliders["layer1"].value = 4.0
+    changed = np.abs(pixels(explorer.picture.value) - pixels(before)).max(axis=2) > 0
+    width = changed.shape[1]
+    for left, right in ((0.0, 0.45), (0.5, 0.75), (0.77, 1.0)):
+        assert changed[:, int(left * width) : int(right * width)].any()
+    explorer.children[0].children[-1].click()
+    assert (explorer.picture.value, explorer.caption.value) == (before, caption)
+    assert explorer.scales == pytest.approx({"layer1": 1.0, "layer2": 1.0, "layer3": 1.0})
+
+
+def test_every_slider_is_labelled_and_reachable(explorer):
+    row = explorer.children[0].children
+    assert [control.description for control in row] == ["layer1", "layer2", "layer3", "α", "Reset"]
+
+
+def test_a_move_is_quick_even_for_the_largest_matrix(capsys):
+    half = np.random.default_rng(0).standard_normal((400, 400))
+    explorer = ReparametrizationExplorer(half + half.T, layers={"a": 150, "b": 150, "c": 100})
+    seconds = []
+    for scale in np.geomspace(0.2, 5.0, 15):
+        start = time.perf_counter()
+        explorer.sliders["a"].value = float(scale)
+        seconds.append(time.perf_counter() - start)
+    with capsys.disabled():
+        print(f" [median update {1000 * np.median(seconds):.0f} ms] ", end="")
+    assert np.median(seconds) < 0.25, "50 ms is what a slider needs; this machine was five times slower than that"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: ReparametrizationExplorer(np.eye(401), layers={"a": 400, "b": 1}),
+            ValueError,
+            "401 rows, but",
+        ),
+        (lambda: ReparametrizationExplorer(np.eye(3)), ValueError, "needs layers"),
+        (lambda: ReparametrizationExplorer(np.eye(3), layers={"a": 2}), ValueError, "add up to the matrix's 3 rows"),
+        (lambda: ReparametrizationExplorer(np.eye(3), layers={"a": 3}), ValueError, "two layers or more"),
+        (lambda: ReparametrizationExplorer(np.eye(3), layers={"a": 3, "b": 0}), ValueError, "at least 1"),
+        (lambda: ReparametrizationExplorer(np.zeros((2, 2)), layers={"a": 1, "b": 1}), ValueError, "all zero"),
+        (lambda: ReparametrizationExplorer(operator(), layers={"a": 3}), ValueError, "layers is for a matrix"),
+        (lambda: ReparametrizationExplorer(operator(), alpha=5.0), ValueError, "alpha must lie in"),
+        (lambda: ReparametrizationExplorer(operator(), scales={"layer1": 9.0}), ValueError, r"scales\['layer1'\]"),
+        (lambda: ReparametrizationExplorer(operator(), scales={"layer3": 2.0}), ValueError, "scales names 'layer3'"),
+        (lambda: ReparametrizationExplorer("model"), TypeError, "operator must have .shape"),
+    ],
+)
+def test_bad_input_is_named(make: Any, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_network_that_cannot_be_rescaled_is_refused_with_the_reason():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    H = HessianOperator(model, F.cross_entropy, data())
+    with pytest.raises(ValueError, match="Tanh"):
+        ReparametrizationExplorer(H)
