@@ -46,6 +46,18 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     return selected
 
 
+def flatten(tensors: Iterable[Tensor]) -> Tensor:
+    """One vector ``(n,)`` from tensors of any shapes, in their order; without a graph, in memory of its own."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
+    """The inverse of `flatten`: parts shaped like ``like``, behind any leading axes of ``vector``."""
+    shapes = [tensor.shape for tensor in like]
+    parts = vector.split([shape.numel() for shape in shapes], dim=-1)
+    return [part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 def _choices(params: Any) -> list[Any]:
     if params is None or isinstance(params, (str, nn.Module, Tensor)):
         return [params]

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from renyi_lab._utils.minibatches import Pair, batches, check_data
 from renyi_lab._utils.model_state import training_flags
-from renyi_lab._utils.parameters import select_parameters
+from renyi_lab._utils.parameters import flatten, select_parameters
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.validation import check_int, check_reals
@@ -209,7 +209,7 @@ def _sam(model: nn.Module, gradient: torch.Tensor, data: Dataset[Any], rho: floa
     """The SAM bound with the error at the end of one ascent step in place of the maximum."""
     moved = copy.deepcopy(model)
     parameters = list(select_parameters(moved).values())
-    weights = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+    weights = flatten(parameters)
     length = float(gradient.norm())
     step = (rho / length if length else 0.0) * gradient
     with torch.no_grad():

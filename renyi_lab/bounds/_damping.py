@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from renyi_lab._utils.validation import check_real
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, check_spectrum
 
 
 def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
@@ -25,7 +25,7 @@ def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
     >>> positive_definite(Spectrum.from_eigenvalues([-1.0, 0.0, 2.0]), 0.5).nodes.tolist()
     [0.5, 0.5, 2.5]
     """
-    _check(spectrum)
+    check_spectrum(spectrum)
     eta = check_real("damping", damping, 0.0, open_minimum=True)
     return Spectrum(spectrum.nodes.clip(min=0) + eta, spectrum.weights, spectrum.dim, spectrum.num_matvecs)
 
@@ -35,7 +35,7 @@ def negative_ratio(spectrum: Spectrum, damping: float) -> float:
 
     Where λ_min < 0 the basin of H₊ + ηI reaches ½‖δ‖² = r/η, so the loss falls by r |λ_min|/η at most.
     """
-    _check(spectrum)
+    check_spectrum(spectrum)
     eta = check_real("damping", damping, 0.0, open_minimum=True)
     return max(0.0, -float(spectrum.nodes[spectrum.weights > 0].min())) / eta
 
@@ -46,7 +46,7 @@ def log_determinant(spectrum: Spectrum) -> float:
     Raises:
         ValueError: an eigenvalue that is not positive.
     """
-    _check(spectrum)
+    check_spectrum(spectrum)
     counted = spectrum.weights > 0
     smallest = float(spectrum.nodes[counted].min())
     if smallest <= 0:
@@ -55,8 +55,3 @@ def log_determinant(spectrum: Spectrum) -> float:
             "take positive_definite(spectrum, damping), which clips and damps, and states what that costs."
         )
     return float(spectrum.weights[counted] @ np.log(spectrum.nodes[counted]))
-
-
-def _check(spectrum: Spectrum) -> None:
-    if not isinstance(spectrum, Spectrum):
-        raise TypeError(f"spectrum must be a renyi_lab.Spectrum, got {type(spectrum).__name__}.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, batch_mass, freeze_batches, map_tensors
 from renyi_lab._utils.model_state import evaluation_point, stochastic_layers, unwrap_model
-from renyi_lab._utils.parameters import ParameterSelection, select_parameters
+from renyi_lab._utils.parameters import ParameterSelection, flatten, select_parameters, unflatten
 from renyi_lab._utils.random import seed_torch
 from renyi_lab._utils.validation import check_choice, check_finite, check_int, check_labels, check_real
 from renyi_lab.operators._base import LinearOperator
@@ -182,12 +182,11 @@ class ModelOperator(LinearOperator):
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """One vector ``(n,)`` from tensors shaped like the parameters, in their order; without a graph."""
-        return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        return flatten(tensors)
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
         """The inverse of `flatten`; a batch of vectors ``(k, n)`` gives tensors with a leading axis."""
-        parts = zip(vector.split(self._sizes, -1), self.parameters.values(), strict=True)
-        return [part.reshape(*vector.shape[:-1], *parameter.shape) for part, parameter in parts]
+        return unflatten(vector, self.parameters.values())
 
     def _output_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if isinstance(self.loss_fn, nn.CrossEntropyLoss) or self.loss_fn is nn.functional.cross_entropy:
@@ -223,10 +222,6 @@ class ModelOperator(LinearOperator):
                 f"the loss of a batch of {', '.join(found)} cannot be computed: {error}. "
                 f"The model's parameters are {self.dtype} on {self.device}."
             ) from error
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [parameter.numel() for parameter in self.parameters.values()]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g})"

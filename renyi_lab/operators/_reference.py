@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.parameters import flatten
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
 
@@ -31,7 +32,7 @@ def dense_hessian(
     inputs, targets = data
     names = [name for name, _ in model.named_parameters()]
     shapes = [parameter.shape for parameter in model.parameters()]
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+    flat = flatten(model.parameters())
 
     def loss(vector: Tensor) -> Tensor:
         parts = vector.split([shape.numel() for shape in shapes])

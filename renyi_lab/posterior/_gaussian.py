@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from renyi_lab._utils.minibatches import Pair, batches, check_data
 from renyi_lab._utils.model_state import training_flags
-from renyi_lab._utils.parameters import select_parameters
+from renyi_lab._utils.parameters import flatten, select_parameters
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.validation import check_finite, check_int, check_real
@@ -59,7 +59,7 @@ class GaussianPosterior:
         self.beta = check_real("beta", beta, 0.0)
         self.model = copy.deepcopy(model)
         self._parameters = select_parameters(self.model)
-        self.mean = torch.cat([p.detach().reshape(-1).double().cpu() for p in self._parameters.values()])
+        self.mean = flatten(self._parameters.values()).double().cpu()
         check_finite("the mean of the weights", self.mean, "training diverged; lower its learning rate.")
         if curvature is None:
             if self.beta:

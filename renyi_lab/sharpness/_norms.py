@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.parameters import flatten
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators import ModelOperator, check_operator
 
@@ -56,7 +57,7 @@ def distance_from_initialization(
                 "before training: copy.deepcopy(model.state_dict())."
             )
         differences.append(parameter.detach().double() - before.detach().to(parameter.device).double())
-    vector = torch.cat([difference.reshape(-1) for difference in differences])
+    vector = flatten(differences)
     check_finite("initial_parameters", vector, "a checkpoint of a diverged model.")
     return Estimate(_length(vector))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.validation import check_real
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, check_spectrum
 
 # The weight decay that `train` uses by default, so that H + γI is the Hessian of the loss that is really minimised.
 # Our choice.
@@ -35,7 +35,7 @@ def renyi_sharpness(spectrum: Spectrum, alpha: float) -> Estimate:
         >>> renyi_sharpness(Spectrum.from_eigenvalues([3.0, 3.0]), 2.0).value == -math.log(2)
         True
     """
-    return _checked(spectrum).renyi_sharpness(alpha)
+    return check_spectrum(spectrum).renyi_sharpness(alpha)
 
 
 def trace(spectrum: Spectrum) -> Estimate:
@@ -45,7 +45,7 @@ def trace(spectrum: Spectrum) -> Estimate:
 
     Source: Dinh et al. 2017, arXiv:1703.04933, for what is wrong with it.
     """
-    return _checked(spectrum).trace
+    return check_spectrum(spectrum).trace
 
 
 def lambda_max(spectrum: Spectrum) -> Estimate:
@@ -56,7 +56,7 @@ def lambda_max(spectrum: Spectrum) -> Estimate:
 
     Source: Keskar et al. 2017, arXiv:1609.04836, whose sharpness it is to second order.
     """
-    value = _checked(spectrum).max_eigenvalue
+    value = check_spectrum(spectrum).max_eigenvalue
     if spectrum.sampling is None:
         return Estimate(value, 0.0, spectrum.num_matvecs)
     change = abs(value - spectrum.sampling.rules[0].max_eigenvalue)
@@ -70,7 +70,7 @@ def frobenius_norm(spectrum: Spectrum) -> Estimate:
 
     Source: standard; with the trace it makes the order 2: ``−H_2 = log(‖H‖_F² / (tr|H|)²)``.
     """
-    squared = _checked(spectrum).trace_of(np.square)
+    squared = check_spectrum(spectrum).trace_of(np.square)
     value = math.sqrt(max(squared.value, 0.0))
     share = 1 / (2 * value) if value else 0.0
     return replace(
@@ -96,13 +96,4 @@ def log_determinant(spectrum: Spectrum, regularization: float = REGULARIZATION) 
     Source: Jia & Su 2020, arXiv:1911.09295, for the log-determinant; the regularisation is ours.
     """
     gamma = check_real("regularization", regularization, 0.0, open_minimum=True)
-    return _checked(spectrum).trace_of(lambda x: np.log1p(np.abs(x) / gamma))
-
-
-def _checked(spectrum: Spectrum) -> Spectrum:
-    if not isinstance(spectrum, Spectrum):
-        raise TypeError(
-            f"spectrum must be a Spectrum, got {type(spectrum).__name__}; use estimate_spectrum(H), or "
-            "Spectrum.from_eigenvalues(eigenvalues)."
-        )
-    return spectrum
+    return check_spectrum(spectrum).trace_of(lambda x: np.log1p(np.abs(x) / gamma))

@@ -11,13 +11,14 @@ from renyi_lab.spectrum._entropy import (
     weighted_renyi_entropy,
 )
 from renyi_lab.spectrum._slq import estimate_spectrum, exact_spectrum
-from renyi_lab.spectrum._spectrum import Sampling, Spectrum
+from renyi_lab.spectrum._spectrum import Sampling, Spectrum, check_spectrum
 
 __all__ = [
     "LOG_BANDWIDTH_DECADES",
     "AlphaChoice",
     "Sampling",
     "Spectrum",
+    "check_spectrum",
     "choose_alpha",
     "effective_number",
     "entropy_influence",

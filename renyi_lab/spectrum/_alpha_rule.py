@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.spectrum._spectrum import Spectrum
+from renyi_lab.spectrum._spectrum import Spectrum, check_spectrum
 
 ALPHA_MULTI_CLUSTER = 0.5
 ALPHA_UNIFORM = 1.5
@@ -76,11 +76,7 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
         >>> choose_alpha(Spectrum.from_eigenvalues([10.0, 9.0, 8.0, 7.0] + [1e-3] * 100)).alpha
         1.5
     """
-    if not isinstance(spectrum, Spectrum):
-        raise TypeError(
-            f"spectrum must be a Spectrum, got {type(spectrum).__name__}; use Spectrum.from_eigenvalues(eigenvalues)."
-        )
-    largest = spectrum.magnitudes.max()
+    largest = check_spectrum(spectrum).magnitudes.max()
     if largest == 0:
         raise ValueError("the spectrum is all zero, so no order can be chosen from its shape.")
     logs, counts = _descending(spectrum, largest)

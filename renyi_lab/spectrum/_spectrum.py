@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,16 @@ LOW_ORDER = 0.5
 ENOUGH_STEPS = 25
 # Below this no entropy's standard error could be trusted (made spectra of 50 to 1,000 eigenvalues). Our choice.
 FEWEST_STEPS = 8
+
+
+def check_spectrum(spectrum: Any) -> Spectrum:
+    """Return ``spectrum`` if it is a `Spectrum`, or raise ``TypeError`` with what to pass instead."""
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            f"spectrum must be a Spectrum, got {type(spectrum).__name__}; use estimate_spectrum(H), or "
+            "Spectrum.from_eigenvalues(eigenvalues)."
+        )
+    return spectrum
 
 
 @dataclass(frozen=True, eq=False)

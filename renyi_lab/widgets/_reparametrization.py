@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.parameters import flatten
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.operators import LinearOperator, ModelOperator, as_operator
@@ -180,7 +181,7 @@ def _structure_of_model(operator: ModelOperator) -> tuple[FloatArray, dict[str, 
     exponents = np.zeros((operator.dim, len(names)))
     for column, name in enumerate(names[:-1]):
         doubled = dict(reparametrize(ones, {name: 2.0, names[-1]: 0.5}).named_parameters())
-        factors = torch.cat([doubled[parameter].detach().reshape(-1) for parameter in operator.parameter_names])
+        factors = flatten(doubled[parameter] for parameter in operator.parameter_names)
         exponents[:, column] = factors.double().log2().cpu().numpy()
     # What the last layer's scale does is counted with the others', whose product it balances.
     ends = np.cumsum([parameter.numel() for parameter in _parameters(operator)])
