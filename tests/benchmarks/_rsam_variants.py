@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from renyi_lab.optim import RSAM, SharpnessAware, divergence, multiply_, scaled, total, unit_vector, zero_safe_ratio
+from renyi_lab.optim import RSAM, SharpnessAware
+from renyi_lab.optim._rsam import divergence
+from renyi_lab.optim._vectors import multiply_, scaled, total, unit_vector, zero_safe_ratio
 
 
 class _Variant(SharpnessAware):
