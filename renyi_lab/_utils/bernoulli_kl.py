@@ -1,4 +1,4 @@
-"""The divergence kl(q‖p) of two coins and its inverses, to which the tight bounds reduce."""
+"""The Bernoulli KL divergence kl(q‖p) and its inverses, to which the tight bounds reduce."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from renyi_lab._utils.validation import check_real
 
 
 def kl_bernoulli(q: float, p: float) -> float:
-    """kl(q‖p) = q log(q/p) + (1−q) log((1−q)/(1−p)), in nats, for q and p in [0, 1]; infinite where p excludes q.
+    """The divergence kl(q‖p) = q log(q/p) + (1−q) log((1−q)/(1−p)) of Bernoulli(q) from Bernoulli(p), in nats.
 
-    >>> round(kl_bernoulli(0.5, 0.25), 12) == round(0.5 * math.log(4 / 3), 12)
-    True
+    Args:
+        q: Success probability in [0, 1].
+        p: Success probability in [0, 1]; the divergence is infinite where p excludes an outcome of positive q.
+
+    Raises:
+        ValueError: A probability outside [0, 1].
+
+    Example:
+        >>> round(kl_bernoulli(0.5, 0.25), 12) == round(0.5 * math.log(4 / 3), 12)
+        True
     """
     q, p = check_real("q", q, 0.0, 1.0), check_real("p", p, 0.0, 1.0)
     return max(0.0, _share(q, p, p - q) + _share(1 - q, 1 - p, q - p))
@@ -27,13 +35,13 @@ def _share(x: float, y: float, difference: float) -> float:
 
 
 def kl_inverse_upper(q: float, c: float) -> float:
-    """The largest p ≥ q with kl(q‖p) ≤ c, to 1e-12: the pessimistic coin that q still allows.
+    """The largest p ≥ q with kl(q‖p) ≤ c, to 1e-12: an upper confidence limit for an observed mean q.
 
     Newton's method inside a bracket that starts from Pinsker's p ≤ q + √(c/2).
 
     Args:
-        q: observed mean, in [0, 1].
-        c: budget in nats, ≥ 0 (infinity gives 1).
+        q: Observed mean, in [0, 1].
+        c: Budget in nats, ≥ 0 (infinity gives 1).
     """
     q, c = check_real("q", q, 0.0, 1.0), check_real("c", c, 0.0, allow_infinite=True)
     if q == 1.0 or c == 0.0:
@@ -56,6 +64,6 @@ def kl_inverse_upper(q: float, c: float) -> float:
 
 
 def kl_inverse_lower(q: float, c: float) -> float:
-    """The smallest p ≤ q with kl(q‖p) ≤ c, to 1e-12; arguments as for `kl_inverse_upper`."""
+    """The smallest p ≤ q with kl(q‖p) ≤ c, to 1e-12. Arguments and errors as for `kl_inverse_upper`."""
     q = check_real("q", q, 0.0, 1.0)
     return min(q, 1.0 - kl_inverse_upper(1.0 - q, c))

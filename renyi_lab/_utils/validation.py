@@ -48,6 +48,11 @@ def check_real(
     return number
 
 
+def check_delta(delta: Any) -> float:
+    """Return ``delta``, an allowed probability of failure in (0, 1), or raise."""
+    return check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
+
+
 def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: Any) -> list[float]:
     """Return several numbers, each as `check_real` takes it; a single one is refused with what to write instead."""
     if isinstance(values, (str, Real)) or not isinstance(values, Iterable):

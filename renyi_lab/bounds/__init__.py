@@ -1,7 +1,10 @@
 """Generalization bounds as pure functions of numbers; each returns a `Bound` with its terms and assumptions.
 
 Notation: L_S is the mean loss on N samples, L_D its expectation, P the prior, Q the posterior over weights, δ the
-allowed probability of failure, kl(q‖p) the divergence of two coins. Logarithms are natural.
+allowed probability of failure, kl(q‖p) the Bernoulli KL divergence. Logarithms are natural.
+
+Every function raises ``ValueError`` for an argument outside its stated range and ``TypeError`` for one of another type.
+A bound is compared with the loss's maximum, 1; ``bound.against(0.9)`` compares it with another trivial value.
 """
 
 from renyi_lab._utils.bernoulli_kl import kl_bernoulli, kl_inverse_lower, kl_inverse_upper
@@ -13,7 +16,7 @@ from renyi_lab.bounds._certify import certify
 from renyi_lab.bounds._damping import log_determinant, negative_ratio, positive_definite
 from renyi_lab.bounds._held_out import held_out
 from renyi_lab.bounds._laplace import laplace_kl, laplace_pac_bayes
-from renyi_lab.bounds._level_set import ball_log_volume, basin_height, basin_log_volume, jia_su, level_set
+from renyi_lab.bounds._level_set import Basin, ball_log_volume, basin_height, basin_log_volume, jia_su, level_set
 from renyi_lab.bounds._level_set_bounds import LOSS_CLIP, level_set_bounds
 from renyi_lab.bounds._pac_bayes import isotropic_pac_bayes, langford_seeger, maurer
 from renyi_lab.bounds._paper_theorems import renyi_theorem_3_2, renyi_theorem_3_3
@@ -28,6 +31,7 @@ from renyi_lab.bounds._sam import sam_bound
 
 __all__ = [
     "LOSS_CLIP",
+    "Basin",
     "Bound",
     "BoundReport",
     "Certificate",

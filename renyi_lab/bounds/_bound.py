@@ -12,21 +12,24 @@ from renyi_lab._utils.validation import check_real
 class Bound:
     """An upper bound on the expected loss, with everything that went into it.
 
-    Args:
-        name: what it is called.
-        value: the bound, in loss units.
-        terms: every number that entered or came out on the way.
-        assumptions: what has to hold for the bound to hold with probability 1 − δ.
-        trivial_value: what is known without any data: 1, the loss's maximum, or stricter, the error of chance.
-        source: author, year, theorem.
+    Attributes:
+        name: Name of the bound.
+        value: The bound, in loss units; ``float(bound)`` gives it.
+        terms: Every number that entered or was computed on the way, by name.
+        assumptions: What has to hold for the bound to hold with probability 1 − δ.
+        source: Author, year, theorem.
+        trivial_value: What is known without data, > 0; set it with `against`. Default 1.0, the loss's maximum.
+        is_certificate: ``False`` where an assumption is known not to hold or a quantity is only estimated, so that the
+            value is for comparison only.
     """
 
     name: str
     value: float
     terms: dict[str, float]
     assumptions: tuple[str, ...]
-    trivial_value: float
     source: str
+    trivial_value: float = 1.0
+    is_certificate: bool = True
 
     def __post_init__(self) -> None:
         check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
@@ -38,6 +41,22 @@ class Bound:
 
     def __float__(self) -> float:
         return self.value
+
+    def against(self, trivial_value: float) -> Bound:
+        """The same bound, which is vacuous unless it is below ``trivial_value``.
+
+        Args:
+            trivial_value: What is known without data, > 0, for instance the error of chance, 1 − 1/#classes.
+
+        Raises:
+            ValueError: A value that is not positive.
+
+        Example:
+            >>> bound = Bound("example", 0.95, {}, (), "")
+            >>> bound.vacuous, bound.against(0.9).vacuous
+            (False, True)
+        """
+        return replace(self, trivial_value=trivial_value)
 
     def with_terms(self, **terms: float) -> Bound:
         """The same bound with more terms to print."""
@@ -51,9 +70,14 @@ class Bound:
         """The same bound under another name."""
         return replace(self, name=name)
 
+    def as_comparison(self, reason: str) -> Bound:
+        """The same bound, not a certificate for this ``reason``, which is printed among the assumptions."""
+        return replace(self.with_assumption(reason), is_certificate=False)
+
     def _verdict(self) -> str:
         relation = "vacuous: not below" if self.vacuous else "below"
-        return f"expected loss ≤ {self.value:.4g} ({relation} the trivial {self.trivial_value:.4g})"
+        kind = "" if self.is_certificate else "; a comparison, not a certificate"
+        return f"expected loss ≤ {self.value:.4g} ({relation} the trivial {self.trivial_value:.4g}{kind})"
 
     def __repr__(self) -> str:
         width = max(map(len, self.terms), default=0)

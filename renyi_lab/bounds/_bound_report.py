@@ -1,7 +1,7 @@
-"""All bounds side by side for one trained network, its whole training set in every one of them.
+"""All bounds side by side for one trained network, its full training set in every one of them.
 
-The prior is the initialisation, so the figures say what curvature and distance alone can show; for most networks most
-of them are vacuous. For a certificate worth having use `certify`, which trains the prior on data of its own.
+The prior is the initialisation, so the values show what curvature and distance alone can certify; for most networks
+most of them are vacuous. For a useful certificate use `certify`, which trains the prior on data of its own.
 """
 
 from __future__ import annotations
@@ -13,42 +13,45 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import Pair, batches, check_data
-from renyi_lab._utils.model_state import training_flags
-from renyi_lab._utils.parameters import flatten, select_parameters
+from renyi_lab._utils.minibatches import Pair, check_data
+from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.validation import check_int, check_reals
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._catoni import catoni
-from renyi_lab.bounds._level_set_bounds import LOSS_CLIP, NO_CERTIFICATE, level_set_bounds
+from renyi_lab.bounds._classifier import chance_error, error_rate
+from renyi_lab.bounds._level_set_bounds import LOSS_CLIP, level_set_bounds
 from renyi_lab.bounds._pac_bayes import DELTA, langford_seeger, maurer
 from renyi_lab.bounds._renyi import NOT_DECREASING, renyi_laplace_kl
 from renyi_lab.bounds._sam import sam_bound
+from renyi_lab.bounds._search import BETA_FACTORS
 from renyi_lab.operators import GGNOperator, HessianOperator
-from renyi_lab.posterior import GaussianPosterior, leading_curvature
+from renyi_lab.posterior import GaussianPosterior, GibbsError, leading_curvature
 from renyi_lab.spectrum import estimate_spectrum
 from renyi_lab.training import evaluate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# β relative to N, at which Q is Laplace's approximation of the Bayesian posterior. Our choice.
-_BETA_FACTORS = (1.0, 10.0)
+_FACTORS = BETA_FACTORS[:2]  # heuristic: few, as the union bound over the draws includes β here
 
 
 @dataclass(frozen=True, eq=False)
 class BoundReport:
-    """The bounds that `bound_report` computed, each with δ of its own."""
+    """The bounds that `bound_report` computed, each with δ of its own.
+
+    Attributes:
+        bounds: The bounds; ``report[name]`` gives one of them.
+    """
 
     bounds: tuple[Bound, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each bound: value, what it must undercut, loss and divergence in it, is it proven here."""
+        """One row per bound: value, trivial value, whether vacuous, loss, divergence, whether a certificate, source."""
         import pandas as pd
 
         rows = [
@@ -58,7 +61,7 @@ class BoundReport:
                 "vacuous": bound.vacuous,
                 "loss": bound.terms.get("empirical_loss", bound.terms.get("worst_loss", math.nan)),
                 "kl": bound.terms.get("kl", math.nan),
-                "certificate": not any(NO_CERTIFICATE in line for line in bound.assumptions),
+                "certificate": bound.is_certificate,
                 "source": bound.source,
             }
             for bound in self.bounds
@@ -98,22 +101,24 @@ def bound_report(
     value without numbers of your own (`renyi_theorem_3_2`, `renyi_theorem_3_3`).
 
     Args:
-        model: the trained network, with scores (batch, classes).
-        initial: the same network before training: the prior's mean.
-        train_set: the samples of (input, class index) that it was trained on.
-        alphas: orders α > 0 of the Rényi bounds. Default: those of the paper's rule, and between.
-        sigmas: noise levels that the PAC-Bayes bounds choose among and pay for; the level sets get the volume of a ball
-            of radius σ√n for the middle one, where most of such noise lies. Default: our choice.
-        rho: radius of the SAM bound. Default 0.05: Foret et al. 2021.
-        num_matvecs: products for the Hessian's spectrum. Default 200, as in `estimate_spectrum`.
-        num_draws: of the weights, for each posterior. Default 50, our choice.
-        delta: δ in (0, 1), of each bound by itself. Default 0.05: customary.
-        seed: of draws and probes.
-        progress: show a bar; ``None``: in a terminal or notebook.
+        model: Trained network with scores (batch, classes).
+        initial: The same network before training: the prior's mean.
+        train_set: Samples of (input, class index) that it was trained on.
+        alphas: Orders α > 0 of the Rényi bounds. Default 0.5, 1, 1.5, 2: those of the paper's rule, and between.
+        sigmas: Noise levels of the PAC-Bayes bounds, which take the best by a union bound. The level sets have the
+            volume of a ball of radius σ√n for the middle one, the typical length of such noise. Default 0.02 … 0.2
+            (heuristic: below and around the scale of initial weights).
+        rho: Radius of the SAM bound. Default 0.05 (Foret et al. 2021).
+        num_matvecs: Products for the Hessian's spectrum. Default 200, as in `estimate_spectrum`.
+        num_draws: Number of draws of the weights, for each posterior. Default 50 (heuristic: a standard error of at
+            most 0.07).
+        delta: Allowed probability of failure δ in (0, 1), of each bound by itself. Default 0.05 (customary).
+        seed: Random seed for draws and probes.
+        progress: Show a bar; ``None``: in a terminal or notebook.
 
     Raises:
-        TypeError: a model of the wrong kind.
-        ValueError: another network as ``initial``, labels that are no class indices, an empty grid, or an argument
+        TypeError: A model of the wrong kind.
+        ValueError: Another network as ``initial``, labels that are not class indices, an empty grid, or an argument
             outside its range.
     """
     if not isinstance(initial, nn.Module):
@@ -124,105 +129,92 @@ def bound_report(
     orders = check_reals("alphas", alphas, 0.0, open_minimum=True, allow_infinite=True)
     if not levels or not orders:
         raise ValueError("sigmas and alphas must each hold at least one number.")
-    result = evaluate(model, data)
-    if result.accuracy is None:
-        raise ValueError("model must give scores (batch, classes ≥ 2), and train_set class indices.")
+    loss = evaluate(model, data).loss
+    chance = chance_error(model, data, "train_set")
+    case = _Case(model, initial, data, n, levels, delta, num_draws, check_int("seed", seed, minimum=0))
     with progress_bar(4, "bounds", progress) as bar:
-        chance = 1 - 1 / _num_classes(model, data)
-        settings = _Settings(n, delta, chance, num_draws, check_int("seed", seed, minimum=0))
-        found = _isotropic(model, initial, data, levels, settings)
+        found = case.isotropic()
         bar.update()
-        found += _laplace(model, initial, data, levels, orders, settings)
+        found += case.laplace(orders)
         bar.update()
         operator = HessianOperator(model, F.cross_entropy, data)
-        found.append(_sam(model, operator.gradient(), data, rho, settings))
+        found.append(case.sam(operator.gradient(), rho))
+        found = [bound.against(chance) for bound in found]
         bar.update()
         spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs, seed=seed, progress=progress)
         radius = levels[len(levels) // 2] * math.sqrt(spectrum.dim)
-        found += level_set_bounds(spectrum, min(1.0, result.loss / LOSS_CLIP), radius, orders, n, delta=delta)
+        found += level_set_bounds(spectrum, min(1.0, loss / LOSS_CLIP), radius, orders, n, delta=delta)
         bar.update()
     return BoundReport(tuple(found))
 
 
-@dataclass(frozen=True)
-class _Settings:
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A trained network, its prior and its data."""
+
+    model: nn.Module
+    initial: nn.Module
+    data: Dataset[Any]
     num_samples: int
+    sigmas: Sequence[float]
     delta: float
-    chance: float
     num_draws: int
     seed: int
 
+    def isotropic(self) -> list[Bound]:
+        """McAllester/Maurer, Langford–Seeger and Catoni for Q = N(θ, σ²I) and the initialisation as prior."""
+        each = self.delta / 2 / len(self.sigmas)
+        kinds: dict[Any, list[Bound]] = {maurer: [], langford_seeger: [], catoni: []}
+        for sigma in self.sigmas:
+            posterior = GaussianPosterior(self.model, sigma)
+            error, kl = self._measured(posterior)
+            for calculate, results in kinds.items():
+                bound = calculate(error.upper_limit(each), kl, self.num_samples, each)
+                results.append(bound.with_terms(sigma=sigma, sampled_loss=error.value, choices=float(len(self.sigmas))))
+        return [min(results, key=float) for results in kinds.values()]
 
-def _isotropic(
-    model: nn.Module, initial: nn.Module, data: Dataset[Any], sigmas: Sequence[float], s: _Settings
-) -> list[Bound]:
-    """McAllester/Maurer, Langford–Seeger and Catoni for Q = N(θ, σ²I) and the initialisation as prior."""
-    each = s.delta / 2 / len(sigmas)
-    kinds: dict[Any, list[Bound]] = {maurer: [], langford_seeger: [], catoni: []}
-    for sigma in sigmas:
-        posterior = GaussianPosterior(model, sigma)
-        error = posterior.gibbs_error(data, s.num_draws, seed=s.seed)
-        kl = posterior.kl(GaussianPosterior(initial, sigma))
-        for calculate, results in kinds.items():
-            bound = calculate(error.upper_limit(each), kl, s.num_samples, each, trivial_value=s.chance)
-            results.append(bound.with_terms(sigma=sigma, sampled_loss=error.value, choices=float(len(sigmas))))
-    return [min(results, key=float) for results in kinds.values()]
+    def laplace(self, alphas: Sequence[float]) -> list[Bound]:
+        """Laplace's posterior from the leading Gauss–Newton directions, and the same with its divergence in H_α."""
+        curvature = leading_curvature(GGNOperator(self.model, F.cross_entropy, self.data), seed=self.seed)
+        each = self.delta / 2 / (len(self.sigmas) * len(_FACTORS))
+        candidates = []
+        for sigma in self.sigmas:
+            for factor in _FACTORS:
+                posterior = GaussianPosterior(self.model, sigma, curvature, factor * self.num_samples)
+                error, kl = self._measured(posterior)
+                bound = langford_seeger(error.upper_limit(each), kl, self.num_samples, each)
+                candidates.append((bound, posterior))
+        bound, posterior = min(candidates, key=lambda pair: float(pair[0]))
+        rows = [bound.renamed("PAC-Bayes, Laplace posterior").with_terms(sigma=posterior.sigma, beta=posterior.beta)]
+        for alpha in alphas:
+            kl = self._renyi_kl(posterior, alpha)
+            renyi = langford_seeger(bound.terms["empirical_loss"], kl, self.num_samples, each)
+            renyi = renyi.renamed(f"PAC-Bayes, Laplace posterior, Rényi at α = {alpha:g}")
+            rows.append(renyi.with_assumption(NOT_DECREASING) if alpha <= 1 else renyi)
+        return rows
 
+    def _measured(self, posterior: GaussianPosterior) -> tuple[GibbsError, float]:
+        """The posterior's error on the data, and its divergence from the initialisation."""
+        error = posterior.gibbs_error(self.data, self.num_draws, seed=self.seed)
+        return error, posterior.kl(GaussianPosterior(self.initial, posterior.sigma))
 
-def _laplace(
-    model: nn.Module,
-    initial: nn.Module,
-    data: Dataset[Any],
-    sigmas: Sequence[float],
-    alphas: Sequence[float],
-    s: _Settings,
-) -> list[Bound]:
-    """Laplace's posterior from the leading Gauss–Newton directions, and the same with its divergence in H_α."""
-    curvature = leading_curvature(GGNOperator(model, F.cross_entropy, data), seed=s.seed)
-    each = s.delta / 2 / (len(sigmas) * len(_BETA_FACTORS))
-    candidates = []
-    for sigma in sigmas:
-        for factor in _BETA_FACTORS:
-            posterior = GaussianPosterior(model, sigma, curvature, factor * s.num_samples)
-            error = posterior.gibbs_error(data, s.num_draws, seed=s.seed)
-            kl = posterior.kl(GaussianPosterior(initial, sigma))
-            bound = langford_seeger(error.upper_limit(each), kl, s.num_samples, each, trivial_value=s.chance)
-            candidates.append((bound, posterior))
-    bound, posterior = min(candidates, key=lambda pair: float(pair[0]))
-    distance = float((posterior.mean - GaussianPosterior(initial, 1.0).mean).square().sum())
-    variance, spectrum = posterior.sigma**2, curvature.spectrum
-    x = variance * posterior.beta * curvature.eigenvalues
-    rows = [bound.renamed("PAC-Bayes, Laplace posterior").with_terms(sigma=posterior.sigma, beta=posterior.beta)]
-    for alpha in alphas:
-        entropy, trace = float(spectrum.renyi_entropy(alpha)), float(spectrum.trace)
-        kl = renyi_laplace_kl(
-            entropy, trace, spectrum.dim, alpha, distance, variance, posterior.beta, float((x / (1 + x)).sum())
-        )
-        loss = bound.terms["empirical_loss"]
-        renyi = langford_seeger(loss, kl, s.num_samples, each, trivial_value=s.chance)
-        renyi = renyi.renamed(f"PAC-Bayes, Laplace posterior, Rényi at α = {alpha:g}")
-        rows.append(renyi.with_assumption(NOT_DECREASING) if alpha <= 1 else renyi)
-    return rows
+    def _renyi_kl(self, posterior: GaussianPosterior, alpha: float) -> float:
+        """The divergence of this Laplace posterior, bounded in trace and Rényi entropy."""
+        spectrum, variance, beta = posterior.curvature.spectrum, posterior.sigma**2, posterior.beta
+        distance = float((posterior.mean - GaussianPosterior(self.initial, posterior.sigma).mean).square().sum())
+        x = variance * beta * posterior.curvature.eigenvalues
+        entropy, trace, used = float(spectrum.renyi_entropy(alpha)), float(spectrum.trace), float((x / (1 + x)).sum())
+        return renyi_laplace_kl(entropy, trace, spectrum.dim, alpha, distance, variance, beta, used)
 
-
-def _sam(model: nn.Module, gradient: torch.Tensor, data: Dataset[Any], rho: float, s: _Settings) -> Bound:
-    """The SAM bound with the error at the end of one ascent step in place of the maximum."""
-    moved = copy.deepcopy(model)
-    parameters = list(select_parameters(moved).values())
-    weights = flatten(parameters)
-    length = float(gradient.norm())
-    step = (rho / length if length else 0.0) * gradient
-    with torch.no_grad():
-        for parameter, part in zip(parameters, step.split([p.numel() for p in parameters]), strict=True):
-            parameter.add_(part.reshape(parameter.shape))
-    errors = [1 - float(evaluate(network, data).accuracy or 0.0) for network in (model, moved)]
-    bound = sam_bound(
-        max(errors), float(weights.norm()), rho, len(weights), s.num_samples, s.delta, trivial_value=s.chance
-    )
-    return bound.with_assumption(f"worst_loss is from one ascent step, so from below: {NO_CERTIFICATE}")
-
-
-def _num_classes(model: nn.Module, data: Dataset[Any]) -> int:
-    with preserved_rng(), training_flags(model, False), torch.no_grad():
-        inputs, _ = next(batches(data, 1, model))
-        return int(model(inputs).shape[1])
+    def sam(self, gradient: Tensor, rho: float) -> Bound:
+        """The SAM bound with the error at the end of one ascent step in place of the maximum."""
+        moved = copy.deepcopy(self.model)
+        parameters = list(select_parameters(moved).values())
+        weights, length = flatten(parameters), float(gradient.norm())
+        step = (rho / length if length else 0.0) * gradient
+        with torch.no_grad():
+            for parameter, part in zip(parameters, unflatten(step, parameters), strict=True):
+                parameter.add_(part)
+        worst = max(error_rate(network, self.data) for network in (self.model, moved))
+        bound = sam_bound(worst, float(weights.norm()), rho, len(weights), self.num_samples, self.delta)
+        return bound.as_comparison("worst_loss is from one ascent step, a lower estimate of the maximum")

@@ -11,41 +11,29 @@ from renyi_lab._utils.validation import check_reals
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, pac_bayes_terms
 
-# λ/N: our choice; a factor of 2 between neighbours leaves the bound within a few thousandths of the best λ's.
+# λ/N. Heuristic: a factor of 2 between neighbours leaves the bound within a few thousandths of the best λ's.
 _RATES = tuple(2.0**k for k in range(-8, 4))
 
 
 def catoni(
-    empirical_loss: float,
-    kl: float,
-    num_samples: int,
-    delta: float = DELTA,
-    *,
-    rates: Sequence[float] = _RATES,
-    trivial_value: float = 1.0,
+    empirical_loss: float, kl: float, num_samples: int, delta: float = DELTA, *, rates: Sequence[float] = _RATES
 ) -> Bound:
-    """Catoni's bound, smallest over a grid of λ that is paid for.
+    """Catoni's bound, smallest over a grid of λ by a union bound.
 
         E_Q L_D ≤ (1 − exp(−C E_Q L_S − (KL(Q‖P) + log(#grid/δ)) / N)) / (1 − e^{−C}),   C = λ/N
 
-    For the best C and without the grid's price it is kl⁻¹(E_Q L_S, (KL + log(1/δ))/N): `langford_seeger` with
+    For the best C and without the union bound it is kl⁻¹(E_Q L_S, (KL + log(1/δ))/N): `langford_seeger` with
     log(1/δ) in place of log(2√N/δ), which is what fixing λ saves.
 
-    Args:
-        empirical_loss: E_Q L_S in [0, 1].
-        kl: KL(Q‖P) ≥ 0, in nats.
-        num_samples: N ≥ 2.
-        delta: δ in (0, 1). Default 0.05: customary.
-        rates: grid of C = λ/N > 0, fixed before the data are seen. Default: 1/256 … 8 in factors of 2, our choice.
-        trivial_value: as for `maurer`.
+    Arguments and errors as for `maurer`; ``rates`` is the grid of C > 0, fixed before the data are seen. Default
+    1/256 … 8 in factors of 2 (heuristic: within a few thousandths of the best λ).
 
-    Raises:
-        ValueError: an argument outside its range, or an empty grid.
+    Source:
+        Catoni 2007, *PAC-Bayesian supervised classification*, Theorem 1.2.6; Germain et al. 2009, Corollary 2.2.
 
-    Source: Catoni 2007, *PAC-Bayesian supervised classification*, Theorem 1.2.6; Germain et al. 2009, Corollary 2.2.
-
-    >>> catoni(0.02, kl=50.0, num_samples=1000).value < 0.15
-    True
+    Example:
+        >>> catoni(0.02, kl=50.0, num_samples=1000).value < 0.15
+        True
     """
     terms = pac_bayes_terms(empirical_loss, kl, num_samples, delta)
     grid = np.asarray(check_reals("rates", rates, 0.0, open_minimum=True))
@@ -57,5 +45,4 @@ def catoni(
     best = int(values.argmin())
     terms |= {"rate": float(grid[best]), "choices": float(grid.size)}
     assumptions = (UNIT_LOSS, IID, "the grid of λ was fixed before the data were seen")
-    source = "Catoni 2007, Theorem 1.2.6"
-    return Bound("PAC-Bayes, Catoni", float(values[best]), terms, assumptions, trivial_value, source)
+    return Bound("PAC-Bayes, Catoni", float(values[best]), terms, assumptions, "Catoni 2007, Theorem 1.2.6")

@@ -23,11 +23,12 @@ class Route:
     """One way to a certificate.
 
     Attributes:
-        name: ``"held-out"``, ``"noisy prior"``, ``"moved"`` or ``"curvature"``.
-        certifies: which classifier the bound is about, in words.
-        bound: with its terms; those named in ``PARTS`` add up to the value.
-        classifier: the network, or the Gaussian over networks, that the bound is about.
-        test_error: its error on the test set, ``None`` without one.
+        name: One of ``"held-out"``, ``"noisy prior"``, ``"moved"`` and ``"curvature"``.
+        certifies: Which classifier the bound is about, in words.
+        bound: The bound; its terms ``from_measured_error``, ``from_draws``, ``from_confidence`` and
+            ``from_divergence`` add up to the value.
+        classifier: The network, or the Gaussian over networks, that the bound is about.
+        test_error: Error of the classifier on the test set, ``None`` without one.
     """
 
     name: str
@@ -42,11 +43,11 @@ class Certificate:
     """Upper bounds on the 0–1 error of classifiers that `certify` trained: all hold at once with probability 1 − δ.
 
     Attributes:
-        routes: the ways that were gone.
-        delta: δ, of all routes together.
-        num_prior_samples: samples that the prior was trained on.
-        num_bound_samples: the other samples, which the bounds rest on.
-        seconds: what it took.
+        routes: The routes, in the order in which they were computed.
+        delta: Probability of failure δ, of all routes together.
+        num_prior_samples: Number of samples that the prior was trained on.
+        num_bound_samples: Number of the other samples, which the bounds rest on.
+        seconds: Time of the computation, in seconds.
     """
 
     routes: tuple[Route, ...]
@@ -57,7 +58,7 @@ class Certificate:
 
     @property
     def best(self) -> Route:
-        """The route with the smallest bound; choosing it costs nothing, as all hold at once."""
+        """The route with the smallest bound; it needs no union bound, as all hold at once."""
         return min(self.routes, key=lambda route: route.bound.value)
 
     @property
@@ -80,7 +81,7 @@ class Certificate:
         return found[0]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each route: its bound, what it is made of, the divergence, and the test error beside it."""
+        """One row per route: its bound, what it is made of, the divergence, and the test error beside it."""
         import pandas as pd
 
         rows = [
@@ -104,7 +105,7 @@ class Certificate:
         )
 
     def __repr__(self) -> str:
-        # No seconds: a notebook's stored output has to come out the same again.
+        # No seconds: a notebook's stored output has to be reproducible.
         return f"Certificate: {self._summary()}\n{self.to_frame().round(4).to_string()}\n{self._notes()}"
 
     def _notes(self) -> str:

@@ -1,15 +1,16 @@
 """A certificate for a network in one call: a prior from one part of the data, bounds from the rest.
 
-1. *Prior.* Train on a part S₀ of the data under weight noise: θ₀. Everything that S₀ decides is free, since the
-   bounds rest on the other N samples alone.
+1. *Prior.* Train on a part S₀ of the data under weight noise: θ₀. S₀ may decide anything, since the bounds use the
+   other N samples alone.
 2. *Held-out route.* The network θ₀ itself on those N, exact binomial tail. No divergence, no noise.
 3. *Noisy prior.* P = N(θ₀, σ²I) is its own posterior, KL = 0: a held-out bound too, of the noisy network.
-4. *Moved.* Q = N(θ, σ²I), θ trained on from θ₀ on the N samples; its move is paid for, ‖θ−θ₀‖²/(2σ²).
+4. *Moved.* Q = N(θ, σ²I), θ trained on from θ₀ on the N samples; KL = ‖θ−θ₀‖²/(2σ²).
 5. *Curvature.* Q = N(θ, (I/σ² + βC)⁻¹), C the leading part of the Gauss–Newton matrix.
 
 The failure probability δ is split: δ_h for route 2; δ_p for PAC-Bayes, divided among the grid of σ, which holds for all
 Q at once, however they were found; δ_m for the draws that measure a posterior's loss, divided among the routes 3 to 5.
-Candidates are compared on draws of their own; the winners are measured with fresh ones, so that choosing costs nothing.
+Candidates are compared on draws of their own and the best are measured with fresh ones, so that the choice needs no
+share of δ.
 
 Sources: Langford & Seeger 2001; Langford & Caruana 2001; data-dependent priors: Ambroladze et al. 2006; Dziugaite et
 al. 2021, arXiv:2006.10929; Pérez-Ortiz et al. 2021, arXiv:2007.12911.
@@ -22,21 +23,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from renyi_lab._utils.minibatches import Pair, batches, check_data, explained, moved
-from renyi_lab._utils.model_state import training_flags
+from renyi_lab._utils.minibatches import Pair, check_data, moved
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.random import preserved_rng, seeded_rng
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.random import seeded_rng
+from renyi_lab._utils.validation import check_delta, check_int, check_real
 from renyi_lab.bounds._certificate import Certificate
+from renyi_lab.bounds._classifier import chance_error
 from renyi_lab.bounds._noisy_training import train_posterior, train_prior
 from renyi_lab.bounds._pac_bayes import DELTA
 from renyi_lab.bounds._search import PosteriorSearch, held_out_route, with_test_error
 
-# How much a move costs in training, relative to the bound's own exchange rate. Our choice; trying several is free.
-_PRICES = (1.0, 3.0, 10.0)
+# Penalties on ‖θ−θ₀‖² in training, relative to its weight in the bound. Heuristic: trying several needs no share of δ.
+_PENALTIES = (1.0, 3.0, 10.0)
 _NOISY = "random weights around those"
 
 
@@ -63,36 +64,42 @@ def certify(
     number beforehand: that choice would otherwise be made on the bound's own samples.
 
     Args:
-        model_factory: makes an untrained network with scores (batch, classes), such as `models.cnn1d`; called once.
-        train_set: i.i.d. samples of (input, class index): a data set, or a pair of tensors (x, y).
-        test_set: for the true error beside the bounds; no part of any choice.
-        prior_fraction: share of ``train_set`` for the prior, in (0, 1). Default 0.75, our choice: 0.5 was weaker.
-        delta: δ in (0, 1). Default 0.05: customary.
-        noise: standard deviation of the noise that the prior is trained under, in units of the weights, > 0.
-            Default 0.05, our choice: half of the initial weights of `models.cnn1d`.
-        epochs: over S₀. Default 100, our choice.
-        lr: learning rate. Default 0.1, as in `renyi_lab.train`.
-        batch_size: as in `renyi_lab.train`.
-        num_draws: of the weights, for each of three posteriors. Default 5000, our choice: half a percent of error.
-        num_directions: of the curvature. Default 20, our choice.
-        seed: of the initialisation, split, training and draws.
-        device: where to train; default: where the network is.
-        progress: show bars; ``None``: in a terminal or notebook.
+        model_factory: Makes an untrained network with scores (batch, classes), such as `models.cnn1d`; called once.
+        train_set: Samples of (input, class index), i.i.d.: a data set, or a pair of tensors (x, y).
+        test_set: Samples for the test error beside the bounds; no choice depends on them. Default ``None``.
+        prior_fraction: Share of ``train_set`` for the prior, in (0, 1). Default 0.75 (heuristic: 0.5 was weaker).
+        delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
+        noise: Standard deviation > 0 of the noise that the prior is trained under, in units of the weights. Default
+            0.05 (heuristic: half of the initial weights of `models.cnn1d`).
+        epochs: Passes over the prior's part in training. Default 100 (heuristic, for networks as small as
+            `models.cnn1d`).
+        lr: Learning rate, positive. Default 0.1, as in `renyi_lab.train`.
+        batch_size: Samples per step of training. Default 128, as in `renyi_lab.train`.
+        num_draws: Number of draws of the weights, for each of three posteriors. Default 5000 (heuristic: they add half
+            a percent of error).
+        num_directions: Number of directions of the curvature. Default 20 (heuristic: twice the ten classes of the
+            package's data).
+        seed: Random seed for the initialisation, split, training and draws.
+        device: Device to train on. Default ``None``: where the network is.
+        progress: Show bars; ``None``: in a terminal or notebook.
+
+    Returns:
+        The bounds of all routes, which hold at once; its value is the smallest.
 
     Raises:
-        TypeError: a factory that makes no network, or a data set of the wrong kind.
-        ValueError: a split that leaves fewer than 2 samples on a side, targets that are no class indices, or an
+        TypeError: A factory that does not make a network, or a data set of the wrong kind.
+        ValueError: A split that leaves fewer than 2 samples on a side, targets that are not class indices, or an
             argument outside its range.
 
-    >>> from renyi_lab import datasets, models
-    >>> train_set, test_set = datasets.digits()
-    >>> certificate = certify(lambda: models.mlp(64, 32, 10), train_set, epochs=10, num_draws=500)
-    >>> certificate.value < 0.3 and certificate.bound.value == certificate.value
-    True
+    Example:
+        >>> from renyi_lab import datasets, models
+        >>> train_set, test_set = datasets.digits()
+        >>> certificate = certify(lambda: models.mlp(64, 32, 10), train_set, epochs=10, num_draws=500)
+        >>> certificate.value < 0.3 and certificate.bound.value == certificate.value
+        True
     """
     started = time.perf_counter()
-    delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
-    noise = check_real("noise", noise, 0.0, open_minimum=True)
+    delta, noise = check_delta(delta), check_real("noise", noise, 0.0, open_minimum=True)
     epochs, num_draws = check_int("epochs", epochs), check_int("num_draws", num_draws)
     num_directions, seed = check_int("num_directions", num_directions), check_int("seed", seed, minimum=0)
     lr, batch_size = check_real("lr", lr, 0.0, open_minimum=True), check_int("batch_size", batch_size)
@@ -102,10 +109,9 @@ def certify(
     prior_part, bound_part = _split(data, prior_fraction, seed)
     n = len(bound_part)  # type: ignore[arg-type]  # _split() gives sized data sets
     network = _make(model_factory, seed, device)
-
-    chance = 1 - 1 / _num_classes(network, bound_part, "train_set")
+    chance = chance_error(network, bound_part, "train_set")
     if test_set is not None:  # before minutes of training
-        _num_classes(network, test_set, "test_set")
+        chance_error(network, test_set, "test_set")
 
     with progress_bar(5, "certificate", progress) as bar:
         train_prior(network, prior_part, noise, epochs, seed, **settings)
@@ -113,18 +119,17 @@ def certify(
         routes = [held_out_route(network, bound_part, n, delta, chance)]
         search = PosteriorSearch(network, bound_part, n, noise, delta, chance, num_draws, seed, progress)
         bar.update()
-        routes.append(search.route("noisy prior", f"{_NOISY} of the prior network, KL = 0", [network], None))
+        routes.append(search.route("noisy prior", f"{_NOISY} of the prior network, KL = 0", [network]))
         bar.update()
         post = settings | {"lr": lr / 10}
         means = [
-            train_posterior(network, bound_part, n, noise, price, max(1, epochs // 4), seed + 3, **post)
-            for price in _PRICES
+            train_posterior(network, bound_part, n, noise, penalty, max(1, epochs // 4), seed + 3, **post)
+            for penalty in _PENALTIES
         ]
-        routes.append(search.route("moved", f"{_NOISY} of a network trained on from the prior's", means, None))
+        routes.append(search.route("moved", f"{_NOISY} of a network trained on from the prior's", means))
         bar.update()
-        curvature = search.curvature(num_directions)
         certifies = f"{_NOISY} of either, with less noise where the loss curves"
-        routes.append(search.route("curvature", certifies, [network, *means], curvature))
+        routes.append(search.route("curvature", certifies, [network, *means], search.curvature(num_directions)))
         bar.update()
     if test_set is not None:
         routes = [with_test_error(route, test_set, seed) for route in routes]
@@ -161,22 +166,3 @@ def _make(model_factory: Callable[[], nn.Module], seed: int, device: torch.devic
         raise TypeError(f"model_factory must return a torch.nn.Module, got {type(network).__name__}.")
     with moved(network, device):
         return network
-
-
-def _num_classes(network: nn.Module, data: Dataset[Any], name: str) -> int:
-    """The number of the network's outputs, if the data are class indices."""
-    with preserved_rng(), training_flags(network, False), torch.no_grad():
-        inputs, targets = next(batches(data, 2, network))
-        with explained(f"model_factory's network does not take the inputs of {name}, {tuple(inputs.shape)}"):
-            outputs = network(inputs)
-    if targets.is_floating_point() or targets.ndim != 1:
-        raise ValueError(
-            f"{name}'s targets must be class indices of shape (N,), got {targets.dtype} and {tuple(targets.shape)}: "
-            "the certificate is about the 0–1 error."
-        )
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ValueError(
-            "model_factory's network must give scores of shape (batch, classes ≥ 2), got "
-            f"{tuple(getattr(outputs, 'shape', ()))}."
-        )
-    return int(outputs.shape[1])

@@ -1,4 +1,4 @@
-"""A positive definite stand-in for a trained network's spectrum, which has negative and vanishing eigenvalues."""
+"""A positive definite substitute for a trained network's spectrum, which has negative and vanishing eigenvalues."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
     stays a bound; what negative eigenvalues add to it is `negative_ratio` times the basin's height.
 
     Args:
-        spectrum: of any symmetric matrix.
+        spectrum: Spectrum of any symmetric matrix H.
         damping: η > 0, in units of the eigenvalues.
 
     Raises:
-        TypeError: something that is no `Spectrum`.
+        TypeError: Something that is not a `Spectrum`.
         ValueError: η ≤ 0.
 
-    >>> positive_definite(Spectrum.from_eigenvalues([-1.0, 0.0, 2.0]), 0.5).nodes.tolist()
-    [0.5, 0.5, 2.5]
+    Example:
+        >>> positive_definite(Spectrum.from_eigenvalues([-1.0, 0.0, 2.0]), 0.5).nodes.tolist()
+        [0.5, 0.5, 2.5]
     """
     check_spectrum(spectrum)
     eta = check_real("damping", damping, 0.0, open_minimum=True)
@@ -31,27 +32,35 @@ def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
 
 
 def negative_ratio(spectrum: Spectrum, damping: float) -> float:
-    """|λ_min|/η for a negative λ_min, else 0: how far below its middle the loss falls on the basin, in heights.
+    """|λ_min|/η for a negative λ_min, else 0: how far the loss falls below its value at the minimum, in heights.
 
-    Where λ_min < 0 the basin of H₊ + ηI reaches ½‖δ‖² = r/η, so the loss falls by r |λ_min|/η at most.
+    Where λ_min < 0 the basin of H₊ + ηI reaches ½‖δ‖² = r/η, so the loss falls by r |λ_min|/η at most. Arguments and
+    errors as for `positive_definite`.
     """
     check_spectrum(spectrum)
     eta = check_real("damping", damping, 0.0, open_minimum=True)
-    return max(0.0, -float(spectrum.nodes[spectrum.weights > 0].min())) / eta
+    return max(0.0, -_smallest(spectrum)) / eta
 
 
 def log_determinant(spectrum: Spectrum) -> float:
     """log|H| = Σ w log λ of a positive definite spectrum.
 
+    Args:
+        spectrum: Spectrum of H ≻ 0.
+
     Raises:
-        ValueError: an eigenvalue that is not positive.
+        TypeError: Something that is not a `Spectrum`.
+        ValueError: An eigenvalue that is not positive.
     """
     check_spectrum(spectrum)
-    counted = spectrum.weights > 0
-    smallest = float(spectrum.nodes[counted].min())
-    if smallest <= 0:
+    if _smallest(spectrum) <= 0:
         raise ValueError(
-            f"the spectrum has an eigenvalue {smallest:.3g}, so it has no log-determinant: "
+            f"the spectrum has an eigenvalue {_smallest(spectrum):.3g}, so it has no log-determinant: "
             "take positive_definite(spectrum, damping), which clips and damps, and states what that costs."
         )
+    counted = spectrum.weights > 0
     return float(spectrum.weights[counted] @ np.log(spectrum.nodes[counted]))
+
+
+def _smallest(spectrum: Spectrum) -> float:
+    return float(spectrum.nodes[spectrum.weights > 0].min())

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_int
 from renyi_lab.bounds._bound import Bound
-from renyi_lab.bounds._pac_bayes import DELTA
+from renyi_lab.bounds._pac_bayes import DELTA, check_sample
 
 
-def held_out(num_errors: int, num_samples: int, delta: float = DELTA, *, trivial_value: float = 1.0) -> Bound:
+def held_out(num_errors: int, num_samples: int, delta: float = DELTA) -> Bound:
     """The exact upper limit on the error of one fixed classifier from its mistakes on samples it never saw.
 
         L_D ≤ max { p : P(Binomial(N, p) ≤ k) ≥ δ }
 
     Args:
-        num_errors: k, mistakes, 0 … N.
-        num_samples: N ≥ 2.
-        delta: δ in (0, 1). Default 0.05: customary.
-        trivial_value: as for `maurer`.
+        num_errors: Number of mistakes k, 0 … N.
+        num_samples: Number N ≥ 2 of samples.
+        delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
 
     Raises:
-        ValueError: an argument outside its range.
-        TypeError: a count that is no integer.
+        ValueError: An argument outside its range.
+        TypeError: A count that is not an integer.
 
-    Source: Clopper & Pearson 1934; Langford 2005, *Tutorial on practical prediction theory for
-    classification*, the test-set bound.
+    Source:
+        Clopper & Pearson 1934; Langford 2005, *Tutorial on practical prediction theory for classification*, the
+        test-set bound.
 
-    >>> held_out(0, 100).value == 1 - 0.05 ** (1 / 100)
-    True
+    Example:
+        >>> held_out(0, 100).value == 1 - 0.05 ** (1 / 100)
+        True
     """
     from scipy.stats import beta  # imported here: half a second that other bounds need not wait
 
-    num_samples = check_int("num_samples", num_samples, minimum=2)
+    num_samples, delta = check_sample(num_samples, delta)
     num_errors = check_int("num_errors", num_errors, 0, num_samples)
-    delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
     if num_errors in (0, num_samples):
         value = 1.0 - delta ** (1 / num_samples) if num_errors == 0 else 1.0
     else:
@@ -44,4 +44,4 @@ def held_out(num_errors: int, num_samples: int, delta: float = DELTA, *, trivial
         "delta": delta,
     }
     assumptions = ("the loss is the 0–1 error", "the N samples are i.i.d. and had no part in choosing the classifier")
-    return Bound("held-out samples, binomial tail", value, terms, assumptions, trivial_value, "Langford 2005")
+    return Bound("held-out samples, binomial tail", value, terms, assumptions, "Langford 2005")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,27 +11,18 @@ import torch
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.bounds._bound import Bound
-from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, sampled_seeger, sampling_assumptions
+from renyi_lab.bounds._pac_bayes import (
+    DELTA,
+    IID,
+    SEEGER,
+    UNIT_LOSS,
+    sampled_terms,
+    sampling_assumption,
+    seeger_bound,
+)
 
 _PRIOR_VARIANCES = tuple(10.0 ** (k / 2) for k in range(-8, 3))
 _BETAS = tuple(10.0 ** (k / 2) for k in range(13))
-
-
-class HasSpectrum(Protocol):
-    """What `laplace_pac_bayes` needs of a spectrum: tr f(H) ≈ Σ weights · f(nodes), with Σ weights = dim."""
-
-    @property
-    def nodes(self) -> Any:
-        """Eigenvalues or quadrature nodes, shape (k,)."""
-
-    @property
-    def weights(self) -> Any:
-        """How many eigenvalues each node stands for, shape (k,)."""
-
-    @property
-    def dim(self) -> int:
-        """Size of the matrix."""
-        ...
 
 
 def laplace_kl(
@@ -45,8 +36,8 @@ def laplace_kl(
 
     Args:
         eigenvalues: λ ≥ 0, shape (k,): eigenvalues, or the nodes of a quadrature.
-        weights: multiplicities w ≥ 0, shape (k,), adding up to ``dim``.
-        dim: n, the number of parameters.
+        weights: Multiplicities w ≥ 0, shape (k,), that add up to ``dim``.
+        dim: Number n of parameters.
         squared_distance: ‖θ−θ₀‖² ≥ 0.
         prior_variance: σ² > 0, a number or an array.
         beta: β ≥ 0, a number or an array that broadcasts against ``prior_variance``.
@@ -55,7 +46,7 @@ def laplace_kl(
         KL in nats, in the shape that σ² and β broadcast to.
 
     Raises:
-        ValueError: a negative eigenvalue, weights that do not add up to ``dim``, or an argument outside its range.
+        ValueError: A negative eigenvalue, weights that do not add up to ``dim``, or an argument outside its range.
     """
     nodes, mass = _arrays(eigenvalues, weights, dim)
     if nodes.min() < 0:
@@ -72,7 +63,7 @@ def laplace_kl(
 
 
 def laplace_pac_bayes(
-    spectrum: HasSpectrum,
+    spectrum: Any,
     *,
     empirical_loss: float | Callable[[float, float], float],
     squared_distance: float,
@@ -81,44 +72,43 @@ def laplace_pac_bayes(
     delta: float = DELTA,
     prior_variances: Sequence[float] = _PRIOR_VARIANCES,
     betas: Sequence[float] = _BETAS,
-    trivial_value: float = 1.0,
 ) -> Bound:
-    """The Langford–Seeger bound for Laplace's posterior, smallest over a grid of (σ², β) that is paid for.
+    """The Langford–Seeger bound for Laplace's posterior, smallest over a grid of (σ², β) by a union bound.
 
         kl(E_Q L_S ‖ E_Q L_D) ≤ (KL(Q‖P) + log(2√N · #grid / δ)) / N,   KL from `laplace_kl`
 
-    Negative eigenvalues are clipped at zero, which is a choice of Q and costs no rigour; the clipped mass is a term.
+    Negative eigenvalues are clipped at zero, a choice of Q that leaves the bound valid; the clipped mass is a term.
 
     The loss of Q is not in the spectrum: the expansion E_Q L_S ≈ L_S(θ) + ½ tr(HΣ) is no bound. Measure it: draw
-    weights from Q, average their loss, and say how many draws there were.
+    weights from Q, average their loss, and pass the number of draws.
 
     Args:
-        spectrum: anything with ``nodes``, ``weights`` and ``dim``, of the Hessian or GGN at θ.
-            ``leading_curvature(...).spectrum`` is the exact one of what `GaussianPosterior` draws from.
+        spectrum: Spectrum of the Hessian or GGN at θ: a `Spectrum`, or anything else with ``nodes`` and ``weights`` of
+            shape (k,) and ``dim``. ``leading_curvature(...).spectrum`` is the exact one of what `GaussianPosterior`
+            draws from.
         empirical_loss: E_Q L_S in [0, 1] as a function of (σ², β), called at each grid point; or one number, when
             the grid is one point, because another Q has another loss.
         squared_distance: ‖θ−θ₀‖² ≥ 0 from the prior's mean, for instance the initialisation.
-        num_samples: N ≥ 2.
-        num_draws: independent draws of weights that ``empirical_loss`` averages at each grid point; half of δ
-            then goes to `kl_inverse_upper` of it (Langford & Caruana 2001). Default ``None``: the loss is exact.
-        delta: δ in (0, 1). Default 0.05: customary.
-        prior_variances: grid of σ² > 0. Default: 1e-4 … 10 in half decades, our choice.
-        betas: grid of β ≥ 0. Default: 1 … 1e6 in half decades, our choice.
-        trivial_value: as for `maurer`.
+        num_samples: Number N ≥ 2 of samples.
+        num_draws: Number of independent draws of weights that ``empirical_loss`` averages at each grid point; half of δ
+            is then spent on `kl_inverse_upper` of it (Langford & Caruana 2001). Default ``None``: the loss is exact.
+        delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
+        prior_variances: Grid of σ² > 0. Default 1e-4 … 10 in half decades (heuristic: weights of common scale).
+        betas: Grid of β ≥ 0. Default 1 … 1e6 in half decades (heuristic: around N, where Q is Laplace's
+            approximation of the Bayesian posterior).
 
     Raises:
-        TypeError: a spectrum without the three attributes.
-        ValueError: a number as loss with a grid of several points, or an argument outside its range.
+        TypeError: A spectrum without the three attributes.
+        ValueError: A number as loss with a grid of several points, or an argument outside its range.
 
-    Source: McAllester 1999 and Langford & Seeger 2001 with a Gaussian Q; the sum over the spectrum is elementary.
+    Source:
+        McAllester 1999 and Langford & Seeger 2001 with a Gaussian Q; the sum over the spectrum is elementary.
     """
     missing = [name for name in ("nodes", "weights", "dim") if not hasattr(spectrum, name)]
     if missing:
         raise TypeError(f"spectrum must have nodes, weights and dim; {type(spectrum).__name__} lacks {missing}.")
-    variances, beta_grid = (
-        _grid("prior_variances", prior_variances, open_minimum=True).ravel(),
-        _grid("betas", betas, open_minimum=False).ravel(),
-    )
+    variances = _grid("prior_variances", prior_variances, open_minimum=True).ravel()
+    beta_grid = _grid("betas", betas, open_minimum=False).ravel()
     choices = variances.size * beta_grid.size
     if not callable(empirical_loss) and choices != 1:
         raise ValueError(
@@ -127,24 +117,26 @@ def laplace_pac_bayes(
         )
     nodes, mass = _arrays(spectrum.nodes, spectrum.weights, spectrum.dim)
     kls = laplace_kl(nodes.clip(min=0), mass, spectrum.dim, squared_distance, variances[:, None], beta_grid[None, :])
-    candidates: list[tuple[float, dict[str, float]]] = []
-    for i, j in np.ndindex(kls.shape):
-        point = {"prior_variance": float(variances[i]), "beta": float(beta_grid[j])}
-        loss = empirical_loss(*point.values()) if callable(empirical_loss) else empirical_loss
-        value, terms = sampled_seeger(loss, float(kls[i, j]), num_samples, num_draws, delta, choices)
-        candidates.append((value, terms | point))
-    value, terms = min(candidates, key=lambda candidate: candidate[0])
-    terms["kl_distance"] = squared_distance / (2 * terms["prior_variance"])
-    terms["clipped_mass"] = float(-(mass * nodes.clip(max=0)).sum())
     assumptions = (
         UNIT_LOSS,
         IID,
-        *sampling_assumptions(num_draws),
+        sampling_assumption(num_draws),
         "Q uses the Hessian with its negative eigenvalues clipped at zero",
         "the spectrum is exact; with an estimated one the bound is an estimate too",
     )
-    source = "Langford & Seeger 2001; Maurer 2004; Gaussian posterior"
-    return Bound("PAC-Bayes, Laplace posterior", value, terms, assumptions, trivial_value, source)
+    candidates = []
+    for (i, j), kl in np.ndenumerate(kls):
+        point = {"prior_variance": float(variances[i]), "beta": float(beta_grid[j])}
+        loss = empirical_loss(*point.values()) if callable(empirical_loss) else empirical_loss
+        terms = sampled_terms(loss, float(kl), num_samples, num_draws, delta, choices) | point
+        candidates.append(
+            seeger_bound("PAC-Bayes, Laplace posterior", terms, assumptions, f"{SEEGER}; Gaussian posterior")
+        )
+    best = min(candidates, key=float)
+    return best.with_terms(
+        kl_distance=squared_distance / (2 * best.terms["prior_variance"]),
+        clipped_mass=float(-(mass * nodes.clip(max=0)).sum()),
+    )
 
 
 def _arrays(nodes: Any, weights: Any, dim: int) -> tuple[FloatArray, FloatArray]:

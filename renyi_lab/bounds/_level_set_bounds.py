@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._damping import log_determinant, negative_ratio, positive_definite
-from renyi_lab.bounds._level_set import ball_log_volume, jia_su, level_set
+from renyi_lab.bounds._level_set import Basin, ball_log_volume, jia_su, level_set
 from renyi_lab.bounds._pac_bayes import DELTA
 from renyi_lab.bounds._renyi import renyi_level_set
 from renyi_lab.spectrum import Spectrum
 
-# Cross-entropy is clipped here and divided by it, to lie in [0, 1]. Our choice: e⁻⁴ is a confident mistake.
+# Cross-entropy is clipped here and divided by it, to lie in [0, 1]. Heuristic: e⁻⁴ is a confident mistake.
 LOSS_CLIP = 4.0
-# Share of the largest eigenvalue that is added to all. Our choice.
+# Share of the largest eigenvalue that is added to all. Heuristic: small beside the outliers, yet log|H| is finite.
 _DAMPING = 1e-3
-NO_CERTIFICATE = "a comparison, no certificate"
 
 
 def level_set_bounds(
@@ -30,39 +29,24 @@ def level_set_bounds(
 ) -> list[Bound]:
     """Log-determinant, Jia & Su and Rényi bounds at the volume of a ball, of the clipped, damped, rescaled spectrum.
 
+    None of them is a certificate: the samples that the spectrum was measured on fixed the basin too.
+
     Args:
-        spectrum: of the Hessian of the cross-entropy; it is divided by ``LOSS_CLIP`` like the loss.
-        loss_at_minimum: L₀ in [0, 1], clipped and divided likewise.
-        radius: of the ball whose volume the basin gets, > 0.
-        alphas: orders α > 0.
-        num_samples: N ≥ 2.
-        delta: δ in (0, 1).
+        spectrum: Spectrum of the Hessian of the cross-entropy; it is divided by ``LOSS_CLIP`` like the loss.
+        loss_at_minimum: Loss L₀ at the minimum, clipped at ``LOSS_CLIP`` and divided by it, in [0, 1].
+        radius: Radius > 0 of the ball whose volume the basin gets, in units of the weights.
+        alphas: Orders α > 0 of the Rényi bounds.
+        num_samples: Number N ≥ 2 of samples.
+        delta: Allowed probability of failure δ in (0, 1), of each bound by itself. Default 0.05 (customary).
     """
     damping = _DAMPING * float(spectrum.magnitudes.max())
     definite = positive_definite(spectrum, damping)
-    n = definite.dim
+    n, trace = definite.dim, float(definite.trace) / LOSS_CLIP
     log_det = log_determinant(definite) - n * math.log(LOSS_CLIP)
-    trace = float(definite.trace) / LOSS_CLIP
-    volume = ball_log_volume(radius, n)
     ratio = negative_ratio(spectrum, damping)
-    found = [
-        level_set(loss_at_minimum, log_det, n, num_samples, log_volume=volume, negative_ratio=ratio, delta=delta),
-        jia_su(loss_at_minimum, log_det, n, num_samples, log_volume=volume, delta=delta),
-    ]
+    basin = Basin(loss_at_minimum, n, ball_log_volume(radius, n), negative_ratio=ratio)
+    found = [calculate(basin, log_det, num_samples, delta=delta) for calculate in (level_set, jia_su)]
     for alpha in alphas:
         entropy = float(definite.renyi_entropy(alpha))
-        found.append(
-            renyi_level_set(
-                loss_at_minimum,
-                entropy,
-                trace,
-                n,
-                alpha,
-                num_samples,
-                log_volume=volume,
-                negative_ratio=ratio,
-                delta=delta,
-            )
-        )
-    remark = f"the basin was fixed by these very samples here, and the spectrum estimated: {NO_CERTIFICATE}"
-    return [bound.with_assumption(remark) for bound in found]
+        found.append(renyi_level_set(basin, entropy, trace, alpha, num_samples, delta=delta))
+    return [bound.as_comparison("the basin was fixed by these samples, and the spectrum estimated") for bound in found]

@@ -15,10 +15,10 @@ from renyi_lab._utils.minibatches import Pair
 from renyi_lab._utils.model_state import preserved_buffers
 from renyi_lab.training import train
 
-# Shares of the epochs: plain, noisy, noisy at a tenth of the learning rate. Our choice: a network that has learned
-# nothing yet does not get through the noise, and the last stage lets the wandering weights settle.
+# Shares of the epochs: plain, noisy, noisy at a tenth of the learning rate. Heuristic: an untrained network does not
+# learn under the noise, and the last stage lets the weights converge.
 _STAGES = ((0.2, False, 1.0), (0.6, True, 1.0), (0.2, True, 0.1))
-_WEIGHT_DECAY = 1e-4  # our choice: the noise regularizes too, so a fifth of `train`'s
+_WEIGHT_DECAY = 1e-4  # heuristic: the noise regularizes too, so a fifth of `train`'s
 
 
 class NoisyNetwork(nn.Module):
@@ -67,16 +67,16 @@ def train_posterior(
     data_set: Dataset[Any] | Pair,
     num_samples: int,
     sigma: float,
-    price: float,
+    penalty: float,
     epochs: int,
     seed: int,
     **settings: Any,
 ) -> nn.Module:
-    """A copy of ``prior``, trained on cross-entropy under noise + price · ‖θ−θ₀‖² / (2σ²N); its buffers stay."""
+    """A copy of ``prior``, trained on cross-entropy under noise + penalty · ‖θ−θ₀‖² / (2σ²N); its buffers stay."""
     network = copy.deepcopy(prior)
     weights = [p for p in network.parameters() if p.requires_grad]
     anchors = [weight.detach().clone() for weight in weights]
-    stiffness = price / (sigma**2 * num_samples)
+    stiffness = penalty / (sigma**2 * num_samples)
 
     def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
         distance = torch.stack([(w - a).square().sum() for w, a in zip(weights, anchors, strict=True)]).sum()

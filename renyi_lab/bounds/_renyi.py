@@ -17,30 +17,37 @@ Derived here; the inequality of means is classical (Hardy, Littlewood & Pólya 1
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.bounds._bound import Bound
-from renyi_lab.bounds._level_set import ball_log_volume, check_log_volume, exp_of, level_set_at
-from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, sampled_seeger, sampling_assumptions
+from renyi_lab.bounds._level_set import Basin, level_set
+from renyi_lab.bounds._pac_bayes import (
+    DELTA,
+    IID,
+    SEEGER,
+    UNIT_LOSS,
+    sampled_terms,
+    sampling_assumption,
+    seeger_bound,
+)
 
 NOT_DECREASING = "α ≤ 1: this bound does not fall when the Rényi entropy grows, so it gives no reason for flatness"
-_SOURCE = "derived here: AM–GM on λ^α; Langford & Seeger 2001; Maurer 2004"
+_SOURCE = f"derived here: AM–GM on λ^α; {SEEGER}"
 
 
 def power_mean_curvature(entropy: float, trace: float, dim: int, alpha: float) -> float:
     """The power mean m_α = (1/n Σ λ^α)^{1/α} of the eigenvalues, from trace and Rényi entropy.
 
     Args:
-        entropy: H_α in nats, in [0, log n].
-        trace: tr H > 0.
-        dim: n.
-        alpha: α in (0, ∞].
+        entropy: Rényi entropy H_α of the spectrum in nats, in [0, log n].
+        trace: Trace tr H > 0.
+        dim: Number n ≥ 1 of eigenvalues.
+        alpha: Order α in (0, ∞].
 
-    Raises:
-        ValueError: an argument outside its range.
-
-    >>> power_mean_curvature(math.log(4), trace=8.0, dim=4, alpha=2.0)
-    2.0
+    Example:
+        >>> power_mean_curvature(math.log(4), trace=8.0, dim=4, alpha=2.0)
+        2.0
     """
     dim = check_int("dim", dim)
     alpha = check_real("alpha", alpha, 0.0, open_minimum=True, allow_infinite=True)
@@ -48,13 +55,16 @@ def power_mean_curvature(entropy: float, trace: float, dim: int, alpha: float) -
     largest = math.log(dim)
     # A thousandth of a nat above the maximum: an estimated entropy may be there.
     entropy = min(check_real("entropy", entropy, 0.0, largest + 1e-3), largest)
-    # Written from the uniform spectrum on, so that it comes out exactly there.
+    # Written as the deviation from the uniform spectrum, for which the result is exact.
     gap = largest - entropy
     return trace / dim * (math.exp((1 - 1 / alpha) * gap) if gap else 1.0)
 
 
 def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) -> float:
-    """The upper bound n log tr H + (n/α) [(1−α) H_α − log n] on log|H|, for H ≻ 0; arguments as for the power mean."""
+    """The upper bound n log tr H + (n/α) [(1−α) H_α − log n] on log|H|, for H ≻ 0.
+
+    Arguments and errors as for `power_mean_curvature`, and an entropy too far from log n for a small order.
+    """
     mean = power_mean_curvature(entropy, trace, dim, alpha)
     if mean == 0.0:
         raise ValueError(
@@ -65,59 +75,26 @@ def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) 
 
 
 def renyi_level_set(
-    loss_at_minimum: float,
-    entropy: float,
-    trace: float,
-    dim: int,
-    alpha: float,
-    num_samples: int,
-    *,
-    volume: float | None = None,
-    log_volume: float | None = None,
-    posterior_loss: float | None = None,
-    negative_ratio: float = 0.0,
-    delta: float = DELTA,
-    trivial_value: float = 1.0,
+    basin: Basin, entropy: float, trace: float, alpha: float, num_samples: int, *, delta: float = DELTA
 ) -> Bound:
     """`level_set` with the log-determinant replaced by its bound in the Rényi entropy, so never below it.
 
         r ≤ (V Γ(n/2+1))^{2/n} m_α / (2π)
 
     Args:
-        loss_at_minimum: L₀ in [0, 1].
-        entropy: H_α of the spectrum in nats, in [0, log n].
-        trace: tr H > 0.
-        dim: n.
-        alpha: α in (0, ∞]; for α ≤ 1 the result carries a caveat.
-        num_samples: N ≥ 2.
-        volume: as for `level_set`, like all that follows.
-
-    Raises:
-        ValueError: as for `level_set`.
+        basin: The basin of the minimum.
+        entropy: As for `power_mean_curvature`.
+        trace: As for `power_mean_curvature`.
+        alpha: Order α in (0, ∞]; for α ≤ 1 the assumptions name what the bound does not show.
+        num_samples: Number N ≥ 2 of samples.
+        delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
     """
-    mean = power_mean_curvature(entropy, trace, dim, alpha)
-    # The volume of the unit ball cancels Γ: R² is (V / vol of the unit ball)^{2/n}.
-    squared_radius = exp_of(2 / dim * (check_log_volume(volume, log_volume) - ball_log_volume(1.0, dim)))
-    remarks = (NOT_DECREASING,) if alpha <= 1 else ()
-    bound = level_set_at(
-        f"level set, Rényi entropy at α = {alpha:g}",
-        _SOURCE,
-        squared_radius / 2 * mean,
-        loss_at_minimum,
-        dim,
-        num_samples,
-        posterior_loss,
-        negative_ratio,
-        delta,
-        trivial_value,
-        remarks,
-    )
-    return bound.with_terms(
-        alpha=alpha,
-        entropy=entropy,
-        trace=trace,
-        log_determinant_bound=renyi_log_determinant(entropy, trace, dim, alpha),
-    )
+    log_det = renyi_log_determinant(entropy, trace, basin.dim, alpha)
+    bound = level_set(basin, log_det, num_samples, delta=delta)
+    terms = bound.terms | {"alpha": alpha, "entropy": entropy, "trace": trace}
+    terms["log_determinant_bound"] = terms.pop("log_determinant")
+    name = f"level set, Rényi entropy at α = {alpha:g}"
+    return replace(bound, name=name, terms=terms, source=_SOURCE, assumptions=bound.assumptions + _remarks(alpha))
 
 
 def renyi_laplace_kl(
@@ -136,12 +113,15 @@ def renyi_laplace_kl(
                                            B_α = min{ (n/α) log(1 + (σ²β m_α)^α), B_1 }       for α < 1
 
     Args:
-        entropy: H_α in nats; with ``trace``, ``dim`` and ``alpha`` as for `power_mean_curvature`.
-        squared_distance: ‖θ−θ₀‖² ≥ 0.
-        prior_variance: σ² > 0.
-        beta: β ≥ 0.
-        effective_parameters: γ = Σ x/(1+x), x = σ²βλ, where it is known (MacKay's effective number of
-            parameters). Default 0: dropped.
+        entropy: As for `power_mean_curvature`.
+        trace: As for `power_mean_curvature`.
+        dim: As for `power_mean_curvature`.
+        alpha: As for `power_mean_curvature`.
+        squared_distance: ‖θ−θ₀‖² ≥ 0 from the prior's mean.
+        prior_variance: Variance σ² > 0 of the prior.
+        beta: Weight β ≥ 0 of the curvature in the posterior's precision.
+        effective_parameters: γ = Σ x/(1+x), x = σ²βλ, where it is known (MacKay's effective number of parameters).
+            Default 0: dropped.
     """
     mean = power_mean_curvature(entropy, trace, dim, alpha)
     distance = check_real("squared_distance", squared_distance, 0.0)
@@ -170,24 +150,21 @@ def renyi_laplace(
     num_draws: int | None = None,
     choices: int = 1,
     delta: float = DELTA,
-    trivial_value: float = 1.0,
 ) -> Bound:
     """The Langford–Seeger bound of Laplace's posterior with its divergence bounded by `renyi_laplace_kl`.
 
-    Args:
-        empirical_loss: E_Q L_S in [0, 1]; with ``num_draws`` an average over as many draws.
-        entropy: H_α in nats; the next eight as for `renyi_laplace_kl`.
-        num_samples: N ≥ 2.
-        choices: how many (σ², β) were tried; each gets δ / choices.
-
-    Raises:
-        ValueError: an argument outside its range.
+    Arguments and errors as for `renyi_laplace_kl` and `isotropic_pac_bayes`; ``choices`` is the number of (σ², β) that
+    were tried, each of which gets δ / choices. Default of ``num_draws`` is ``None``: the loss is exact.
     """
     arguments = (squared_distance, prior_variance, beta, effective_parameters)
     kl = renyi_laplace_kl(entropy, trace, dim, alpha, *arguments)
-    value, terms = sampled_seeger(empirical_loss, kl, num_samples, num_draws, delta, check_int("choices", choices))
+    terms = sampled_terms(empirical_loss, kl, num_samples, num_draws, delta, check_int("choices", choices))
     terms |= {"alpha": alpha, "entropy": entropy, "trace": trace, "prior_variance": prior_variance, "beta": beta}
-    remarks = (NOT_DECREASING,) if alpha <= 1 else ()
-    assumptions = (UNIT_LOSS, IID, *sampling_assumptions(num_draws), "the Hessian has no negative eigenvalue", *remarks)
+    assumptions = (UNIT_LOSS, IID, sampling_assumption(num_draws), "the Hessian has no negative eigenvalue")
     name = f"PAC-Bayes, Laplace posterior, Rényi entropy at α = {alpha:g}"
-    return Bound(name, value, terms, assumptions, trivial_value, _SOURCE)
+    return seeger_bound(name, terms, (*assumptions, *_remarks(alpha)), _SOURCE)
+
+
+def _remarks(alpha: float) -> tuple[str, ...]:
+    """What a bound at this order does not show."""
+    return (NOT_DECREASING,) if alpha <= 1 else ()

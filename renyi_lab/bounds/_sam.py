@@ -6,18 +6,11 @@ import math
 
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.bounds._bound import Bound
-from renyi_lab.bounds._pac_bayes import DELTA, UNIT_LOSS, check_unit_loss
+from renyi_lab.bounds._pac_bayes import DELTA, SAMPLES, UNIT_LOSS, check_sample, check_unit_loss
 
 
 def sam_bound(
-    worst_loss: float,
-    weight_norm: float,
-    rho: float,
-    num_parameters: int,
-    num_samples: int,
-    delta: float = DELTA,
-    *,
-    trivial_value: float = 1.0,
+    worst_loss: float, weight_norm: float, rho: float, num_parameters: int, num_samples: int, delta: float = DELTA
 ) -> Bound:
     """The bound of sharpness-aware minimization.
 
@@ -25,28 +18,25 @@ def sam_bound(
                  + √( [k log(1 + ‖w‖²/ρ² (1+√(log N / k))²) + 4 log(N/δ) + 8 log(6N+3k)] / (N−1) )
 
     Args:
-        worst_loss: max over the ball of L_S, in [0, 1]. An ascent step gives only a lower estimate of it.
-        weight_norm: ‖w‖ ≥ 0.
-        rho: ρ > 0, radius of the ball, in units of the weights.
-        num_parameters: k ≥ 1.
-        num_samples: N ≥ 2.
-        delta: δ in (0, 1). Default 0.05: customary.
-        trivial_value: as for `maurer`.
+        worst_loss: Maximum of L_S over the ball, in [0, 1]. An ascent step gives only a lower estimate of it.
+        weight_norm: Euclidean norm ‖w‖ ≥ 0 of the weights.
+        rho: Radius ρ > 0 of the ball, in units of the weights.
+        num_parameters: Number k ≥ 1 of parameters.
+        num_samples: Number N ≥ 2 of samples.
+        delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
 
-    Raises:
-        ValueError: an argument outside its range.
+    Source:
+        Foret, Kleiner, Mobahi & Neyshabur 2021, arXiv:2010.01412, Theorem 2 and its proof in the appendix.
 
-    Source: Foret, Kleiner, Mobahi & Neyshabur 2021, arXiv:2010.01412, Theorem 2 and its proof in the appendix.
-
-    >>> sam_bound(0.1, weight_norm=10.0, rho=0.05, num_parameters=5210, num_samples=4000).vacuous
-    True
+    Example:
+        >>> sam_bound(0.1, weight_norm=10.0, rho=0.05, num_parameters=5210, num_samples=4000).vacuous
+        True
     """
     loss = check_unit_loss("worst_loss", worst_loss)
     norm = check_real("weight_norm", weight_norm, 0.0)
     rho = check_real("rho", rho, 0.0, open_minimum=True)
     k = check_int("num_parameters", num_parameters)
-    n = check_int("num_samples", num_samples, minimum=2)
-    delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
+    n, delta = check_sample(num_samples, delta)
     growth = 2 * k * math.log(math.hypot(1.0, norm / rho * (1 + math.sqrt(math.log(n) / k))))
     logs = 4 * math.log(n / delta) + 8 * math.log(6 * n + 3 * k)
     terms = {
@@ -62,9 +52,8 @@ def sam_bound(
     }
     assumptions = (
         UNIT_LOSS,
-        "the N samples are i.i.d.",
+        SAMPLES,
         "Gaussian noise of standard deviation ρ on the weights does not lower the expected loss",
         "worst_loss is the maximum over the whole ball",
     )
-    value = loss + math.sqrt(terms["complexity"])
-    return Bound("SAM", value, terms, assumptions, trivial_value, "Foret et al. 2021, Theorem 2")
+    return Bound("SAM", loss + math.sqrt(terms["complexity"]), terms, assumptions, "Foret et al. 2021, Theorem 2")

@@ -94,18 +94,13 @@ def _bound(model: nn.Module, initial: nn.Module, train_set: TensorDataset, num_d
     bounds = []
     for sigma in SIGMAS:
         error = gibbs_error(model, train_set, sigma, num_draws, seed)
+        count = len(train_set)
         bounds.append(
             isotropic_pac_bayes(
-                error.value,
-                squared_distance,
-                sigma,
-                len(train_set),
-                num_draws=num_draws,
-                num_sigmas=len(SIGMAS),
-                trivial_value=_CHANCE_ERROR,
+                error.value, squared_distance, sigma, count, num_draws=num_draws, num_sigmas=len(SIGMAS)
             )
         )
-    return min(bounds, key=float)
+    return min(bounds, key=float).against(_CHANCE_ERROR)
 
 
 def tour_figure(tour: Tour) -> Figure:

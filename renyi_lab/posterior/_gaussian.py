@@ -7,8 +7,8 @@ Because the precision is isotropic plus low rank, a draw needs no iteration,
     θ + σ [ z + Σ_k (1/√(1+σ²βμ_k) − 1) u_k u_kᵀz ],   z ~ N(0, I),
 
 and the divergence in a bound belongs to the very distribution that is drawn from. (A Lanczos approximation of
-(I/σ² + βH)^{-1/2} z for each z would be closer to H, but no Gaussian, and its divergence would be a guess. Rounding a
-draw to the network's precision is part of the network: it changes which function the draw stands for, not the bound.)
+(I/σ² + βH)^{-1/2} z for each z would be closer to H, but not a Gaussian, and its divergence would be unknown. Rounding
+a draw to the network's precision is part of the network: it changes which function the draw gives, not the bound.)
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ import copy
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import Pair, batches, check_data
-from renyi_lab._utils.model_state import training_flags
-from renyi_lab._utils.parameters import flatten, select_parameters
-from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.random import preserved_rng
-from renyi_lab._utils.validation import check_finite, check_int, check_real
-from renyi_lab.posterior._gibbs import GibbsError, noisy_error
+from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
+from renyi_lab._utils.validation import check_finite, check_real
+from renyi_lab.posterior._gibbs import GibbsError, mean_error
 from renyi_lab.posterior._low_rank import LowRankCurvature
 
 
@@ -38,16 +34,16 @@ class GaussianPosterior:
     The network is copied, so training it further changes nothing here.
 
     Args:
-        model: its trainable weights are the mean θ.
-        sigma: σ > 0, in units of the weights.
+        model: Network whose trainable weights are the mean θ.
+        sigma: Standard deviation σ > 0 of the noise, in units of the weights.
         curvature: C at θ, from `leading_curvature` of a `GGNOperator` or `HessianOperator` over all trainable
             parameters. Default ``None``: isotropic, N(θ, σ²I).
-        beta: β ≥ 0. Default 0 without and needed with a curvature.
+        beta: Weight β ≥ 0 of the curvature in the precision. Default 0.0: isotropic.
 
     Raises:
-        TypeError: a model or curvature of the wrong kind.
-        ValueError: no trainable weight, weights that are not finite, a curvature of another size, or a number out of
-            range.
+        TypeError: A model or curvature of the wrong kind.
+        ValueError: No trainable weight, weights that are not finite, a curvature of another size, a β without
+            curvature, or a number out of range.
     """
 
     def __init__(
@@ -88,12 +84,16 @@ class GaussianPosterior:
         return self.mean + self.sigma * z
 
     def kl(self, prior: GaussianPosterior) -> float:
-        """KL(Q‖P) in nats from an isotropic P = N(θ₀, σ₀²I) over the same network, as this object for another model.
+        """KL(Q‖P) in nats from an isotropic P = N(θ₀, σ₀²I) over the same network.
 
             ½ [ n(v − 1 − log v) + Σ_k (log(1+x_k) − v x_k/(1+x_k)) + ‖θ−θ₀‖²/σ₀² ],   x = σ²βμ, v = σ²/σ₀²
 
+        Args:
+            prior: The prior P, a `GaussianPosterior` without curvature.
+
         Raises:
-            ValueError: a prior that is not isotropic, or another network: other shapes, frozen weights or buffers,
+            TypeError: Something else as prior.
+            ValueError: A prior that is not isotropic, or another network: other shapes, frozen weights or buffers,
                 which both must share for the divergence to be finite.
         """
         if not isinstance(prior, GaussianPosterior):
@@ -133,54 +133,28 @@ class GaussianPosterior:
     ) -> GibbsError:
         """Measure E_Q[0–1 error on the data set] with independent draws; `GibbsError.upper_limit` bounds it.
 
-        With ``block_size`` each draw of weights judges one block of samples only. The mean is the same, but the draws
-        are as many more for the same work, and the upper limit is that much closer.
+        With ``block_size`` each draw of weights is measured on one block of samples only. The mean is the same, but
+        there are as many more draws for the same work, and the upper limit is that much closer.
 
         Args:
-            data_set: a data set of (input, class index), or a pair of tensors (x, y).
-            num_draws: of the weights, at least one for each block (rounded up to whole rounds over the blocks).
-                Default 100, as in `renyi_lab.gibbs_error`.
-            block_size: samples a block; blocks differ by one at most. Default ``None``: the whole set.
-            seed: of the draws, apart from global state.
-            progress: show a bar; ``None``: if a person is likely to watch.
+            data_set: Data set of (input, class index), or a pair of tensors (x, y).
+            num_draws: Number of draws, at least one per block (rounded up to full rounds over the blocks). Default
+                100, as in `renyi_lab.gibbs_error`.
+            block_size: Samples per block; blocks differ by one at most. Default ``None``: all samples.
+            seed: Random seed for the draws.
+            progress: Show a bar; ``None``: in a terminal or notebook. Default ``False``.
 
         Raises:
-            TypeError: a data set of the wrong kind.
-            ValueError: an empty data set, scores that are not (batch, classes), or an argument outside its range.
+            TypeError: A data set of the wrong kind.
+            ValueError: An empty data set, scores that are not (batch, classes), or an argument outside its range.
         """
-        num_draws, seed = check_int("num_draws", num_draws), check_int("seed", seed, minimum=0)
-        data_set = check_data("data_set", data_set)
-        size = len(data_set)  # type: ignore[arg-type]  # check_data() made sure that it has a length
-        count = 1 if block_size is None else max(1, size // check_int("block_size", block_size))
-        rounds = math.ceil(num_draws / count)
-        generator = torch.Generator().manual_seed(seed)
-        draws = np.empty((rounds, count))
-        with (
-            progress_bar(rounds * count, "draws of the weights", progress) as bar,
-            preserved_rng(),
-            training_flags(self.model, False),
-            torch.no_grad(),
-        ):
-            x, y = (torch.cat(parts) for parts in zip(*batches(data_set, 2048, self.model), strict=True))
-            blocks = list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
-            for one_round in draws:
-                for index, (inputs, labels) in enumerate(blocks):
-                    parts = list(zip(inputs.split(2048), labels.split(2048), strict=True))
-                    one_round[index] = noisy_error(self.model, self._named(self.sample(generator)), parts)
-                bar.update(count)
-        shares = np.array([len(labels) for _, labels in blocks]) / size
-        per_round = draws @ shares
-        spread = float(per_round.std(ddof=1)) / math.sqrt(rounds) if rounds > 1 else math.inf
-        stretch = float(shares.max()) * count
-        scaled = draws * shares / shares.max()
-        return GibbsError(float(per_round.mean()), spread, tuple(scaled.ravel().tolist()), self.sigma, stretch)
+        return mean_error(self.model, self._draw, data_set, num_draws, self.sigma, seed, block_size, progress)
 
-    def _named(self, flat: Tensor) -> dict[str, Tensor]:
-        sizes = [parameter.numel() for parameter in self._parameters.values()]
-        return {
-            name: part.reshape(parameter.shape).to(parameter.device, parameter.dtype)
-            for (name, parameter), part in zip(self._parameters.items(), flat.split(sizes), strict=True)
-        }
+    def _draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """One draw as a state of the network."""
+        parameters = self._parameters
+        parts = unflatten(self.sample(generator), parameters.values())
+        return {name: part.to(p.device, p.dtype) for (name, p), part in zip(parameters.items(), parts, strict=True)}
 
     def __repr__(self) -> str:
         return f"GaussianPosterior(dim={self.dim}, sigma={self.sigma:g}, beta={self.beta:g}, rank={len(self._x)})"

@@ -1,14 +1,17 @@
 """The loss of a network whose weights carry Gaussian noise: the Gibbs classifier of the PAC-Bayes bounds.
 
-`gibbs_error` adds the same noise to every weight; `GaussianPosterior` less of it where the loss is curved.
+`gibbs_error` adds the same noise to every weight; `GaussianPosterior` less of it where the loss is curved. Both measure
+the error with `mean_error`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,21 +20,23 @@ from torch.utils.data import Dataset
 from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
 from renyi_lab._utils.minibatches import Pair, batches, check_data, explained
 from renyi_lab._utils.model_state import training_flags
+from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_delta, check_int, check_real
 
-_BATCH_SIZE = 2048  # our choice: evaluation without gradients; it changes speed and memory only
+_BATCH_SIZE = 2048  # heuristic: evaluation needs no gradients; it changes speed and memory only
 
 
 @dataclass(frozen=True)
 class GibbsError:
     """Average 0–1 error over random draws of the weights, as `gibbs_error` returns it.
 
-    Args:
-        value: average error, in [0, 1].
-        standard_error: of that average, from the spread over the draws (``inf`` for a single draw).
-        draws: the error of each draw; where draws judge blocks of unequal size, their mistakes over the largest size.
-        sigma: standard deviation of the noise, in units of the weights.
+    Attributes:
+        value: Average error, in [0, 1].
+        standard_error: Standard error of that average, from the spread over the draws (``inf`` for a single draw).
+        draws: Error of each draw; where draws are measured on blocks of unequal size, their mistakes over the largest
+            size.
+        sigma: Standard deviation of the noise, in units of the weights.
         stretch: ``value`` over the mean of ``draws``: 1 where blocks are of equal size, or there is one.
     """
 
@@ -43,7 +48,7 @@ class GibbsError:
 
     @property
     def num_draws(self) -> int:
-        """How many draws were averaged."""
+        """Number of draws that were averaged."""
         return len(self.draws)
 
     def __float__(self) -> float:
@@ -55,11 +60,15 @@ class GibbsError:
             kl⁻¹(average, log(2/δ)/m)   and   average + √(2 V log(4/δ)/m) + 7 log(4/δ) / (3(m−1))
 
         Both hold for m independent draws in [0, 1], of whatever distributions; V is their sample variance. The second
-        wins where draws agree. Each has half of δ: Chernoff's one-sided bound needs no more than log(1/δ).
+        is smaller where draws agree. Each has half of δ: Chernoff's one-sided bound needs no more than log(1/δ).
 
-        Source: Langford & Caruana 2001; Maurer & Pontil 2009, *Empirical Bernstein bounds*, Theorem 11.
+        Args:
+            delta: Allowed probability of failure δ in (0, 1).
+
+        Source:
+            Langford & Caruana 2001; Maurer & Pontil 2009, *Empirical Bernstein bounds*, Theorem 11.
         """
-        delta = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
+        delta = check_delta(delta)
         draws, m = torch.tensor(self.draws, dtype=torch.float64), self.num_draws
         average = min(1.0, float(draws.mean()))
         limit = kl_inverse_upper(average, math.log(2 / delta) / m)
@@ -77,50 +86,80 @@ def gibbs_error(
         (1/m) Σ_k (1/N) Σ_i 1[ argmax f_{θ+σ z_k}(x_i) ≠ y_i ],   z_k ~ N(0, I)
 
     The noisy weights are handed to the forward pass beside the model's own, which are never written to. The model
-    runs in evaluation mode; its modes and buffers, and every global random state, are put back, errors included.
+    runs in evaluation mode; its modes and buffers, and every global random state, are restored, errors included.
 
     Args:
-        model: maps a batch to scores of shape (batch, classes ≥ 2).
-        data_set: a data set of (input, class index), or a pair of tensors (x, y).
-        sigma: σ ≥ 0, in units of the weights.
-        num_draws: m ≥ 1. Default 100, our choice: a standard error of at most 0.05, and far less where draws agree.
-        seed: of the noise.
+        model: Maps a batch to scores of shape (batch, classes ≥ 2).
+        data_set: Data set of (input, class index), or a pair of tensors (x, y).
+        sigma: Standard deviation σ ≥ 0 of the noise, in units of the weights.
+        num_draws: Number m ≥ 1 of draws. Default 100 (heuristic: a standard error of at most 0.05, and far less where
+            draws agree).
+        seed: Random seed for the noise.
 
     Raises:
-        TypeError: a model that is no module, or a data set of the wrong kind.
-        ValueError: an empty data set, scores that are not (batch, classes), no trainable weight, or an argument
+        TypeError: A model that is not a module, or a data set of the wrong kind.
+        ValueError: An empty data set, scores that are not (batch, classes), no trainable weight, or an argument
             outside its range.
 
-    Source: Langford & Caruana 2001; `renyi_lab.bounds.isotropic_pac_bayes` turns the result into a bound.
+    Source:
+        Langford & Caruana 2001; `renyi_lab.bounds.isotropic_pac_bayes` turns the result into a bound.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    sigma, num_draws = check_real("sigma", sigma, 0.0), check_int("num_draws", num_draws)
+    sigma = check_real("sigma", sigma, 0.0)
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
         raise ValueError("model has no trainable weight (requires_grad=True), so there is nothing to add noise to.")
+
+    def draw(generator: torch.Generator) -> dict[str, Tensor]:
+        noise = {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in weights.items()}
+        return {name: w + sigma * noise[name].to(w.device) for name, w in weights.items()}
+
+    return mean_error(model, draw, data_set, num_draws, sigma, seed)
+
+
+def mean_error(
+    model: nn.Module,
+    draw: Callable[[torch.Generator], dict[str, Tensor]],
+    data_set: Dataset[Any] | Pair,
+    num_draws: int,
+    sigma: float,
+    seed: int,
+    block_size: int | None = None,
+    progress: bool | None = False,
+) -> GibbsError:
+    """Average the error of ``model`` over draws of its weights, each on one block of samples (by default on all)."""
+    num_draws, seed = check_int("num_draws", num_draws), check_int("seed", seed, minimum=0)
     data_set = check_data("data_set", data_set)
-    generator = torch.Generator().manual_seed(check_int("seed", seed, minimum=0))
-    with preserved_rng(), training_flags(model, False), torch.no_grad():
-        pairs = list(batches(data_set, _BATCH_SIZE, model))
-        draws = []
-        for _ in range(num_draws):
-            noisy = {name: _with_noise(weight, sigma, generator) for name, weight in weights.items()}
-            draws.append(noisy_error(model, noisy, pairs))
-    errors = torch.tensor(draws, dtype=torch.float64)
-    spread = float(errors.std()) / math.sqrt(num_draws) if num_draws > 1 else math.inf
-    return GibbsError(float(errors.mean()), spread, tuple(draws), sigma)
+    size = len(data_set)  # type: ignore[arg-type]  # check_data() made sure that it has a length
+    count = 1 if block_size is None else max(1, size // check_int("block_size", block_size))
+    rounds = math.ceil(num_draws / count)
+    generator = torch.Generator().manual_seed(seed)
+    draws = np.empty((rounds, count))
+    with (
+        progress_bar(rounds * count, "draws of the weights", progress) as bar,
+        preserved_rng(),
+        training_flags(model, False),
+        torch.no_grad(),
+    ):
+        x, y = (torch.cat(parts) for parts in zip(*batches(data_set, _BATCH_SIZE, model), strict=True))
+        blocks = list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
+        for one_round in draws:
+            for index, (inputs, labels) in enumerate(blocks):
+                one_round[index] = _error(model, draw(generator), inputs, labels)
+            bar.update(count)
+    shares = np.array([len(labels) for _, labels in blocks]) / size
+    per_round = draws @ shares
+    spread = float(per_round.std(ddof=1)) / math.sqrt(rounds) if rounds > 1 else math.inf
+    stretch = float(shares.max()) * count
+    scaled = draws * shares / shares.max()
+    return GibbsError(float(per_round.mean()), spread, tuple(scaled.ravel().tolist()), sigma, stretch)
 
 
-def _with_noise(weight: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-    return weight + sigma * noise.to(weight.device)
-
-
-def noisy_error(model: nn.Module, weights: dict[str, Tensor], pairs: list[Pair]) -> float:
+def _error(model: nn.Module, weights: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> float:
     """The share of samples that the model misclassifies with these weights; a NaN score counts as a mistake."""
-    wrong = count = 0
-    for x, y in pairs:
+    wrong = 0
+    for x, y in zip(inputs.split(_BATCH_SIZE), labels.split(_BATCH_SIZE), strict=True):
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with explained(f"model does not take inputs of shape {tuple(x.shape)} and {x.dtype}"):
             scores = functional_call(model, {**weights, **buffers}, (x,))
@@ -130,5 +169,4 @@ def noisy_error(model: nn.Module, weights: dict[str, Tensor], pairs: list[Pair])
                 f"{tuple(getattr(scores, 'shape', ()))} for {tuple(y.shape)}."
             )
         wrong += int(((scores.argmax(dim=1) != y) | scores.isnan().any(dim=1)).sum())
-        count += len(y)
-    return wrong / count
+    return wrong / len(labels)

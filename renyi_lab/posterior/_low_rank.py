@@ -20,8 +20,12 @@ class LowRankCurvature:
     """C = Σ_k μ_k u_k u_kᵀ with μ_k > 0 and orthonormal u_k: positive semi-definite whatever it approximates.
 
     Attributes:
-        eigenvalues: μ, ``(k,)``, descending, in double precision.
-        directions: u_k as rows, ``(k, n)``, orthonormal to rounding in double precision.
+        eigenvalues: The μ_k > 0, shape (k,), descending, in double precision.
+        directions: The u_k as rows, shape (k, n), orthonormal to rounding in double precision.
+
+    Raises:
+        TypeError: Another precision.
+        ValueError: Shapes that do not match, eigenvalues that are not positive, or rows that are not orthonormal.
     """
 
     eigenvalues: Tensor
@@ -42,7 +46,7 @@ class LowRankCurvature:
             if len(rows)
             else 0.0
         )
-        if not defect < 1e-9:  # our choice: a thousandth of a nat would need a defect of about 1e-4
+        if not defect < 1e-9:  # heuristic: a thousandth of a nat would need a defect of about 1e-4
             raise ValueError(f"directions must be orthonormal rows, but miss it by {defect:g}; use torch.linalg.qr.")
 
     @property
@@ -68,18 +72,20 @@ def leading_curvature(
     is what it is, and a Gaussian made of it has an exactly known divergence. Negative values are left out.
 
     Args:
-        operator: a GGN or Hessian, a matrix, anything with ``.shape`` and ``@``.
-        num_directions: at most this many. Default 30, our choice: three times the ten classes of the package's data,
-            which is where the outliers of a classifier's Hessian end (Papyan 2020).
-        num_matvecs: products spent. Default ``None``: twice ``num_directions``, our choice.
-        seed: of the start vector.
+        operator: GGN or Hessian, a matrix, or anything with ``.shape`` and ``@``.
+        num_directions: Largest number k of directions. Default 30 (heuristic: three times the ten classes of the
+            package's data; the outliers of a classifier's Hessian are about as many as its classes, Papyan 2020).
+        num_matvecs: Number of matrix-vector products. Default ``None``: twice ``num_directions`` (heuristic: the
+            largest Ritz values converge first).
+        seed: Random seed for the start vector.
 
     Raises:
-        ValueError: a number out of range, or fewer products than directions.
+        ValueError: A number out of range, or fewer products than directions.
 
-    >>> curvature = leading_curvature(torch.diag(torch.tensor([3.0, 1.0, 0.0, -2.0])), 4)
-    >>> curvature.eigenvalues.numpy().round(6).tolist()
-    [3.0, 1.0]
+    Example:
+        >>> curvature = leading_curvature(torch.diag(torch.tensor([3.0, 1.0, 0.0, -2.0])), 4)
+        >>> curvature.eigenvalues.numpy().round(6).tolist()
+        [3.0, 1.0]
     """
     matrix = as_operator(operator)
     count = check_int("num_directions", num_directions)

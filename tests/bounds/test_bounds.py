@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import mpmath
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renyi_lab import bounds
+from renyi_lab.spectrum import Spectrum
 
 unit = st.floats(0.0, 1.0)
 delta = st.floats(1e-9, 0.999)
@@ -24,7 +26,7 @@ def spectrum_of(eigenvalues: list[float]) -> SimpleNamespace:
     return SimpleNamespace(nodes=np.array(eigenvalues), weights=np.ones(len(eigenvalues)), dim=len(eigenvalues))
 
 
-# --- coins ------------------------------------------------------------------------------------------------------
+# --- Bernoulli KL -----------------------------------------------------------------------------------------------
 
 
 def precise_kl(q: float, p: mpmath.mpf) -> mpmath.mpf:
@@ -43,11 +45,11 @@ def brute_force_inverse(q: float, c: float, far: int) -> float:
         return float(near)
 
 
-COINS = [0.0, 1e-300, 1e-12, 0.001, 0.1, 0.3, 0.5, 0.77, 0.999, 1 - 1e-12, 1.0]
+MEANS = [0.0, 1e-300, 1e-12, 0.001, 0.1, 0.3, 0.5, 0.77, 0.999, 1 - 1e-12, 1.0]
 BUDGETS = [0.0, 1e-16, 1e-9, 1e-4, 0.01, 0.3, 1.0, 5.0, 40.0, 800.0]
 
 
-@pytest.mark.parametrize("q", COINS)
+@pytest.mark.parametrize("q", MEANS)
 def test_kl_inverses_equal_bisection_at_60_digits(q: float):
     for c in BUDGETS:
         assert bounds.kl_inverse_upper(q, c) == pytest.approx(brute_force_inverse(q, c, 1), abs=1e-12, rel=0)
@@ -66,20 +68,20 @@ def test_kl_inverse_at_the_edges():
 
 @examples
 @given(unit, st.floats(0.0, 1e4))
-def test_kl_inverses_bracket_the_coin(q: float, c: float):
+def test_kl_inverses_bracket_the_observed_mean(q: float, c: float):
     assert bounds.kl_inverse_lower(q, c) <= q
     assert q <= bounds.kl_inverse_upper(q, c) <= 1.0
 
 
 @pytest.mark.parametrize(("q", "p"), [(0.3, 0.3 + 1e-9), (0.5, 0.25), (1e-9, 0.5), (0.9, 1e-6), (0.2, 1 - 1e-10)])
-def test_kl_of_coins_has_all_its_digits(q: float, p: float):
+def test_bernoulli_kl_has_all_its_digits(q: float, p: float):
     with mpmath.workdps(60):
         expected = float(precise_kl(q, mpmath.mpf(p)))
     # Beside q = p only the digits of p − q itself remain.
     assert bounds.kl_bernoulli(q, p) == pytest.approx(expected, rel=1e-6 if abs(q - p) < 1e-6 else 1e-14)
 
 
-def test_kl_of_coins_at_the_edges():
+def test_bernoulli_kl_at_the_edges():
     assert bounds.kl_bernoulli(0.0, 0.0) == bounds.kl_bernoulli(1.0, 1.0) == bounds.kl_bernoulli(0.4, 0.4) == 0.0
     assert bounds.kl_bernoulli(0.0, 1.0) == bounds.kl_bernoulli(0.5, 0.0) == bounds.kl_bernoulli(0.5, 1.0) == math.inf
     assert bounds.kl_bernoulli(0.0, 0.25) == pytest.approx(-math.log(0.75), rel=1e-15)
@@ -127,8 +129,8 @@ def test_two_root_n_bounds_maurers_quantity_where_his_proof_starts_only_at_eight
         assert quantity <= 2 * math.sqrt(n)
 
 
-def test_the_bound_covers_a_known_risk_as_often_as_promised():
-    # One classifier of known risk (KL = 0): the bound may fail in at most δ of the samples.
+def test_the_bound_fails_for_a_known_risk_in_at_most_delta_of_the_samples():
+    # One classifier of known risk, KL = 0.
     risk, num_samples, delta = 0.2, 50, 0.1
     errors = np.random.default_rng(0).binomial(num_samples, risk, size=4000)
     failures = sum(bounds.langford_seeger(k / num_samples, 0.0, num_samples, delta).value < risk for k in errors)
@@ -144,7 +146,7 @@ def test_isotropic_bound_with_an_exact_loss_is_langford_seeger():
     assert bound.terms["kl"] == 8.0
 
 
-def test_isotropic_bound_pays_for_sampling_with_half_of_delta_and_for_every_sigma():
+def test_isotropic_bound_splits_delta_between_sampling_and_the_sigmas():
     bound = bounds.isotropic_pac_bayes(0.1, 4.0, 0.5, 1000, num_draws=200, delta=0.05, num_sigmas=10)
     loss = bounds.kl_inverse_upper(0.1, math.log(2 * 10 / 0.025) / 200)
     assert bound.value == pytest.approx(bounds.langford_seeger(loss, 8.0, 1000, 0.025 / 10).value, rel=1e-14)
@@ -177,7 +179,7 @@ def random_hessian(n: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     return factor @ factor.T / n, torch.randn(n, generator=generator, dtype=torch.float64)
 
 
-def test_laplace_kl_equals_that_of_dense_gaussians_on_a_whole_grid():
+def test_laplace_kl_equals_that_of_dense_gaussians_on_a_grid():
     hessian, shift = random_hessian()
     eigenvalues = torch.linalg.eigvalsh(hessian).clip(min=0)
     variances, betas = [0.01, 0.3, 2.0], [0.0, 1.0, 50.0, 1e4]
@@ -190,7 +192,7 @@ def test_laplace_kl_equals_that_of_dense_gaussians_on_a_whole_grid():
             assert grid[i, j] == pytest.approx(dense_kl(hessian, shift, variance, beta), rel=1e-9)
 
 
-def test_laplace_kl_counts_a_node_as_often_as_its_weight_says():
+def test_laplace_kl_takes_weights_as_multiplicities():
     repeated = bounds.laplace_kl([0.0, 0.5, 0.5, 0.5, 2.0], np.ones(5), 5, 1.5, 0.3, 7.0)
     weighted = bounds.laplace_kl([0.0, 0.5, 2.0], [1.0, 3.0, 1.0], 5, 1.5, 0.3, 7.0)
     assert float(weighted) == pytest.approx(float(repeated), rel=1e-14)
@@ -201,7 +203,7 @@ def test_laplace_kl_keeps_its_digits_for_tiny_curvature():
     assert float(bounds.laplace_kl([1e-6], [1000.0], 1000, 0.0, 1.0, 1.0)) == pytest.approx(1000 * 1e-12 / 4, rel=1e-5)
 
 
-def test_laplace_bound_is_langford_seeger_at_the_best_grid_point_paid_for():
+def test_laplace_bound_is_langford_seeger_at_the_best_grid_point_with_a_union_bound():
     hessian, shift = random_hessian()
     spectrum = spectrum_of(torch.linalg.eigvalsh(hessian).clip(min=0).tolist())
     variances, betas = [0.1, 1.0, 10.0], [1.0, 100.0]
@@ -226,52 +228,43 @@ def test_laplace_bound_is_langford_seeger_at_the_best_grid_point_paid_for():
     assert bound.terms["kl_distance"] == pytest.approx(distance / (2 * best[0]), rel=1e-14)
 
 
-def test_laplace_bound_pays_for_sampling():
-    arguments = {"empirical_loss": 0.1, "squared_distance": 1.0, "num_samples": 300}
-    point = {"prior_variances": [1.0], "betas": [10.0]}
+POINT = {
+    "empirical_loss": 0.1,
+    "squared_distance": 1.0,
+    "num_samples": 300,
+    "prior_variances": [1.0],
+    "betas": [10.0],
+}
+
+
+def test_laplace_bound_spends_half_of_delta_on_sampling():
     spectrum = spectrum_of([1.0, 2.0])
-    exact = bounds.laplace_pac_bayes(spectrum, **arguments, **point)
-    sampled = bounds.laplace_pac_bayes(spectrum, num_draws=50, **arguments, **point)
+    exact = bounds.laplace_pac_bayes(spectrum, **POINT)
+    sampled = bounds.laplace_pac_bayes(spectrum, num_draws=50, **POINT)
     loss = bounds.kl_inverse_upper(0.1, math.log(2 / 0.025) / 50)
     assert sampled.value == pytest.approx(bounds.langford_seeger(loss, exact.terms["kl"], 300, 0.025).value, rel=1e-14)
     assert sampled.value > exact.value
 
 
-def test_laplace_bound_clips_negative_eigenvalues_and_says_how_much():
-    point = {
-        "empirical_loss": 0.1,
-        "squared_distance": 1.0,
-        "num_samples": 300,
-        "prior_variances": [1.0],
-        "betas": [10.0],
-    }
-    indefinite = bounds.laplace_pac_bayes(spectrum_of([-0.25, -0.5, 2.0]), **point)
-    clipped = bounds.laplace_pac_bayes(spectrum_of([0.0, 0.0, 2.0]), **point)
+def test_laplace_bound_clips_negative_eigenvalues_and_returns_the_clipped_mass():
+    indefinite = bounds.laplace_pac_bayes(spectrum_of([-0.25, -0.5, 2.0]), **POINT)
+    clipped = bounds.laplace_pac_bayes(spectrum_of([0.0, 0.0, 2.0]), **POINT)
     assert indefinite.value == clipped.value
     assert indefinite.terms["clipped_mass"] == 0.75
     assert clipped.terms["clipped_mass"] == 0.0
 
 
 def test_laplace_bound_takes_a_renyi_lab_spectrum():
-    from renyi_lab.spectrum import Spectrum
-
-    point = {
-        "empirical_loss": 0.1,
-        "squared_distance": 1.0,
-        "num_samples": 300,
-        "prior_variances": [1.0],
-        "betas": [10.0],
-    }
-    bound = bounds.laplace_pac_bayes(Spectrum.from_eigenvalues([0.0, 0.5, 2.0]), **point)
-    assert bound.value == bounds.laplace_pac_bayes(spectrum_of([0.0, 0.5, 2.0]), **point).value
+    bound = bounds.laplace_pac_bayes(Spectrum.from_eigenvalues([0.0, 0.5, 2.0]), **POINT)
+    assert bound.value == bounds.laplace_pac_bayes(spectrum_of([0.0, 0.5, 2.0]), **POINT).value
 
 
 # --- the result -------------------------------------------------------------------------------------------------
 
 
-def test_a_bound_is_vacuous_when_it_does_not_undercut_what_is_known_without_data():
+def test_a_bound_is_vacuous_unless_it_is_below_the_trivial_value():
     assert not bounds.langford_seeger(0.5, 10.0, 1000).vacuous
-    assert bounds.langford_seeger(0.5, 10.0, 1000, trivial_value=0.5).vacuous
+    assert bounds.langford_seeger(0.5, 10.0, 1000).against(0.5).vacuous
     assert bounds.maurer(0.5, 1e5, 1000).vacuous
 
 
@@ -286,70 +279,79 @@ def test_a_bound_prints_its_value_every_term_and_every_assumption():
     assert "vacuous" in repr(bounds.maurer(0.9, 1e5, 1000))
 
 
-# --- bad input --------------------------------------------------------------------------------------------------
+def test_a_comparison_is_not_a_certificate_and_prints_why():
+    bound = bounds.maurer(0.1, 1.0, 1000)
+    comparison = bound.as_comparison("the prior had seen the samples")
+    assert (bound.is_certificate, comparison.is_certificate) == (True, False)
+    assert comparison.value == bound.value
+    assert "not a certificate" not in repr(bound)
+    for text in (repr(comparison), comparison._repr_html_()):
+        assert "not a certificate" in text
+        assert "the prior had seen the samples" in text
 
 
-@pytest.mark.parametrize("calculate", [bounds.maurer, bounds.langford_seeger])
-@pytest.mark.parametrize(
-    ("changed", "error", "message"),
-    [
-        ({"delta": 0.0}, ValueError, "delta must lie in"),
-        ({"delta": 1.0}, ValueError, "delta must lie in"),
-        ({"delta": math.nan}, ValueError, "delta must be finite"),
-        ({"empirical_loss": -0.1}, ValueError, "empirical_loss must lie in"),
-        ({"empirical_loss": 1.1}, ValueError, "empirical_loss must lie in"),
-        ({"num_samples": 1}, ValueError, "num_samples must be at least 2"),
-        ({"num_samples": 10.5}, TypeError, "num_samples must be an integer"),
-        ({"kl": -1.0}, ValueError, "kl must lie in"),
-        ({"kl": math.nan}, ValueError, "kl must be finite"),
-        ({"trivial_value": 0.0}, ValueError, "trivial_value must lie in"),
-    ],
+# --- messages ---------------------------------------------------------------------------------------------------
+
+laplace_kl = partial(
+    bounds.laplace_kl,
+    eigenvalues=[0.5, 1.0],
+    weights=[1.0, 1.0],
+    dim=2,
+    squared_distance=1.0,
+    prior_variance=1.0,
+    beta=1.0,
 )
-def test_bad_numbers_are_named(calculate, changed: dict, error: type[Exception], message: str):
+laplace_pac_bayes = partial(bounds.laplace_pac_bayes, empirical_loss=0.1, squared_distance=1.0, num_samples=100)
+isotropic = partial(
+    bounds.isotropic_pac_bayes,
+    empirical_gibbs_loss=0.1,
+    squared_distance=1.0,
+    sigma=0.1,
+    num_samples=100,
+    num_draws=10,
+)
+MESSAGES = [
+    *(
+        (partial(calculate, **{"empirical_loss": 0.1, "kl": 1.0, "num_samples": 100, **changed}), error, message)
+        for calculate in (bounds.maurer, bounds.langford_seeger)
+        for changed, error, message in [
+            ({"delta": 0.0}, ValueError, "delta must lie in"),
+            ({"delta": 1.0}, ValueError, "delta must lie in"),
+            ({"delta": math.nan}, ValueError, "delta must be finite"),
+            ({"empirical_loss": -0.1}, ValueError, "empirical_loss must lie in"),
+            ({"empirical_loss": 1.1}, ValueError, "empirical_loss must lie in"),
+            ({"num_samples": 1}, ValueError, "num_samples must be at least 2"),
+            ({"num_samples": 10.5}, TypeError, "num_samples must be an integer"),
+            ({"kl": -1.0}, ValueError, "kl must lie in"),
+            ({"kl": math.nan}, ValueError, "kl must be finite"),
+        ]
+    ),
+    (lambda: bounds.maurer(0.1, 1.0, 100).against(0.0), ValueError, "trivial_value must lie in"),
+    (lambda: bounds.langford_seeger(0.1, 1.0, 100).against(0.0), ValueError, "trivial_value must lie in"),
+    *(
+        (partial(inverse, *arguments), ValueError, "must")
+        for inverse in (bounds.kl_inverse_upper, bounds.kl_inverse_lower)
+        for arguments in [(-0.1, 1.0), (1.1, 1.0), (0.5, -1.0), (math.nan, 1.0), (0.5, math.nan)]
+    ),
+    (partial(laplace_kl, eigenvalues=[-1e-9, 1.0]), ValueError, "Clip them at zero and state it"),
+    (partial(laplace_kl, eigenvalues=[math.nan, 1.0]), ValueError, "eigenvalues must be finite"),
+    (partial(laplace_kl, eigenvalues=[1.0]), ValueError, "vectors of one length"),
+    (partial(laplace_kl, weights=[1.0, 1.5]), ValueError, "add up to dim = 2"),
+    (partial(laplace_kl, weights=[-1.0, 3.0]), ValueError, "weights must be ≥ 0"),
+    (partial(laplace_kl, squared_distance=-1.0), ValueError, "squared_distance must lie in"),
+    (partial(laplace_kl, prior_variance=[1.0, 0.0]), ValueError, "prior_variance must lie in"),
+    (partial(laplace_kl, beta=[-1.0]), ValueError, "beta must lie in"),
+    (partial(laplace_kl, beta=[]), ValueError, "beta is empty"),
+    (partial(laplace_pac_bayes, spectrum_of([1.0])), ValueError, "another Q: pass a function"),
+    (partial(laplace_pac_bayes, np.ones(3)), TypeError, r"ndarray lacks \['nodes', 'weights', 'dim'\]"),
+    (partial(isotropic, sigma=0.0), ValueError, "sigma must"),
+    (partial(isotropic, squared_distance=-1.0), ValueError, "squared_distance must"),
+    (partial(isotropic, num_draws=0), ValueError, "num_draws must"),
+    (partial(isotropic, num_sigmas=0), ValueError, "num_sigmas must"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), MESSAGES)
+def test_messages(call, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
-        calculate(**{"empirical_loss": 0.1, "kl": 1.0, "num_samples": 100, **changed})
-
-
-@pytest.mark.parametrize(("q", "c"), [(-0.1, 1.0), (1.1, 1.0), (0.5, -1.0), (math.nan, 1.0), (0.5, math.nan)])
-def test_kl_inverses_refuse_what_is_no_coin_or_budget(q: float, c: float):
-    for inverse in (bounds.kl_inverse_upper, bounds.kl_inverse_lower):
-        with pytest.raises(ValueError, match="must"):
-            inverse(q, c)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"eigenvalues": [-1e-9, 1.0]}, "Clip them at zero and state it"),
-        ({"eigenvalues": [math.nan, 1.0]}, "eigenvalues must be finite"),
-        ({"eigenvalues": [1.0]}, "vectors of one length"),
-        ({"weights": [1.0, 1.5]}, "add up to dim = 2"),
-        ({"weights": [-1.0, 3.0]}, "weights must be ≥ 0"),
-        ({"squared_distance": -1.0}, "squared_distance must lie in"),
-        ({"prior_variance": [1.0, 0.0]}, "prior_variance must lie in"),
-        ({"beta": [-1.0]}, "beta must lie in"),
-        ({"beta": []}, "beta is empty"),
-    ],
-)
-def test_laplace_kl_refuses_what_is_no_spectrum_or_grid(changed: dict, message: str):
-    good = {"eigenvalues": [0.5, 1.0], "weights": [1.0, 1.0], "dim": 2}
-    good |= {"squared_distance": 1.0, "prior_variance": 1.0, "beta": 1.0}
-    with pytest.raises(ValueError, match=message):
-        bounds.laplace_kl(**{**good, **changed})
-
-
-def test_one_loss_for_many_posteriors_is_refused():
-    with pytest.raises(ValueError, match="another Q: pass a function"):
-        bounds.laplace_pac_bayes(spectrum_of([1.0]), empirical_loss=0.1, squared_distance=1.0, num_samples=100)
-
-
-def test_something_without_nodes_is_no_spectrum():
-    with pytest.raises(TypeError, match=r"ndarray lacks \['nodes', 'weights', 'dim'\]"):
-        bounds.laplace_pac_bayes(np.ones(3), empirical_loss=0.1, squared_distance=1.0, num_samples=100)
-
-
-@pytest.mark.parametrize("changed", [{"sigma": 0.0}, {"squared_distance": -1.0}, {"num_draws": 0}, {"num_sigmas": 0}])
-def test_isotropic_bound_names_bad_numbers(changed: dict):
-    good = {"empirical_gibbs_loss": 0.1, "squared_distance": 1.0, "sigma": 0.1, "num_samples": 100, "num_draws": 10}
-    with pytest.raises(ValueError, match=f"{next(iter(changed))} must"):
-        bounds.isotropic_pac_bayes(**{**good, **changed})
+        call()

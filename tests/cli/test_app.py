@@ -40,7 +40,7 @@ def plain(result: Result) -> str:
 @pytest.fixture
 def made_up_tour() -> Tour:
     spectrum = Spectrum.from_eigenvalues([4.0, 3.0, 2.0, -1.0] + [1e-4] * 96, num_matvecs=100)
-    bound = isotropic_pac_bayes(0.1, 25.0, sigma=0.1, num_samples=4000, num_draws=20, num_sigmas=4, trivial_value=0.9)
+    bound = isotropic_pac_bayes(0.1, 25.0, sigma=0.1, num_samples=4000, num_draws=20, num_sigmas=4).against(0.9)
     histories = {
         "SGD": History((0.5,), (0.9,), (1.0,), (0.65,), num_gradients=1920, seconds=1.0),
         "RSAM": History((0.6,), (0.88,), (0.9,), (0.67,), num_gradients=3680, seconds=1.0),
