@@ -44,7 +44,7 @@ def spd(n: int = 3, seed: int = 1) -> np.ndarray:
 # --- level set --------------------------------------------------------------------------------------------------
 
 
-def test_level_set_volume_is_what_random_points_find():
+def test_basin_volume_equals_monte_carlo():
     hessian, height, count = spd(), 0.7, 400_000
     half_sides = np.sqrt(2 * height * np.diag(np.linalg.inv(hessian)))
     points = np.random.default_rng(0).uniform(-1, 1, size=(count, 3)) * half_sides
@@ -55,7 +55,7 @@ def test_level_set_volume_is_what_random_points_find():
     assert error < 0.02 * math.exp(log_volume)
 
 
-def test_height_and_volume_are_inverse_to_each_other_in_any_dimension():
+def test_height_and_volume_are_inverse_in_any_dimension():
     for dim in (1, 3, 5210, 10**6):
         log_volume = bounds.basin_log_volume(0.3, -4.0 * dim, dim)
         assert bounds.basin_height(log_volume, -4.0 * dim, dim) == pytest.approx(0.3, rel=1e-8)
@@ -67,7 +67,7 @@ def test_the_height_at_a_balls_volume_is_half_its_radius_squared_times_the_geome
     assert height == pytest.approx(0.5 * 1.5**2 * np.prod(eigenvalues) ** 0.25, rel=1e-12)
 
 
-def test_mean_energy_on_the_basin_is_what_random_points_find():
+def test_mean_energy_on_the_basin_equals_monte_carlo():
     hessian, height = spd(), 0.7
     points = basin_points(hessian, height, 200_000)
     energies = 0.5 * np.einsum("ki,ij,kj->k", points, hessian, points)
@@ -98,7 +98,7 @@ def test_level_set_bound_is_langford_seeger_with_the_basins_divergence():
     assert bound.value == bounds.langford_seeger(0.07, bound.terms["kl"], 500, 0.1).value
 
 
-def test_jia_and_sus_form_is_its_formula_and_its_A_is_the_height_by_stirling():
+def test_jia_su_is_its_formula_and_its_A_is_the_height_by_stirling():
     n, log_det = 40_000, -5.0 * 40_000
     log_volume = bounds.ball_log_volume(2.0, n)
     bound = bounds.jia_su(bounds.Basin(0.02, n, log_volume), log_det, 4000)
@@ -111,7 +111,7 @@ def test_jia_and_sus_form_is_its_formula_and_its_A_is_the_height_by_stirling():
 # --- indefinite spectra -----------------------------------------------------------------------------------------
 
 
-def test_what_clipping_and_damping_cost_covers_an_indefinite_hessian():
+def test_negative_ratio_covers_an_indefinite_hessian():
     eigenvalues, damping, height = np.array([-0.4, 0.5, 3.0]), 0.5, 0.6
     spectrum = Spectrum.from_eigenvalues(eigenvalues)
     definite = bounds.positive_definite(spectrum, damping)

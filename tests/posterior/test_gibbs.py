@@ -1,10 +1,11 @@
-"""The error of a noisy network against its closed form, and a model that is left as it was found."""
+"""The error of a noisy network against its closed form, and a model that is restored."""
 
 from __future__ import annotations
 
 import copy
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_the_error_of_a_noisy_linear_classifier_is_its_closed_form(sigma: float,
     result = gibbs_error(model, TensorDataset(x, y), sigma, num_draws=2000, seed=5)
     expected = closed_form(model, x, y, sigma)
     plain = float((model(x).argmax(1) != y).double().mean())
-    assert abs(expected - plain) > 5 * result.standard_error  # else the noise would not be tested
+    assert abs(expected - plain) > 5 * result.standard_error  # otherwise the noise is not tested
     assert float(result) == pytest.approx(expected, abs=4 * result.standard_error)
     assert result.standard_error < 0.005
 
@@ -54,7 +55,7 @@ def test_the_standard_error_is_that_of_the_mean_over_draws():
     assert gibbs_error(model, (x, y), 1.0, num_draws=1).standard_error == math.inf
 
 
-def test_without_noise_it_is_the_plain_error():
+def test_without_noise_it_is_the_error_of_the_network():
     model, x, y = linear_problem()
     result = gibbs_error(model, (x, y), 0.0, num_draws=3)
     assert result.draws == (float((model(x).argmax(1) != y).double().mean()),) * 3
@@ -97,7 +98,7 @@ class Fragile(nn.Module):
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
-def test_the_model_and_the_random_states_are_left_as_they_were(error: type[BaseException] | None):
+def test_model_and_random_states_are_unchanged(error: type[BaseException] | None):
     model = Fragile(3 if error else None, error or ValueError)
     model.train()
     model.norm.eval()
@@ -130,21 +131,28 @@ def test_a_score_that_is_not_a_number_counts_as_a_mistake():
     assert gibbs_error(model, (torch.ones(4, 1), torch.tensor([0, 0, 1, 1])), 0.1, num_draws=2).value == 1.0
 
 
-@pytest.mark.parametrize(
-    ("changed", "error", "message"),
-    [
-        ({"sigma": -1.0}, ValueError, "sigma must lie in"),
-        ({"num_draws": 0}, ValueError, "num_draws must be at least 1"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
-        ({"model": "mlp"}, TypeError, "model must be a torch.nn.Module"),
-        ({"model": nn.Linear(3, 2).requires_grad_(False)}, ValueError, "no trainable weight"),
-        ({"model": nn.Linear(3, 1)}, ValueError, "classes ≥ 2"),
-        ({"data_set": (torch.ones(0, 3), torch.ones(0, dtype=torch.long))}, ValueError, "data_set is empty"),
-        ({"data_set": (torch.ones(4, 3), torch.ones(4, 2))}, ValueError, "class indices"),
-        ({"data_set": (torch.ones(4, 2), torch.ones(4).long())}, ValueError, r"not take inputs of shape \(4, 2\)"),
-    ],
+refused = partial(
+    partial,
+    gibbs_error,
+    model=nn.Linear(3, 2),
+    data_set=(torch.ones(4, 3), torch.ones(4, dtype=torch.long)),
+    sigma=0.1,
+    num_draws=2,
 )
-def test_bad_arguments_are_named(changed: dict, error: type[Exception], message: str):
-    data = torch.ones(4, 3), torch.zeros(4, dtype=torch.long)
+MESSAGES = [
+    (refused(sigma=-1.0), ValueError, "sigma must lie in"),
+    (refused(num_draws=0), ValueError, "num_draws must be at least 1"),
+    (refused(seed=-1), ValueError, "seed must be at least 0"),
+    (refused(model="mlp"), TypeError, "model must be a torch.nn.Module"),
+    (refused(model=nn.Linear(3, 2).requires_grad_(False)), ValueError, "no trainable weight"),
+    (refused(model=nn.Linear(3, 1)), ValueError, "classes ≥ 2"),
+    (refused(data_set=(torch.ones(0, 3), torch.ones(0, dtype=torch.long))), ValueError, "data_set is empty"),
+    (refused(data_set=(torch.ones(4, 3), torch.ones(4, 2))), ValueError, "class indices"),
+    (refused(data_set=(torch.ones(4, 2), torch.ones(4).long())), ValueError, r"not take inputs of shape \(4, 2\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), MESSAGES)
+def test_messages(call, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
-        gibbs_error(**{"model": nn.Linear(3, 2), "data_set": data, "sigma": 0.1, "num_draws": 2, **changed})
+        call()
