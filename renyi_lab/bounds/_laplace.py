@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,8 +56,8 @@ def laplace_kl(
             "Clip them at zero and state it (laplace_pac_bayes does), or use the spectrum of a GGN."
         )
     distance = check_real("squared_distance", squared_distance, 0.0)
-    variances = _grid("prior_variance", prior_variance, open_minimum=True)
-    betas = _grid("beta", beta, open_minimum=False)
+    variances = _array("prior_variance", prior_variance, 0.0, open_minimum=True)
+    betas = _array("beta", beta, 0.0)
     x = (variances * betas)[..., None] * nodes
     curvature = ((np.log1p(x) - x / (1 + x)) * mass).sum(axis=-1)
     return np.asarray(0.5 * (curvature + distance / variances))
@@ -107,8 +108,8 @@ def laplace_pac_bayes(
     missing = [name for name in ("nodes", "weights", "dim") if not hasattr(spectrum, name)]
     if missing:
         raise TypeError(f"spectrum must have nodes, weights and dim; {type(spectrum).__name__} lacks {missing}.")
-    variances = _grid("prior_variances", prior_variances, open_minimum=True).ravel()
-    beta_grid = _grid("betas", betas, open_minimum=False).ravel()
+    variances = _array("prior_variances", prior_variances, 0.0, open_minimum=True).ravel()
+    beta_grid = _array("betas", betas, 0.0).ravel()
     choices = variances.size * beta_grid.size
     if not callable(empirical_loss) and choices != 1:
         raise ValueError(
@@ -142,7 +143,7 @@ def laplace_pac_bayes(
 def _arrays(nodes: Any, weights: Any, dim: int) -> tuple[FloatArray, FloatArray]:
     """Nodes and weights as checked float64 arrays."""
     points, mass = _array("eigenvalues", nodes), _array("weights", weights)
-    if points.ndim != 1 or points.shape != mass.shape or points.size == 0:
+    if points.ndim != 1 or points.shape != mass.shape:
         raise ValueError(f"eigenvalues and weights must be vectors of one length, got {points.shape} and {mass.shape}.")
     dim = check_int("dim", dim)
     if mass.min() < 0 or not np.isclose(mass.sum(), dim, rtol=1e-6):
@@ -153,17 +154,12 @@ def _arrays(nodes: Any, weights: Any, dim: int) -> tuple[FloatArray, FloatArray]
     return points, mass
 
 
-def _array(name: str, values: Any) -> FloatArray:
+def _array(name: str, values: Any, minimum: float = -math.inf, *, open_minimum: bool = False) -> FloatArray:
+    """One number or several of them, as a checked float64 array."""
     array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, dtype=np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}.")
-    return array
-
-
-def _grid(name: str, values: Any, *, open_minimum: bool) -> FloatArray:
-    """One number or several of them, as a checked array."""
-    array = _array(name, values)
     if array.size == 0:
         raise ValueError(f"{name} is empty: give at least one number.")
-    check_real(f"the smallest of {name}", array.min(), 0.0, open_minimum=open_minimum)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}.")
+    check_real(f"the smallest of {name}", array.min(), minimum, open_minimum=open_minimum)
     return array

@@ -273,6 +273,7 @@ def test_sam_bound_of_weights_too_large_to_square_is_a_number():
 basin = partial(bounds.Basin, loss_at_minimum=0.1, dim=3, log_volume=-0.7)
 renyi_log_determinant = partial(bounds.renyi_log_determinant, entropy=0.5, trace=2.0, dim=3, alpha=2.0)
 sam = partial(bounds.sam_bound, worst_loss=0.1, weight_norm=1.0, rho=0.1, num_parameters=5, num_samples=100)
+theorem = partial(bounds.renyi_theorem_3_2, basin=basin(posterior_loss=0.1), entropy=1.0, num_samples=100, a=0.0, c=1.0)
 MESSAGES = [
     (partial(basin, log_volume=-math.inf), ValueError, "log_volume must be finite"),
     (partial(basin, log_volume=None), TypeError, "log_volume must be a real number"),
@@ -313,22 +314,10 @@ MESSAGES = [
     (partial(sam, num_parameters=0), ValueError, "num_parameters must be at least 1"),
     (partial(sam, num_samples=1), ValueError, "num_samples must be at least 2"),
     (partial(sam, delta=0.0), ValueError, "delta must lie in"),
-    (
-        partial(bounds.renyi_theorem_3_2, basin(posterior_loss=0.1), 1.0, 100, a=0.0, c=-1.0),
-        ValueError,
-        "c must lie in",
-    ),
-    (
-        partial(bounds.renyi_theorem_3_2, basin(posterior_loss=0.1), 1.0, 100, a=math.inf, c=1.0),
-        ValueError,
-        "a must be finite",
-    ),
-    (
-        partial(bounds.renyi_theorem_3_2, basin(posterior_loss=0.1), -1.0, 100, a=0.0, c=1.0),
-        ValueError,
-        "entropy must lie in",
-    ),
-    (partial(bounds.renyi_theorem_3_2, basin(), 1.0, 100, a=0.0, c=1.0), ValueError, "basin needs a posterior_loss"),
+    (partial(theorem, c=-1.0), ValueError, "c must lie in"),
+    (partial(theorem, a=math.inf), ValueError, "a must be finite"),
+    (partial(theorem, entropy=-1.0), ValueError, "entropy must lie in"),
+    (partial(theorem, basin=basin()), ValueError, "basin needs a posterior_loss"),
     (partial(bounds.renyi_theorem_3_3, 1.5, 1.0, 100, a=3.0), ValueError, "clip the loss at some B"),
     (partial(bounds.renyi_theorem_3_3, 0.1, 5.0, 400, a=-20.0), ValueError, "no such A can be right"),
 ]
