@@ -1,9 +1,9 @@
-r"""Data discrepancy as a weight perturbation: two ways to write one change of a layer's output.
+r"""Data discrepancy as a weight perturbation: two forms of the same change of a layer's output.
 
     W (h + ρ A h) = (W + ρ W A) h
 
 The left side changes the layer's input ``h``, as other data would; the right side changes its weight. For a
-convolution ``A`` mixes the channels of ``h`` at every place alike, and so the input channels of the weight.
+convolution ``A`` mixes the channels of ``h`` at every position alike, and thereby the input channels of the weight.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 @dataclass(frozen=True, eq=False)
 class DiscrepancyCurve:
-    """The loss against the size of a discrepancy, in both forms.
+    """The loss as a function of the size of a discrepancy, in both forms.
 
     Attributes:
         rhos: Sizes ``ρ``, ``(k,)``.
@@ -44,7 +44,7 @@ class DiscrepancyCurve:
 
     @property
     def largest_difference(self) -> float:
-        """The largest ``|data form − weight form|``, in loss units; rounding, and nothing else."""
+        """The largest ``|data form − weight form|``, in loss units; it is due to rounding alone."""
         return float(np.abs(self.data_form - self.weight_form).max())
 
     def __repr__(self) -> str:
@@ -55,10 +55,14 @@ class DiscrepancyCurve:
 
 
 def haar_orthogonal(n: int, seed: int = 0) -> Tensor:
-    """A random orthogonal double-precision matrix ``(n, n)``, every rotation and reflection as likely as any other.
+    """A random orthogonal double-precision matrix ``(n, n)`` from the uniform (Haar) distribution.
 
     ``Q`` of the QR decomposition of a Gaussian matrix, its columns' signs set such that ``R`` has a positive diagonal;
     without that the distribution would not be uniform.
+
+    Args:
+        n: Number of rows, at least 1.
+        seed: Random seed for the Gaussian matrix.
 
     Source: Mezzadri 2007, *How to generate random matrices from the classical compact groups*, arXiv:math-ph/0609050.
 
@@ -78,11 +82,12 @@ def weight_perturbation(weight: Tensor, matrix: Tensor) -> Tensor:
     """``W A``: ``matrix`` mixes the input features of a linear layer's weight, or a convolution's input channels.
 
     Args:
-        weight: ``(out, in)`` or ``(out, in, …)``.
-        matrix: ``A``, ``(in, in)``.
+        weight: Weight ``W``, ``(out, in)`` or ``(out, in, …)``.
+        matrix: Matrix ``A``, ``(in, in)``.
 
     Raises:
-        TypeError, ValueError: No tensors, or of shapes that do not fit.
+        TypeError: ``weight`` or ``matrix`` is not a tensor.
+        ValueError: Their shapes do not match.
 
     Example:
         >>> weight_perturbation(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
@@ -98,14 +103,15 @@ def weight_perturbation(weight: Tensor, matrix: Tensor) -> Tensor:
 
 
 def layer_input(operator: ModelOperator, layer: str) -> Tensor:
-    """What one layer gets as its input ``h`` for the operator's first batch, ``(batch, …)``.
+    """The input ``h`` of one layer for the operator's first batch, ``(batch, …)``.
 
     Args:
-        operator: A `HessianOperator`. Its model is left as it was.
-        layer: As in `discrepancy_curve`.
+        operator: A `HessianOperator`. Its model is left unchanged.
+        layer: Name of an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` (``groups=1``) that owns its weight.
 
     Raises:
-        TypeError, ValueError: As `discrepancy_curve`.
+        TypeError: ``operator`` has no model.
+        ValueError: The layer cannot be used (the message says why), or the forward pass does not call it.
 
     Example:
         >>> from renyi_lab.operators import HessianOperator
@@ -117,10 +123,10 @@ def layer_input(operator: ModelOperator, layer: str) -> Tensor:
     module = find_layer(check_operator(operator).model, layer)
     seen: list[Tensor] = []
 
-    def look(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def record(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         seen.append((args[0] if args else keywords["input"]).detach().clone())
 
-    handle = module.register_forward_pre_hook(look, with_kwargs=True)
+    handle = module.register_forward_pre_hook(record, with_kwargs=True)
     try:
         with operator.evaluation_point(), torch.no_grad():
             operator.batch_loss(0)
@@ -132,21 +138,24 @@ def layer_input(operator: ModelOperator, layer: str) -> Tensor:
 
 
 def discrepancy_curve(operator: ModelOperator, layer: str, matrix: Tensor, rhos: ArrayLike) -> DiscrepancyCurve:
-    """The loss under ``h → h + ρ A h`` at one layer's input, and under the equal ``W → W + ρ W A``.
+    """The loss under ``h → h + ρ A h`` at one layer's input, and under the equivalent ``W → W + ρ W A``.
 
     For an orthogonal ``A`` both changes have relative size ``ρ``: ``‖ρ A h‖ = ρ ‖h‖`` for every input, and
     ``‖ρ W A‖ = ρ ‖W‖``.
 
     Args:
-        operator: A `HessianOperator`; its model, loss and frozen batches are used. The model is left as it was.
+        operator: A `HessianOperator`; its model, loss and frozen batches are used. The model is left unchanged.
         layer: Name of an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` (``groups=1``) that owns its weight.
-        matrix: ``A``, ``(n, n)`` for the layer's ``n`` input features or channels; `haar_orthogonal` draws one.
-        rhos: Sizes, a number or a vector.
+        matrix: Matrix ``A``, ``(n, n)`` for the layer's ``n`` input features or channels, such as `haar_orthogonal`.
+        rhos: Sizes ``ρ``, one number or a vector.
+
+    Returns:
+        A `DiscrepancyCurve` with the losses of both forms.
 
     Raises:
-        TypeError: ``operator`` or ``matrix`` of another type.
-        ValueError: No such layer, one of another kind (the message says why), one whose weight is shared or computed,
-            one that the forward pass does not call, or a matrix or size that does not fit.
+        TypeError: ``operator`` has no model, or ``matrix`` is not a tensor.
+        ValueError: The layer does not exist, is of another kind, has a shared or computed weight, or is not called by
+            the forward pass; or the matrix or a size does not fit.
 
     Example:
         >>> from renyi_lab.operators import HessianOperator
@@ -191,13 +200,13 @@ def _input_mixed(module: Layer, matrix: Tensor) -> Iterator[list[None]]:
 
 def mixed(module: Layer, h: Tensor, matrix: Tensor) -> Tensor:
     """``A h`` for inputs of the layer, with or without a batch dimension."""
-    channel = 1 - module.weight.ndim  # the last index of a linear layer's input, the one before the places else
+    channel = 1 - module.weight.ndim  # a convolution's channels come before the spatial axes, a layer's features last
     return torch.movedim(torch.movedim(h, channel, -1) @ matrix.to(h).T, -1, channel)
 
 
 @contextmanager
 def _weight_moved(module: Layer, matrix: Tensor) -> Iterator[None]:
-    """Other memory behind the weight for a while: its own is not written to, so that it returns bit for bit."""
+    """Use other memory for the weight inside the block; its own is never written to, so that it is restored exactly."""
     own = module.weight.data
     try:
         module.weight.data = own + weight_perturbation(own, matrix)
@@ -207,11 +216,11 @@ def _weight_moved(module: Layer, matrix: Tensor) -> Iterator[None]:
 
 
 def find_layer(model: nn.Module, name: str) -> Layer:
-    """The layer of that name, if its input and its weight can be changed alike; raises with the reason if not."""
+    """The layer of that name, if a change of its input can be written as one of its weight; otherwise raise."""
     modules: dict[str, Any] = dict(model.named_modules())
     if not isinstance(name, str) or name not in modules:
         usable = [key for key, module in modules.items() if type(module) in _LAYERS]
-        raise ValueError(f"layer={name!r} is the name of no layer of the model; there are {', '.join(usable)}.")
+        raise ValueError(f"layer={name!r} is not a layer of the model; there are {', '.join(usable)}.")
     module: Layer = modules[name]
     kind = type(module).__name__
     if type(module) not in _LAYERS:
@@ -221,8 +230,8 @@ def find_layer(model: nn.Module, name: str) -> Layer:
         )
     if getattr(module, "groups", 1) != 1:
         raise ValueError(
-            f"layer={name!r} is a {kind} of {module.groups} groups: its weight keeps their channels apart, so W A, "
-            "which mixes them all, is no weight of it; choose a layer with groups=1."
+            f"layer={name!r} is a {kind} of {module.groups} groups: its weight keeps their channels apart, but W A "
+            "mixes them; choose a layer with groups=1."
         )
     weight = module._parameters.get("weight")
     users = [m for m in model.modules() if any(parameter is weight for parameter in m._parameters.values())]
@@ -240,5 +249,5 @@ def _checked_matrix(matrix: Any, module: Layer, layer: str) -> Tensor:
     n = module.weight.shape[1]
     if matrix.shape != (n, n):
         raise ValueError(f"matrix must have shape {(n, n)}, for the inputs of {layer!r}, got {tuple(matrix.shape)}.")
-    check_finite("matrix", matrix, "a division by zero where it was made.")
+    check_finite("matrix", matrix, "a division by zero in its computation.")
     return matrix.detach().to(module.weight)

@@ -1,7 +1,7 @@
-"""How the values inside a network grow when its layers are scaled, followed through its graph (``torch.fx``).
+"""The factors by which the values inside a network grow when its layers are scaled, along its ``torch.fx`` graph.
 
-A layer or function is positively homogeneous when ``φ(c h) = c φ(h)`` for every ``c > 0``: it passes a factor on.
-What is not known to do so is refused, unless the values that it gets are not scaled at all.
+A layer or function is positively homogeneous when ``φ(c h) = c φ(h)`` for every ``c > 0``: it propagates the factor.
+Anything not known to be is refused, unless its inputs are not scaled at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-# The product of a few scales written in single precision comes this close to 1. Our choice.
+# Heuristic: the product of a few scales written in single precision is this close to 1.
 _TOLERANCE = 1e-6
 
 WEIGHT_LAYERS = (
@@ -49,27 +49,27 @@ _MULTIPLES = {operator.mul, operator.imul, operator.truediv, torch.mul, torch.di
 _SHAPES = {"size", "dim", "numel"}
 _SHAPE_ATTRIBUTES = {"shape", "ndim", "dtype", "device"}
 
-_BATCH_NORM_MEND = (
-    "it subtracts a fixed mean; fold it into the layer before it first (torch.nn.utils.fuse_conv_bn_eval or "
+_FIX_BATCH_NORM = (
+    "it subtracts a fixed mean; first fold it into the layer before it (torch.nn.utils.fuse_conv_bn_eval or "
     "fuse_linear_bn_eval, in evaluation mode)"
 )
-_MENDS: dict[type[nn.Module], str] = {
-    nn.BatchNorm1d: _BATCH_NORM_MEND,
-    nn.BatchNorm2d: _BATCH_NORM_MEND,
-    nn.BatchNorm3d: _BATCH_NORM_MEND,
-    nn.LayerNorm: "it undoes any scale of its input, but for its eps; scale only layers behind it, with product 1",
-    nn.GroupNorm: "it undoes any scale of its input, but for its eps; scale only layers behind it, with product 1",
+_FIXES: dict[type[nn.Module], str] = {
+    nn.BatchNorm1d: _FIX_BATCH_NORM,
+    nn.BatchNorm2d: _FIX_BATCH_NORM,
+    nn.BatchNorm3d: _FIX_BATCH_NORM,
+    nn.LayerNorm: "it undoes any scale of its input, up to its eps; scale only layers after it, with product 1",
+    nn.GroupNorm: "it undoes any scale of its input, up to its eps; scale only layers after it, with product 1",
 }
-_MEND = "use ReLU there, or scales whose product up to there is 1"
+_FIX = "use ReLU there, or scales whose product up to there is 1"
 
 
 def is_one(factor: float) -> bool:
-    """Whether a factor is 1 but for the rounding of the scales."""
+    """Whether a factor is 1 up to the rounding of the scales."""
     return abs(factor - 1) <= _TOLERANCE
 
 
-def passed_on(node: fx.Node, module: nn.Module | None, factors: Mapping[fx.Node, float]) -> float:
-    """The factor of a node's value, from those of the values that it is computed from; raises where there is none."""
+def output_factor(node: fx.Node, module: nn.Module | None, factors: Mapping[fx.Node, float]) -> float:
+    """The factor of a node's value, from the factors of its inputs; raises where the node does not propagate them."""
     parents = node.all_input_nodes
     if _is_shape(node) or all(is_one(factors[parent]) for parent in parents):
         return 1.0
@@ -100,12 +100,12 @@ def _is_homogeneous(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether something of the user's own happens when the module is called."""
+    """Whether user code runs when the module is called."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_multiple(node: fx.Node) -> bool:
-    # Keywords change what it is: rounding_mode="floor" makes steps of it.
+    # Keywords change the function: rounding_mode="floor" makes it a step function.
     return node.op != "call_module" and node.target in _MULTIPLES and len(node.args) == 2 and not node.kwargs
 
 
@@ -114,7 +114,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _has_constant(node: fx.Node) -> bool:
-    named = [value for name, value in node.kwargs.items() if name != "alpha"]  # alpha only multiplies
+    named = [value for name, value in node.kwargs.items() if name != "alpha"]  # alpha is a factor
     return any(_is_number(value) and value for value in (*node.args, *named))
 
 
@@ -122,8 +122,8 @@ def _common(node: fx.Node, factors: list[float]) -> float:
     low, high = min(factors), max(factors)
     if high - low > _TOLERANCE * high:
         raise ValueError(
-            f"{node.name!r} joins values that are scaled by {low:g} and by {high:g}, so its result by neither; choose "
-            "scales with the same product along each branch (1 where the other branch is a plain shortcut)."
+            f"{node.name!r} joins values that are scaled by {low:g} and by {high:g}, so its result has no one scale; "
+            "choose scales with the same product along each branch (1 where the other branch is a plain shortcut)."
         )
     return factors[0]
 
@@ -133,11 +133,11 @@ def _refusal(node: fx.Node, module: nn.Module | None, factors: list[float]) -> s
     if module is None:
         name: Any = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
         return (
-            f"{node.name!r} ({name}) is not known to be positively homogeneous, and it gets values scaled by "
-            f"{factor:g}; {_MEND}."
+            f"{node.name!r} ({name}) is not known to be positively homogeneous, and its input is scaled by "
+            f"{factor:g}; {_FIX}."
         )
-    mend = _MENDS.get(type(module), _MEND)
+    fix = _FIXES.get(type(module), _FIX)
     return (
         f"layer {node.target!r} ({type(module).__name__}) is not known to be positively homogeneous, and its input is "
-        f"scaled by {factor:g}; {mend}."
+        f"scaled by {factor:g}; {fix}."
     )

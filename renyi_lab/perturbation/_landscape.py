@@ -1,4 +1,4 @@
-"""The loss along one direction in weight space, or over the plane of two."""
+"""The loss along one direction in weight space, or over the plane spanned by two."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_int
 from renyi_lab.operators import LossSurface, ModelOperator, check_operator
 
-_NUM_LEVELS = 21  # of the contours: enough to see the slope everywhere. Our choice.
-_SMALLEST_SHARE = 1e-6  # of the largest loss; below, colours would go to what nobody can see. Our choice.
-_ROUND_UP = 1 + 1e-12  # the last level must not lie below the largest loss by rounding
+_NUM_LEVELS = 21  # Heuristic: enough contours to see the slope everywhere.
+_SMALLEST_SHARE = 1e-6  # Of the largest loss. Heuristic: smaller losses would take up most of the logarithmic scale.
+_ROUND_UP = 1 + 1e-12  # The last level must not be below the largest loss by rounding.
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class LossCurve:
         return f"LossCurve({len(self.steps)} steps, {_span(self.losses)})"
 
     def plot(self, ax: Axes | None = None) -> FigureBase:
-        """The curve, in a figure of its own or in ``ax``."""
+        """Plot the curve, in a new figure or in ``ax``."""
         ax = new_figure(5.0, 3.0).subplots() if ax is None else ax
         ax.plot(self.steps, self.losses)
         ax.set(xlabel="step t", ylabel="loss")
@@ -64,7 +64,7 @@ class LossPlane:
         return f"LossPlane({self.losses.shape[0]} × {self.losses.shape[1]} points, {_span(self.losses)})"
 
     def plot(self, ax: Axes | None = None) -> FigureBase:
-        """The loss in colours on a logarithmic scale, the model's own weights marked; in a new figure or in ``ax``."""
+        """Plot the loss on a logarithmic colour scale, in a new figure or in ``ax``; the model's weights are marked."""
         ax = new_figure(5.0, 3.8).subplots() if ax is None else ax
         finite = self.losses[np.isfinite(self.losses) & (self.losses > 0)]
         if finite.size == 0:
@@ -81,7 +81,11 @@ class LossPlane:
 
 
 def random_direction(operator: ModelOperator, seed: int = 0) -> Tensor:
-    """A Gaussian direction ``(n,)`` of length 1 over the operator's parameters.
+    """A direction ``(n,)`` of length 1 over the operator's parameters, uniform on the sphere.
+
+    Args:
+        operator: A `HessianOperator`; its parameters set the dimension, dtype and device.
+        seed: Random seed for the direction.
 
     Example:
         >>> from renyi_lab.operators import HessianOperator
@@ -98,40 +102,45 @@ def random_direction(operator: ModelOperator, seed: int = 0) -> Tensor:
 
 
 def filter_normalized(operator: ModelOperator, direction: Tensor) -> Tensor:
-    r"""The direction with each filter's part as long as the filter itself, ``d_ij ← d_ij ‖θ_ij‖ / ‖d_ij‖``.
+    r"""A direction with each filter's part rescaled to the filter's norm, ``d_ij ← d_ij ‖θ_ij‖ / ‖d_ij‖``.
 
-    A filter is what feeds one output unit: a row of a linear weight, an output channel's kernel. One-dimensional
-    parameters (biases, normalisation layers) get 0. The loss along a direction normalised in this way stays the same
-    when the model is reparametrized: the direction is rescaled as the weights are.
+    A filter is the weights of one output unit: a row of a linear weight, the kernel of an output channel.
+    One-dimensional parameters (biases, normalisation layers) get 0. The loss along a direction normalised in this way
+    is invariant to a reparametrization of the model: the direction is rescaled as the weights are.
 
     Args:
-        operator: A `HessianOperator`; its parameters set the lengths.
-        direction: ``(n,)``, such as `random_direction` or an eigenvector.
+        operator: A `HessianOperator`; its parameters set the norms.
+        direction: Direction ``d``, ``(n,)``, such as a `random_direction` or an eigenvector.
 
     Raises:
-        ValueError: ``direction`` has another shape, is not finite, or none of the parameters has filters.
+        TypeError: ``operator`` has no parameters, or ``direction`` is not a tensor.
+        ValueError: ``direction`` has another shape or is not finite, or none of the parameters has filters.
 
     Source: Li, Xu, Taylor, Studer & Goldstein 2018, *Visualizing the loss landscape of neural nets*, arXiv:1712.09913,
     section 4; the zeros for one-dimensional parameters are the authors' ``--xignore biasbn``.
     """
     check_operator(operator)
-    parts = operator.unflatten(_checked_direction("direction", direction, operator))
+    parts = operator.unflatten(checked_vector("direction", direction, operator))
     parameters = [parameter.detach() for parameter in operator.parameters.values()]
     if all(parameter.ndim < 2 for parameter in parameters):
         raise ValueError("filter_normalized needs weights of two or more dimensions; the operator has none.")
-    return operator.flatten([_as_long(d, p) for d, p in zip(parts, parameters, strict=True)])
+    return operator.flatten([_rescaled(d, p) for d, p in zip(parts, parameters, strict=True)])
 
 
 def loss_along(operator: ModelOperator, direction: Tensor, steps: ArrayLike) -> LossCurve:
     """The loss on a line through the model's weights, ``L(θ + t d)``.
 
     Args:
-        operator: A `HessianOperator`; its loss, frozen batches and parameters are used. The model is left as it was.
-        direction: ``d``, ``(n,)``.
-        steps: ``t``, ``(k,)``.
+        operator: A `HessianOperator`; its loss, frozen batches and parameters are used. The model is left unchanged.
+        direction: Direction ``d``, ``(n,)``.
+        steps: Steps ``t``, ``(k,)``, in units of ``d``.
+
+    Returns:
+        A `LossCurve`, which can be plotted.
 
     Raises:
-        ValueError: A direction of another shape or that is not finite, or steps that are no finite numbers.
+        TypeError: ``operator`` has no loss, or ``direction`` is not a tensor.
+        ValueError: The direction has another shape or is not finite, or the steps are not finite numbers.
 
     Source: Goodfellow, Vinyals & Saxe 2015, arXiv:1412.6544.
 
@@ -143,7 +152,7 @@ def loss_along(operator: ModelOperator, direction: Tensor, steps: ArrayLike) -> 
         [1.0, 0.0, 4.0]
     """
     surface = LossSurface(operator)
-    d, ts = _checked_direction("direction", direction, operator), _checked_steps("steps", steps)
+    d, ts = checked_vector("direction", direction, operator), _checked_steps("steps", steps)
     return LossCurve(ts, np.array([surface.loss(surface.start + t * d) for t in ts.tolist()]))
 
 
@@ -157,19 +166,23 @@ def loss_plane(
     """The loss on a plane through the model's weights, ``L(θ + s d₁ + t d₂)``.
 
     Args:
-        operator: As in `loss_along`.
-        first: ``d₁``, ``(n,)``.
-        second: ``d₂``, ``(n,)``.
-        first_steps: ``s``, ``(j,)``. The cost is ``j·k`` evaluations of the loss.
-        second_steps: ``t``, ``(k,)``; ``None``: the same as ``first_steps``.
+        operator: A `HessianOperator`; its loss, frozen batches and parameters are used. The model is left unchanged.
+        first: First direction ``d₁``, ``(n,)``.
+        second: Second direction ``d₂``, ``(n,)``.
+        first_steps: Steps ``s``, ``(j,)``. The cost is ``j·k`` evaluations of the loss.
+        second_steps: Steps ``t``, ``(k,)``. ``None``: the same as ``first_steps``.
+
+    Returns:
+        A `LossPlane`, which can be plotted.
 
     Raises:
-        ValueError: As in `loss_along`.
+        TypeError: ``operator`` has no loss, or a direction is not a tensor.
+        ValueError: A direction has another shape or is not finite, or the steps are not finite numbers.
 
     Source: Li et al. 2018, arXiv:1712.09913, section 3.
     """
     surface = LossSurface(operator)
-    d1, d2 = _checked_direction("first", first, operator), _checked_direction("second", second, operator)
+    d1, d2 = checked_vector("first", first, operator), checked_vector("second", second, operator)
     rows = _checked_steps("first_steps", first_steps)
     columns = rows if second_steps is None else _checked_steps("second_steps", second_steps)
     losses = [[surface.loss(surface.start + s * d1 + t * d2) for t in columns.tolist()] for s in rows.tolist()]
@@ -181,7 +194,7 @@ def _span(losses: FloatArray) -> str:
     return f"loss {finite.min():.4g} to {finite.max():.4g}" if finite.size else "no finite loss"
 
 
-def _as_long(direction: Tensor, parameter: Tensor) -> Tensor:
+def _rescaled(direction: Tensor, parameter: Tensor) -> Tensor:
     if parameter.ndim < 2:
         return torch.zeros_like(parameter)
     shape = (-1, *[1] * (parameter.ndim - 1))
@@ -191,15 +204,14 @@ def _as_long(direction: Tensor, parameter: Tensor) -> Tensor:
     return direction * factors.reshape(shape)
 
 
-def _checked_direction(name: str, direction: Any, operator: ModelOperator) -> Tensor:
-    if not isinstance(direction, Tensor):
-        raise TypeError(f"{name} must be a torch tensor, got {type(direction).__name__}.")
-    if direction.shape != (operator.dim,):
-        raise ValueError(
-            f"{name} must have shape {(operator.dim,)}, one entry a parameter, got {tuple(direction.shape)}."
-        )
-    check_finite(name, direction, "a division by zero where it was made.")
-    return direction.detach().to(operator.dtype).to(operator.device)
+def checked_vector(name: str, vector: Any, operator: ModelOperator) -> Tensor:
+    """Return a vector over the operator's parameters in their dtype and on their device, or raise."""
+    if not isinstance(vector, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(vector).__name__}.")
+    if vector.shape != (operator.dim,):
+        raise ValueError(f"{name} must have shape {(operator.dim,)}, one entry per weight, got {tuple(vector.shape)}.")
+    check_finite(name, vector, "a division by zero in its computation.")
+    return vector.detach().to(operator.dtype).to(operator.device)
 
 
 def _checked_steps(name: str, steps: Any) -> FloatArray:

@@ -1,9 +1,9 @@
 r"""Rescaling a network's layers without changing the function that it computes.
 
-Scaling layer ``l`` of a positively homogeneous network by ``c_l > 0`` makes every value behind it
-``C_l = Π_{k ≤ l} c_k`` times as large, if the biases are scaled along:
+Scaling the layers of a positively homogeneous network by ``c_l > 0`` multiplies the output of layer ``l`` by
+``C_l = Π_{k ≤ l} c_k``, if the biases are scaled too:
 
-    W_l → c_l W_l,    b_l → C_l b_l,    f → C_L f,    so that f stays when C_L = Π c_l = 1.
+    W_l → c_l W_l,    b_l → C_l b_l,    f → C_L f,    so that f is unchanged when C_L = Π c_l = 1.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from torch import fx, nn
 
 from renyi_lab._utils.model_state import unwrap_model
 from renyi_lab._utils.validation import check_real
-from renyi_lab.perturbation._homogeneity import WEIGHT_LAYERS, has_hooks, is_one, passed_on
+from renyi_lab.perturbation._homogeneity import WEIGHT_LAYERS, has_hooks, is_one, output_factor
 
 
 def scalable_layers(model: nn.Module) -> tuple[str, ...]:
-    """The names of the layers that `reparametrize` takes scales for: linear and convolutional, as they are applied.
+    """Names of the layers that `reparametrize` takes scales for: linear and convolutional, in the order of their calls.
+
+    Args:
+        model: Network whose forward pass ``torch.fx`` can trace. It is not changed.
 
     Raises:
-        TypeError: ``model`` is no module.
-        ValueError: Its forward pass cannot be followed, or it calls no such layer.
+        TypeError: ``model`` is not a module.
+        ValueError: Its forward pass cannot be traced, or it calls no such layer.
 
     Example:
         >>> scalable_layers(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1)))
@@ -36,24 +39,27 @@ def scalable_layers(model: nn.Module) -> tuple[str, ...]:
 
 
 def reparametrize(model: nn.Module, scales: Iterable[float] | Mapping[str, float]) -> nn.Module:
-    r"""Return a copy of a positively homogeneous network, its layers rescaled, that computes the same function.
+    r"""Return a copy of a positively homogeneous network with rescaled layers that computes the same function.
 
         W_l → c_l W_l,    b_l → (Π_{k ≤ l} c_k) b_l,    Π_l c_l = 1
 
-    The Hessian's block of ``W_l`` is then multiplied by ``c_l^{−2}``: its Rényi entropy stays, its trace, norm and
-    largest eigenvalue do not. The whole Hessian becomes ``D⁻¹ H D⁻¹`` with ``D = blockdiag(c_l I)``: there the entropy
-    changes too.
+    The Hessian's block of ``W_l`` is then multiplied by ``c_l^{−2}``: its Rényi entropy is unchanged, its trace, norm
+    and largest eigenvalue are not. The whole Hessian becomes ``D⁻¹ H D⁻¹`` with ``D = blockdiag(c_l I)``, whose entropy
+    differs.
 
     Args:
         model: Network of linear and convolutional layers, ReLU, leaky ReLU or PReLU, pooling, dropout, reshaping, and
-            sums of branches that are scaled alike. Values that are not scaled may go through any other layer: a softmax
-            at the end does no harm. The model itself is not changed.
-        scales: ``c_l > 0``, one for each of `scalable_layers` in order; or by name, with 1 for those not named.
+            sums of branches with equal scale. Any other layer is allowed where its input is not scaled, such as a
+            softmax at the end. The model itself is not changed.
+        scales: Scales ``c_l > 0``, one for each of `scalable_layers` in order; or by name, 1 for those not named.
+
+    Returns:
+        The rescaled copy, without gradients.
 
     Raises:
-        TypeError: ``model`` is no module, or a scale is no number.
+        TypeError: ``model`` is not a module, or a scale is not a number.
         ValueError: The scales do not multiply to 1, their number or a name is wrong, or they are beyond the dtype's
-            range; or the network cannot be rescaled: the message says where, why and what would mend it.
+            range; or the network cannot be rescaled: the message says where, why and how to fix it.
 
     Source: Dinh, Pascanu, Bengio & Bengio 2017, *Sharp minima can generalize for deep nets*, arXiv:1703.04933,
     section 4 (two layers, without biases).
@@ -79,24 +85,24 @@ def reparametrize(model: nn.Module, scales: Iterable[float] | Mapping[str, float
 def _copied(model: nn.Module) -> nn.Module:
     model = unwrap_model(model)
     try:
-        twin = copy.deepcopy(model)
+        copied = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"model ({type(model).__name__}) cannot be copied: {error}. Likely causes: torch.nn.utils.weight_norm or "
             "spectral_norm (call remove_weight_norm or remove_spectral_norm), or a result kept as an attribute."
         ) from error
-    for parameter in twin.parameters():
-        parameter.grad = None  # that of the weights before
-    return twin
+    for parameter in copied.parameters():
+        parameter.grad = None  # it belongs to the unscaled weights
+    return copied
 
 
 def _graph(model: nn.Module) -> fx.Graph:
     try:
         return fx.Tracer().trace(model)
-    except Exception as error:  # whatever a forward pass does when it gets a symbol in place of a tensor
+    except Exception as error:  # a forward pass may raise anything when its input is a symbol instead of a tensor
         raise ValueError(
-            f"the forward pass of {type(model).__name__} cannot be followed ({type(error).__name__}: {error}). It must "
-            "not branch on values or shapes of its input; torch.nn.Sequential can always be followed."
+            f"the forward pass of {type(model).__name__} cannot be traced ({type(error).__name__}: {error}). It must "
+            "not branch on values or shapes of its input; torch.nn.Sequential can always be traced."
         ) from error
 
 
@@ -116,7 +122,7 @@ def _checked_scales(scales: Any, layers: list[str]) -> dict[str, float]:
             raise ValueError(f"scales names {unknown[0]!r}, but the layers to scale are {', '.join(layers)}.")
         return {name: _positive(name, scales.get(name, 1.0)) for name in layers}
     if isinstance(scales, str) or not isinstance(scales, Iterable):
-        raise TypeError(f"scales must be numbers, one a layer, or a mapping from names, got {type(scales).__name__}.")
+        raise TypeError(f"scales must be numbers, one per layer, or a mapping from names, got {type(scales).__name__}.")
     values = scales.tolist() if hasattr(scales, "tolist") else list(scales)
     if not isinstance(values, list) or len(values) != len(layers):
         raise ValueError(f"scales must hold {len(layers)} numbers, for {', '.join(layers)}; got {values!r}.")
@@ -128,7 +134,7 @@ def _positive(name: str, value: Any) -> float:
 
 
 def _check_parameters(model: nn.Module, layers: list[str]) -> None:
-    """Each layer to scale must own its parameters and compute with nothing else."""
+    """Raise unless each layer to scale owns its parameters and computes with nothing else."""
     owners: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         other = owners.setdefault(id(parameter), name)
@@ -139,13 +145,13 @@ def _check_parameters(model: nn.Module, layers: list[str]) -> None:
         if type(layer) not in WEIGHT_LAYERS or has_hooks(layer) or layer._parameters.get("weight") is None:
             raise ValueError(
                 f"layer {name!r} ({type(layer).__name__}) has hooks or a weight that is computed (weight_norm, "
-                "spectral_norm, pruning, lazy layers), so its output need not grow with its weight; remove them, or "
+                "spectral_norm, pruning, lazy layers), so its output need not scale with its weight; remove them, or "
                 "run a lazy layer once."
             )
 
 
 def _follow(model: nn.Module, graph: fx.Graph, scales: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """By what to multiply each layer's weight and bias."""
+    """The factors of each layer's weight and bias."""
     modules = dict(model.named_modules())
     factors: dict[fx.Node, float] = {}
     found: dict[str, tuple[float, float]] = {}
@@ -159,10 +165,10 @@ def _follow(model: nn.Module, graph: fx.Graph, scales: Mapping[str, float]) -> d
             if before != factors[node] and modules[name].bias is not None:
                 raise ValueError(
                     f"layer {name!r} is applied more than once, to values scaled by {before / scales[name]:g} and by "
-                    f"{factors[node] / scales[name]:g}, and one bias cannot follow both; give each place its own layer."
+                    f"{factors[node] / scales[name]:g}, and one bias cannot fit both; use one layer per call."
                 )
         else:
-            factors[node] = passed_on(node, modules[name] if node.op == "call_module" else None, factors)
+            factors[node] = output_factor(node, modules[name] if node.op == "call_module" else None, factors)
     return found
 
 

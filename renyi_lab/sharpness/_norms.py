@@ -1,4 +1,4 @@
-"""Lengths of weights and gradients."""
+"""Norms of weights and gradients."""
 
 from __future__ import annotations
 
@@ -18,34 +18,49 @@ def parameter_norm(operator: ModelOperator) -> Estimate:
 
     Invariance: none under layer rescaling.
 
+    Args:
+        operator: A `HessianOperator`.
+
+    Raises:
+        TypeError: ``operator`` has no parameters.
+
     Source: Jiang et al. 2019, arXiv:1912.02178, appendix C.4 (there squared).
     """
-    return Estimate(_length(_weights(check_operator(operator))))
+    return Estimate(_norm(weights(operator)))
 
 
 def distance_from_initialization(
     operator: ModelOperator, initial_parameters: Mapping[str, Tensor] | Iterable[Tensor]
 ) -> Estimate:
-    """``‖θ − θ₀‖₂``, how far training has moved the operator's (trainable) parameters.
+    """``‖θ − θ₀‖₂``, the distance of the operator's (trainable) parameters from their initial values.
 
     Invariance: none under layer rescaling.
 
     Args:
         operator: A `HessianOperator`.
-        initial_parameters: ``θ₀``: a copy of the state dict from before training (entries that are no parameters are
-            ignored), or one tensor for each of ``model.parameters()``, in their order.
+        initial_parameters: Initial values ``θ₀``: a copy of the state dict from before training (entries that are not
+            parameters are ignored), or one tensor for each of ``model.parameters()``, in their order.
 
     Raises:
-        ValueError: A parameter missing, of another shape, or the model's own memory instead of a copy.
+        TypeError: ``operator`` has no parameters, or ``initial_parameters`` holds no tensors.
+        ValueError: A parameter is missing, not finite, of another shape, or the model's own memory instead of a copy.
 
     Source: Nagarajan & Kolter 2019, arXiv:1901.01672; Jiang et al. 2019, appendix C.4 (there squared).
     """
+    initial = initial_weights(operator, initial_parameters)
+    differences = [p.detach().cpu().double() - initial[name] for name, p in operator.parameters.items()]
+    return Estimate(_norm(flatten(differences)))
+
+
+def initial_weights(
+    operator: ModelOperator, initial_parameters: Mapping[str, Tensor] | Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """The initial values of the operator's parameters by name, checked, in double precision on the CPU."""
     names = [name for name, _ in check_operator(operator).model.named_parameters()]
     initial = _by_name(initial_parameters, names)
-    differences = []
     for name, parameter in operator.parameters.items():
         if name not in initial:
-            raise ValueError(f"initial_parameters lacks {name!r}; pass the whole state dict of the initialisation.")
+            raise ValueError(f"initial_parameters lacks {name!r}; pass the full state dict of the initialisation.")
         before = initial[name]
         if before.shape != parameter.shape:
             raise ValueError(
@@ -53,23 +68,32 @@ def distance_from_initialization(
             )
         if before.data_ptr() == parameter.data_ptr():
             raise ValueError(
-                f"initial_parameters holds the model's own {name!r}, which moved along with training; keep a copy "
+                f"initial_parameters holds the model's own {name!r}, which training changes too; keep a copy from "
                 "before training: copy.deepcopy(model.state_dict())."
             )
-        differences.append(parameter.detach().double() - before.detach().to(parameter.device).double())
-    vector = flatten(differences)
-    check_finite("initial_parameters", vector, "a checkpoint of a diverged model.")
-    return Estimate(_length(vector))
+        check_finite(f"initial_parameters[{name!r}]", before, "a checkpoint of a diverged model.")
+    return {name: initial[name].detach().cpu().double() for name in operator.parameters}
 
 
 def gradient_norm(operator: ModelOperator) -> Estimate:
-    """``‖∇L(θ)‖₂``: zero at a minimum, so it says whether the other measures speak of one.
+    """``‖∇L(θ)‖₂``: zero at a minimum, so it shows whether the other measures are taken at one.
 
     Invariance: none under layer rescaling.
 
+    Args:
+        operator: A `HessianOperator`.
+
+    Raises:
+        TypeError: ``operator`` has no gradient.
+
     Source: Jiang et al. 2019, appendix C.5, use its variance along training; the norm itself is standard.
     """
-    return Estimate(_length(check_operator(operator).gradient()))
+    return Estimate(_norm(check_operator(operator).gradient()))
+
+
+def weights(operator: ModelOperator) -> Tensor:
+    """The operator's parameters as one vector, ``(n,)``."""
+    return check_operator(operator).flatten(operator.parameters.values())
 
 
 def _by_name(initial: Mapping[str, Tensor] | Iterable[Tensor], names: list[str]) -> dict[str, Tensor]:
@@ -90,10 +114,6 @@ def _by_name(initial: Mapping[str, Tensor] | Iterable[Tensor], names: list[str])
     return found
 
 
-def _weights(operator: ModelOperator) -> Tensor:
-    return operator.flatten(operator.parameters.values())
-
-
-def _length(vector: Tensor) -> float:
-    # In double precision where the device has it: squares of large weights overflow in single precision.
+def _norm(vector: Tensor) -> float:
+    # In double precision: squares of large weights overflow in single precision.
     return float(torch.linalg.vector_norm(vector.cpu().double()))

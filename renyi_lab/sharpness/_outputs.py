@@ -1,4 +1,4 @@
-"""Measures that look at the derivatives in the network's outputs: the Fisher–Rao norm and relative flatness."""
+"""Measures from derivatives with respect to the network's outputs: the Fisher–Rao norm and relative flatness."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ def fisher_rao_norm(operator: ModelOperator) -> Estimate:
     For a network without biases of ``D`` linear layers with ReLU between them, ``J θ = D f``: the norm is then
     ``D · √(E⟨∂ℓ/∂f, f⟩²)``, a function of the outputs alone.
 
-    Invariance: every rescaling of layers or neurons that leaves a positively homogeneous network's function as it is.
+    Invariance: every rescaling of layers or neurons that leaves a positively homogeneous network's function unchanged.
 
     Args:
-        operator: A `HessianOperator` over batches ``(x, y)`` with a loss that treats samples one by one.
+        operator: A `HessianOperator` over batches ``(x, y)`` with a loss that is a sum or mean over samples.
 
     Raises:
-        ValueError: A loss of another style.
+        TypeError: ``operator`` has no loss.
+        ValueError: The loss is not a function ``loss_fn(outputs, y)``, or the model returns something else than one
+            tensor.
 
     Source: Liang et al. 2019, arXiv:1711.01530, definition 2 and theorem 3.1.
     """
@@ -48,14 +50,16 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
     ``w_s`` is the weight row of output ``s``, ``H_{s,s'}`` the Hessian's block of rows ``s`` and ``s'``. For a last
     linear layer with inputs ``h_i``, ``κ = (1/N) Σ_i ‖h_i‖² · tr(Wᵀ ∇²_f ℓ_i W)``, which is computed exactly here.
 
-    Invariance: layer rescaling ``W → cW``, since ``H → c⁻²H``; not that of single neurons.
+    Invariance: layer rescaling ``W → cW``, since ``H → c⁻²H``; none under the rescaling of single neurons.
 
     Args:
         operator: A `HessianOperator` over batches ``(x, y)`` of a model whose output is that of its last `nn.Linear`,
-            with a loss that treats samples one by one.
+            with a loss that is a sum or mean over samples.
 
     Raises:
-        ValueError: The output is not that of a linear layer with trainable weight, or is not ``(batch, outputs)``.
+        TypeError: ``operator`` has no loss.
+        ValueError: The loss is not a function ``loss_fn(outputs, y)``, or the output is not that of a linear layer with
+            trainable weight, or is not of shape ``(batch, outputs)``.
 
     Source: Petzka et al. 2021, arXiv:2001.00939, definition 3.
     """
@@ -64,7 +68,7 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
     weight = layer.weight.detach()
     gram = weight @ weight.T
     total = 0.0
-    with operator.evaluation_point(), torch.enable_grad(), _seen_by(layer) as calls:
+    with operator.evaluation_point(), torch.enable_grad(), _recorded(layer) as calls:
         for index in range(len(operator.batches)):
             calls.clear()
             outputs = operator.model(operator.batches[index].content[0])
@@ -81,7 +85,7 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
 def _need_outputs(operator: ModelOperator) -> None:
     if check_operator(operator).loss_style != "output_target":
         raise ValueError(
-            "this measure needs the outputs that the loss is a function of: batches (x, y) and loss_fn(outputs, y), "
+            "this measure needs the loss as a function of the outputs: batches (x, y) and loss_fn(outputs, y), "
             f'got loss_style="{operator.loss_style}".'
         )
 
@@ -93,12 +97,12 @@ def _output_slopes(operator: ModelOperator, index: int) -> tuple[Tensor, Tensor]
         raise ValueError(f"the model must return one tensor, got {type(outputs).__name__}.")
     free = outputs.detach().requires_grad_()
     (slopes,) = torch.autograd.grad(operator.output_loss(free, index), free, materialize_grads=True)
-    # The mean over all data has divided every sample's part by the total mass.
+    # A mean over all data has divided the part of every sample by the total mass.
     return outputs, slopes * (operator.total_mass if operator.reduction == "mean" else 1.0)
 
 
 def _derivative_along(outputs: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """``J θ``: the outputs' derivative in the direction of the weights themselves, by reverse mode twice."""
+    """``J θ``: the derivative of the outputs in the direction of the weights, by two passes of reverse mode."""
     direction = torch.zeros_like(outputs, requires_grad=True)
     pulled = torch.autograd.grad(outputs, parameters, direction, create_graph=True, materialize_grads=True)
     along = torch.stack([(part * p.detach()).sum() for part, p in zip(pulled, parameters, strict=True)]).sum()
@@ -107,7 +111,7 @@ def _derivative_along(outputs: Tensor, parameters: list[nn.Parameter]) -> Tensor
 
 
 def _second_derivatives(loss: Tensor, outputs: Tensor) -> Iterator[Tensor]:
-    """``∂²loss/∂f_{is}∂f_{is'}`` as ``(batch, outputs)`` for each ``s``; samples do not mix in the loss."""
+    """``∂²loss/∂f_{is}∂f_{is'}`` as ``(batch, outputs)`` for each ``s``; the loss is a sum over samples."""
     (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)
     for s in range(outputs.shape[1]):
         if not slopes.requires_grad:  # the loss is (piecewise) linear in the outputs
@@ -136,8 +140,8 @@ def _features_of(outputs: Tensor, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @contextmanager
-def _seen_by(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inputs and outputs of every call of the layer, while the block lasts."""
+def _recorded(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Inputs and outputs of every call of the layer inside the block."""
     calls: list[tuple[Tensor, Tensor]] = []
     handle = layer.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from renyi_lab._utils.parameters import ParameterSelection, select_parameters
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_int, check_reals
 from renyi_lab.operators import HessianOperator, random_subset
-from renyi_lab.sharpness import _norms, _outputs, _perturbed, _spectral
+from renyi_lab.sharpness._measures import Measure, Network, measures_at
+from renyi_lab.sharpness._norms import initial_weights
 from renyi_lab.spectrum import Spectrum, estimate_spectrum
 
 if TYPE_CHECKING:
@@ -25,24 +26,25 @@ if TYPE_CHECKING:
 
 WHOLE = "whole"
 NAN = Estimate(math.nan, math.nan)
-Notes = dict[str, str]
+Row = tuple[str, str]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SharpnessReport:
-    """Every measure of one network, of the whole and of its blocks.
+    """Every measure of one network, of the whole network and of its blocks.
 
     Attributes:
-        estimates: By ``(measure, block)``; NaN where a measure could not be computed, with the reason in ``notes``.
-        spectra: By block name, and that of the whole network as ``"whole"``.
-        notes: What to know about single rows, by measure (and block).
+        estimates: Estimates by ``(measure, block)``, where the block ``"whole"`` is the whole network; NaN where a
+            measure could not be computed, with the reason in ``notes``.
+        spectra: Spectra by block.
+        notes: Remarks on single estimates by ``(measure, block)``; those on a spectrum by ``("spectrum", block)``.
     """
 
-    estimates: Mapping[tuple[str, str], Estimate]
+    estimates: Mapping[Row, Estimate]
     spectra: Mapping[str, Spectrum]
-    notes: Mapping[str, str]
+    notes: Mapping[Row, str]
 
-    def __getitem__(self, key: str | tuple[str, str]) -> Estimate:
+    def __getitem__(self, key: str | Row) -> Estimate:
         """``report["trace"]`` of the whole network, ``report["trace", "layer1.weight"]`` of a block."""
         measure, block = (key, WHOLE) if isinstance(key, str) else key
         try:
@@ -52,24 +54,24 @@ class SharpnessReport:
             raise KeyError(f"no {measure!r} of {block!r}; measures: {measures}; blocks: {blocks}") from None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each number, with columns ``measure``, ``block``, ``value`` and ``standard_error``."""
+        """One row per estimate, with columns ``measure``, ``block``, ``value`` and ``standard_error``."""
         import pandas as pd
 
         rows = [(*key, estimate.value, estimate.standard_error) for key, estimate in self.estimates.items()]
         return pd.DataFrame(rows, columns=["measure", "block", "value", "standard_error"])
 
     def table(self) -> pd.DataFrame:
-        """One row a measure, one column a block; values only."""
+        """One row per measure, one column per block; values only."""
         frame = self.to_frame()
         order = [list(dict.fromkeys(frame[column])) for column in ("measure", "block")]
         return frame.pivot(index="measure", columns="block", values="value").reindex(index=order[0], columns=order[1])
 
     def _note_lines(self) -> list[str]:
-        """One line for each different note, after the names of all rows that it is about."""
-        about: dict[str, list[str]] = {}
-        for key, note in self.notes.items():
-            about.setdefault(note, []).append(key)
-        return [f"{'; '.join(keys)}: {note}" for note, keys in about.items()]
+        """One line per different note, after the names of all rows that have it."""
+        rows: dict[str, list[str]] = {}
+        for (measure, block), note in self.notes.items():
+            rows.setdefault(note, []).append(measure if block == WHOLE else f"{measure}, {block}")
+        return [f"{'; '.join(names)}: {note}" for note, names in rows.items()]
 
     def __repr__(self) -> str:
         table = self.table().to_string(float_format="{:.4g}".format, na_rep="")
@@ -95,31 +97,33 @@ def sharpness_report(
     perturbation_samples: int | None = 1024,
     progress: bool | None = None,
 ) -> SharpnessReport:
-    """Measure a network's sharpness in every way that `MEASURES` lists; the model is left bit for bit as it was.
+    """Compute every sharpness measure of `MEASURES` for a network; the model is left unchanged, bit for bit.
 
     Args:
         model: Any module with trainable parameters; measured in evaluation mode.
-        loss_fn: As for `HessianOperator`: ``loss_fn(model(x), y)``, or ``loss_fn(model, batch)`` for other batches.
-        data: As for `HessianOperator`; a loader's batches are frozen once.
-        alphas: Orders of Rényi sharpness. Default: those of the course, the paper's 0.5 and 1.5 among them.
-        num_matvecs: Products for each spectrum (a block that has fewer rows takes as many). Default 200: that of
-            `estimate_spectrum`.
-        seed: Of probes, noise, starting points and subsets.
+        loss_fn: Loss ``loss_fn(model(x), y)`` for batches ``(x, y)``, or ``loss_fn(model, batch)`` for other batches.
+        data: Pair ``(x, y)``, iterable of batches, or `DataLoader`, as in `HessianOperator`; batches are frozen once.
+        alphas: Orders of Rényi sharpness. Default: those of the course, among them 0.5 and 1.5 of Zhang et al.,
+            arXiv:2510.07758 (2025).
+        num_matvecs: Matrix-vector products per spectrum, at least 1; a block with fewer rows takes as many as it has.
+            Default 200, as in `estimate_spectrum`.
+        seed: Random seed for probes, noise, starting points and subsets.
         initial_parameters: State dict (a copy) or list of tensors from before training, for the distance from
-            initialisation; ``None``: that row is NaN.
+            initialisation. ``None``: that row is NaN.
         blocks: ``True``: spectra of every parameter tensor too; ``False``: of the whole network only; or names and
-            globs as in `HessianOperator`'s ``params``, such as ``"*.weight"``.
-        num_samples: Spectra, gradient and norms on a random subset of so many samples; ``None``: all.
-        perturbation_samples: The same for what perturbs the weights. Default 1024: Andriushchenko et al. 2023.
-        progress: Show a bar; default: if a person is likely to watch.
+            globs as in the ``params`` of `HessianOperator`, such as ``"*.weight"``.
+        num_samples: Size of a random subset for spectra, gradient and norms. ``None``: all samples.
+        perturbation_samples: Size of a random subset for the measures that perturb the weights. ``None``: all samples.
+            Default 1024 (Andriushchenko et al. 2023).
+        progress: Whether to show a progress bar. ``None``: in a terminal or notebook.
 
     Returns:
-        A `SharpnessReport`. What cannot be computed for this model is NaN, with the reason in its notes.
+        A `SharpnessReport`. A measure that cannot be computed for this model is NaN, with the reason in the notes.
 
     Raises:
-        ValueError: A loss that is not finite, empty data, a model without trainable parameters, an argument out of
-            range.
-        TypeError: ``model``, ``data`` or ``loss_fn`` of a kind that cannot be used.
+        TypeError: ``model``, ``data`` or ``loss_fn`` is of a type that cannot be used.
+        ValueError: The loss is not finite, the data are empty, the model has no trainable parameters, or an argument is
+            out of range.
 
     Example:
         >>> import torch
@@ -134,25 +138,26 @@ def sharpness_report(
     everything = HessianOperator(model, loss_fn, data)
     H = _on_subset(everything, "num_samples", num_samples, seed)
     names = _block_names(H, blocks)
-    small = _on_subset(everything, "perturbation_samples", perturbation_samples, seed)
-    estimates: dict[tuple[str, str], Estimate] = {}
+    # Before the long computation: wrong initial parameters are a mistake of the caller, not a property of the model.
+    initial = None if initial_parameters is None else initial_weights(H, initial_parameters)
+    network = Network(H, _on_subset(everything, "perturbation_samples", perturbation_samples, seed), seed, initial)
+    measures = measures_at(orders)
+    per_block = [measure for measure in measures if measure.per_block]
+    of_network = [measure for measure in measures if not measure.per_block]
+    estimates: dict[Row, Estimate] = {}
     spectra: dict[str, Spectrum] = {}
-    notes: Notes = {}
-    # Before the long computation, since a wrong initialisation is the caller's mistake and no property of the model.
-    distance = None if initial_parameters is None else _norms.distance_from_initialization(H, initial_parameters)
-    single = _single_measures(H, small, distance, seed)
-    with progress_bar(1 + len(names) + len(single), "measures", progress) as bar:
+    notes: dict[Row, str] = {}
+    with progress_bar(1 + len(names) + len(of_network), "measures", progress) as bar:
         for block in (WHOLE, *names):
-            # A block's operator is made when its turn comes, so that only one graph is kept at a time.
+            # The operator of a block is made only now, so that only one graph is kept at a time.
             operator = H if block == WHOLE else H.restricted(params=block)
-            spectra[block] = _spectrum(operator, num_matvecs, seed, notes, block)
-            for measure, function in _spectral_measures(spectra[block], orders).items():
-                estimates[measure, block] = _attempt(
-                    function, notes, measure if block == WHOLE else f"{measure}, {block}"
-                )
+            with _noted(notes, ("spectrum", block)):
+                spectra[block] = estimate_spectrum(operator, num_matvecs=num_matvecs, seed=seed, progress=False)
+            for measure in per_block:
+                estimates[measure.name, block] = _attempt(measure, spectra[block], block, notes)
             bar.update()
-        for measure, function in single.items():
-            estimates[measure, WHOLE] = _attempt(function, notes, measure)
+        for measure in of_network:
+            estimates[measure.name, WHOLE] = _attempt(measure, network, WHOLE, notes)
             bar.update()
     return SharpnessReport(estimates, spectra, notes)
 
@@ -168,61 +173,22 @@ def _block_names(operator: HessianOperator, blocks: bool | ParameterSelection) -
     return list(select_parameters(operator.model, blocks))
 
 
-def _spectrum(operator: HessianOperator, num_matvecs: int, seed: int, notes: Notes, block: str) -> Spectrum:
+def _attempt(measure: Measure, subject: Spectrum | Network, block: str, notes: dict[Row, str]) -> Estimate:
+    """The measure, or NaN with the reason in the notes."""
+    row = measure.name, block
+    try:
+        with _noted(notes, row):
+            return measure.function(subject)
+    except ValueError as error:
+        notes[row] = str(error)
+        return NAN
+
+
+@contextmanager
+def _noted(notes: dict[Row, str], row: Row) -> Iterator[None]:
+    """Turn the warnings of the block into a note on the row."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs, seed=seed, progress=False)
-    notes.update({f"spectrum, {block}": str(warning.message) for warning in caught})
-    return spectrum
-
-
-def _spectral_measures(spectrum: Spectrum, orders: Sequence[float]) -> dict[str, Callable[[], Estimate]]:
-    measures: dict[str, Callable[[], Estimate]] = {
-        f"renyi_sharpness_{alpha:g}": partial(_spectral.renyi_sharpness, spectrum, alpha) for alpha in orders
-    }
-    for function in (_spectral.trace, _spectral.lambda_max, _spectral.frobenius_norm, _spectral.log_determinant):
-        measures[function.__name__] = partial(function, spectrum)
-    return measures
-
-
-def _single_measures(
-    H: HessianOperator, small: HessianOperator, distance: Estimate | None, seed: int
-) -> dict[str, Callable[[], Estimate]]:
-    """The measures of the whole network alone; ``small`` is for those that evaluate the loss many times."""
-    measures: dict[str, Callable[[], Estimate]] = {
-        "gradient_norm": partial(_norms.gradient_norm, H),
-        "parameter_norm": partial(_norms.parameter_norm, H),
-        "distance_from_initialization": partial(_distance, distance),
-        "fisher_rao_norm": partial(_outputs.fisher_rao_norm, H),
-        "relative_flatness": partial(_outputs.relative_flatness, H),
-        "pac_bayes_flatness": partial(_perturbed.pac_bayes_flatness, small, seed=seed),
-        "pac_bayes_flatness_magnitude_aware": partial(
-            _perturbed.pac_bayes_flatness, small, magnitude_aware=True, seed=seed
-        ),
-    }
-    for norm in ("l2", "linf"):
-        measures[f"sam_sharpness_{norm}"] = partial(_perturbed.sam_sharpness, small, norm=norm, seed=seed)
-    for norm in ("l2", "linf"):
-        measures[f"asam_sharpness_{norm}"] = partial(_perturbed.asam_sharpness, small, norm=norm, seed=seed)
-    measures["average_case_sharpness"] = partial(_perturbed.average_case_sharpness, small, seed=seed)
-    return measures
-
-
-def _distance(distance: Estimate | None) -> Estimate:
-    if distance is None:
-        raise ValueError("no initial_parameters were given; pass a copy of the state dict from before training.")
-    return distance
-
-
-def _attempt(function: Callable[[], Estimate], notes: Notes, key: str) -> Estimate:
-    """The measure, or NaN with the reason noted; remarks that it makes as warnings are noted too."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            estimate = function()
-        except ValueError as error:
-            notes[key] = str(error)
-            return NAN
+        yield
     if caught:
-        notes[key] = str(caught[0].message)
-    return estimate
+        notes[row] = " ".join(dict.fromkeys(str(warning.message) for warning in caught))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,22 +41,20 @@ def standard_measure(
     blocks = {"whole": "", weights[0]: " [first]", weights[-1]: " [last]"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on single estimates are for readers of one report
-        report: Any = sharpness_report(
+        report = sharpness_report(
             model,
             loss_fn,
             data,
+            alphas=(),
             num_matvecs=num_matvecs,
             num_samples=None if num_samples is None else min(num_samples, len(data[0])),
             initial_parameters=dict(initial_parameters),
             blocks=list(dict.fromkeys((weights[0], weights[-1]))),
             progress=False,
         )
-        frame = report.to_frame()
-        frame = frame[~frame["measure"].str.startswith(RENYI)]
         curves = {RENYI + suffix: _curve(report.spectra[block]) for block, suffix in blocks.items()}
-    names = frame["measure"] + frame["block"].map(blocks)
     return Measurement(
-        dict(zip(names, map(float, frame["value"]), strict=True)),
+        {measure + blocks[block]: estimate.value for (measure, block), estimate in report.estimates.items()},
         curves,
         {RENYI + suffix: alpha for block, suffix in blocks.items() for alpha in _chosen(report.spectra[block])},
     )
