@@ -104,11 +104,7 @@ def worst_case_loss(
             found at most 0.1 % more). SAM itself takes one step from the centre.
         seed: Random seed for the starting point.
 
-    Returns:
-        A `WorstCase`, with the perturbation that was found.
-
     Raises:
-        TypeError: ``operator`` has no loss, or an argument is of the wrong type.
         ValueError: An argument is out of range, or no loss that was tried is finite.
 
     Source: Foret et al. 2021, arXiv:2010.01412 (one step); Keskar et al. 2017, arXiv:1609.04836 (``p = ∞``);
@@ -143,11 +139,7 @@ def average_case_loss(
         num_draws: Number of pairs, at least 1. Default 16 (heuristic: standard errors of a few per cent of the rise).
         seed: Random seed for the draws.
 
-    Returns:
-        An `AverageCase`, with its standard error.
-
     Raises:
-        TypeError: ``operator`` has no loss, or an argument is of the wrong type.
         ValueError: An argument is out of range, or one of the losses is not finite.
 
     Source: Andriushchenko et al. 2023, arXiv:2302.07011, equation 2 (Gaussian).

@@ -110,7 +110,6 @@ def layer_input(operator: ModelOperator, layer: str) -> Tensor:
         layer: Name of an `nn.Linear`, `nn.Conv1d` or `nn.Conv2d` (``groups=1``) that owns its weight.
 
     Raises:
-        TypeError: ``operator`` has no model.
         ValueError: The layer cannot be used (the message says why), or the forward pass does not call it.
 
     Example:
@@ -149,11 +148,8 @@ def discrepancy_curve(operator: ModelOperator, layer: str, matrix: Tensor, rhos:
         matrix: Matrix ``A``, ``(n, n)`` for the layer's ``n`` input features or channels, such as `haar_orthogonal`.
         rhos: Sizes ``ρ``, one number or a vector.
 
-    Returns:
-        A `DiscrepancyCurve` with the losses of both forms.
-
     Raises:
-        TypeError: ``operator`` has no model, or ``matrix`` is not a tensor.
+        TypeError: ``operator`` or ``matrix`` is of the wrong type.
         ValueError: The layer does not exist, is of another kind, has a shared or computed weight, or is not called by
             the forward pass; or the matrix or a size does not fit.
 
@@ -200,7 +196,7 @@ def _input_mixed(module: Layer, matrix: Tensor) -> Iterator[list[None]]:
 
 def mixed(module: Layer, h: Tensor, matrix: Tensor) -> Tensor:
     """``A h`` for inputs of the layer, with or without a batch dimension."""
-    channel = 1 - module.weight.ndim  # a convolution's channels come before the spatial axes, a layer's features last
+    channel = 1 - module.weight.ndim  # channels come before the spatial axes; a linear layer's features come last
     return torch.movedim(torch.movedim(h, channel, -1) @ matrix.to(h).T, -1, channel)
 
 

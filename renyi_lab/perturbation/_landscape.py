@@ -113,7 +113,6 @@ def filter_normalized(operator: ModelOperator, direction: Tensor) -> Tensor:
         direction: Direction ``d``, ``(n,)``, such as a `random_direction` or an eigenvector.
 
     Raises:
-        TypeError: ``operator`` has no parameters, or ``direction`` is not a tensor.
         ValueError: ``direction`` has another shape or is not finite, or none of the parameters has filters.
 
     Source: Li, Xu, Taylor, Studer & Goldstein 2018, *Visualizing the loss landscape of neural nets*, arXiv:1712.09913,
@@ -135,11 +134,7 @@ def loss_along(operator: ModelOperator, direction: Tensor, steps: ArrayLike) -> 
         direction: Direction ``d``, ``(n,)``.
         steps: Steps ``t``, ``(k,)``, in units of ``d``.
 
-    Returns:
-        A `LossCurve`, which can be plotted.
-
     Raises:
-        TypeError: ``operator`` has no loss, or ``direction`` is not a tensor.
         ValueError: The direction has another shape or is not finite, or the steps are not finite numbers.
 
     Source: Goodfellow, Vinyals & Saxe 2015, arXiv:1412.6544.
@@ -172,11 +167,7 @@ def loss_plane(
         first_steps: Steps ``s``, ``(j,)``. The cost is ``j·k`` evaluations of the loss.
         second_steps: Steps ``t``, ``(k,)``. ``None``: the same as ``first_steps``.
 
-    Returns:
-        A `LossPlane`, which can be plotted.
-
     Raises:
-        TypeError: ``operator`` has no loss, or a direction is not a tensor.
         ValueError: A direction has another shape or is not finite, or the steps are not finite numbers.
 
     Source: Li et al. 2018, arXiv:1712.09913, section 3.

@@ -53,9 +53,6 @@ def reparametrize(model: nn.Module, scales: Iterable[float] | Mapping[str, float
             softmax at the end. The model itself is not changed.
         scales: Scales ``c_l > 0``, one for each of `scalable_layers` in order; or by name, 1 for those not named.
 
-    Returns:
-        The rescaled copy, without gradients.
-
     Raises:
         TypeError: ``model`` is not a module, or a scale is not a number.
         ValueError: The scales do not multiply to 1, their number or a name is wrong, or they are beyond the dtype's

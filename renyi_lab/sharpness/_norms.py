@@ -21,9 +21,6 @@ def parameter_norm(operator: ModelOperator) -> Estimate:
     Args:
         operator: A `HessianOperator`.
 
-    Raises:
-        TypeError: ``operator`` has no parameters.
-
     Source: Jiang et al. 2019, arXiv:1912.02178, appendix C.4 (there squared).
     """
     return Estimate(_norm(weights(operator)))
@@ -82,9 +79,6 @@ def gradient_norm(operator: ModelOperator) -> Estimate:
 
     Args:
         operator: A `HessianOperator`.
-
-    Raises:
-        TypeError: ``operator`` has no gradient.
 
     Source: Jiang et al. 2019, appendix C.5, use its variance along training; the norm itself is standard.
     """

@@ -27,7 +27,6 @@ def fisher_rao_norm(operator: ModelOperator) -> Estimate:
         operator: A `HessianOperator` over batches ``(x, y)`` with a loss that is a sum or mean over samples.
 
     Raises:
-        TypeError: ``operator`` has no loss.
         ValueError: The loss is not a function ``loss_fn(outputs, y)``, or the model returns something else than one
             tensor.
 
@@ -57,7 +56,6 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
             with a loss that is a sum or mean over samples.
 
     Raises:
-        TypeError: ``operator`` has no loss.
         ValueError: The loss is not a function ``loss_fn(outputs, y)``, or the output is not that of a linear layer with
             trainable weight, or is not of shape ``(batch, outputs)``.
 

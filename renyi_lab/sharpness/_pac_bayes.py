@@ -47,7 +47,6 @@ def pac_bayes_flatness(
         seed: Random seed for the noise.
 
     Raises:
-        TypeError: ``operator`` has no loss, or an argument is of the wrong type.
         ValueError: An argument is out of range, or no noise raises the loss by this much.
 
     Source: Jiang et al. 2019, arXiv:1912.02178, appendix C.5 (``pac-bayes-flatness``, ``pac-bayes-mag-flatness``).

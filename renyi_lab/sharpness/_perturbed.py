@@ -34,7 +34,6 @@ def sam_sharpness(
         seed: Random seed for the starting point.
 
     Raises:
-        TypeError: ``operator`` has no loss, or an argument is of the wrong type.
         ValueError: An argument is out of range, or no loss that was tried is finite.
 
     Source: Foret et al. 2021, arXiv:2010.01412; ``p = ∞``: Keskar et al. 2017, arXiv:1609.04836.
@@ -70,7 +69,6 @@ def asam_sharpness(
         seed: Random seed for the starting point.
 
     Raises:
-        TypeError: ``operator`` has no loss, or an argument is of the wrong type.
         ValueError: An argument is out of range, or no loss that was tried is finite.
 
     Source: Kwon et al. 2021, arXiv:2102.11600, equation 5; Andriushchenko et al. 2023, arXiv:2302.07011, equation 2.
@@ -97,7 +95,6 @@ def average_case_sharpness(
         seed: Random seed for the noise.
 
     Raises:
-        TypeError: ``operator`` has no loss, or an argument is of the wrong type.
         ValueError: An argument is out of range, or a loss is not finite under this noise.
 
     Source: Andriushchenko et al. 2023, arXiv:2302.07011, equation 2.

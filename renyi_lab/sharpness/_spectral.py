@@ -28,7 +28,6 @@ def renyi_sharpness(spectrum: Spectrum, alpha: float) -> Estimate:
         alpha: Order ``α`` in ``[0, inf]``.
 
     Raises:
-        TypeError: ``spectrum`` is not a `Spectrum`.
         ValueError: The spectrum is all zero, or ``alpha`` is out of range.
 
     Source: Zhang et al., arXiv:2510.07758 (2025).
@@ -48,9 +47,6 @@ def trace(spectrum: Spectrum) -> Estimate:
     Args:
         spectrum: Spectrum of the whole network or of one block.
 
-    Raises:
-        TypeError: ``spectrum`` is not a `Spectrum`.
-
     Source: Dinh et al. 2017, arXiv:1703.04933, who show that it can be changed at will by reparametrization.
     """
     return check_spectrum(spectrum).trace
@@ -65,9 +61,6 @@ def lambda_max(spectrum: Spectrum) -> Estimate:
 
     Args:
         spectrum: Spectrum of the whole network or of one block.
-
-    Raises:
-        TypeError: ``spectrum`` is not a `Spectrum`.
 
     Source: Keskar et al. 2017, arXiv:1609.04836: to second order it sets their sharpness.
     """
@@ -85,9 +78,6 @@ def frobenius_norm(spectrum: Spectrum) -> Estimate:
 
     Args:
         spectrum: Spectrum of the whole network or of one block.
-
-    Raises:
-        TypeError: ``spectrum`` is not a `Spectrum`.
 
     Source: standard; Rényi sharpness of order 2 is ``−H_2 = log(‖H‖_F² / (tr|H|)²)``.
     """
@@ -116,7 +106,6 @@ def log_determinant(spectrum: Spectrum, regularization: float = REGULARIZATION) 
             adds ``γI`` to ``H``).
 
     Raises:
-        TypeError: ``spectrum`` is not a `Spectrum`.
         ValueError: ``regularization`` is not positive.
 
     Source: Jia & Su 2020, arXiv:1911.08192, for the log-determinant; they do not regularise it.

@@ -132,7 +132,7 @@ class TestPerturbationExplorer:
         ("arguments", "error", "message"),
         [
             ({"layer": "relu1"}, ValueError, "layer='relu1' is a ReLU"),
-            ({"layer": "nine"}, ValueError, "name of no layer"),
+            ({"layer": "nine"}, ValueError, "is not a layer"),
             ({"directions": {}}, ValueError, "directions is empty"),
             ({"directions": [torch.eye(6)]}, TypeError, "directions must map names to matrices, got list"),
             ({"directions": {"A": torch.eye(5)}}, ValueError, r"shape \(6, 6\)"),
