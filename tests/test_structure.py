@@ -1,10 +1,14 @@
-"""The layout of the package: stages import downward only, and nobody reaches into another package's private parts."""
+"""The layout of the package: imports point downward only, and no stage uses another stage's private names."""
 
 from __future__ import annotations
 
 import ast
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -36,7 +40,9 @@ STAGES = (
     "__main__",
 )
 MODULES = {
-    ".".join(("renyi_lab", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    ".".join(("renyi_lab", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): ast.parse(
+        path.read_text(encoding="utf-8")
+    )
     for path in sorted(ROOT.rglob("*.py"))
 }
 
@@ -45,115 +51,102 @@ def stage_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def imports(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every import of the package in a file, wherever it stands: module and imported names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def imports(module: str) -> Iterator[tuple[str, str]]:
+    """Every import from the package at any depth of a module: the imported module, and the name taken from it."""
+    for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            if node.module == "renyi_lab":
-                yield from ((f"renyi_lab.{alias.name}", []) for alias in node.names)
-            elif node.module and node.module.startswith("renyi_lab."):
-                yield node.module, [alias.name for alias in node.names]
+            assert node.level == 0, f"{module}: relative import"
+            found = [(str(node.module), alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, []) for alias in node.names if alias.name.startswith("renyi_lab."))
+            found = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            found = [(str(getattr(node.args[0], "value", "")), "")]
+        else:
+            continue
+        yield from ((other, name) for other, name in found if other.split(".")[0] == "renyi_lab")
 
 
-def targets(module: str) -> Iterator[str]:
+def targets(module: str) -> set[str]:
     """The modules of the package that ``module`` imports."""
-    for imported, names in imports(MODULES[module]):
-        submodules = [f"{imported}.{name}" for name in names if f"{imported}.{name}" in MODULES]
-        yield from submodules or [imported]
+    pairs = [(other, f"{other}.{name}") for other, name in imports(module)]
+    return {submodule if submodule in MODULES else other for other, submodule in pairs}
 
 
 def test_every_stage_has_its_place() -> None:
-    found = {stage_of(module) for module in MODULES} - {""}
-    assert found == set(STAGES)
+    assert {stage_of(module) for module in MODULES} - {""} == set(STAGES)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "renyi_lab"])
 def test_imports_point_downward(module: str) -> None:
-    own = STAGES.index(stage_of(module))
-    upward = [
-        other
-        for other in targets(module)
-        if stage_of(other) != stage_of(module) and (not stage_of(other) or STAGES.index(stage_of(other)) >= own)
-    ]
-    assert not upward, f"{module} imports {upward}, which lie above it"
+    allowed = STAGES[: STAGES.index(stage_of(module)) + 1]
+    upward = [other for other in targets(module) if stage_of(other) not in allowed]
+    assert not upward, f"{module} imports {upward}, which are above it"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_a_package_s_face_is_imported_from_outside(module: str) -> None:
-    """``_utils`` belongs to all; its modules are its faces."""
-    for imported, names in imports(MODULES[module]):
-        if stage_of(imported) in (stage_of(module), "_utils", "_version"):
-            continue
-        private = [part for part in (*imported.split(".")[2:], *names) if part.startswith("_")]
-        assert not private, f"{module} imports {private} of {imported}"
+def test_only_public_names_are_imported_from_other_stages(module: str) -> None:
+    """``_utils`` is shared by all stages."""
+    for other, name in imports(module):
+        path = [*other.split(".")[1:], name]
+        private = [part for part in path if is_private(part) and part not in ("_utils", "_version")]
+        assert not private or stage_of(other) == stage_of(module), f"{module} imports {'.'.join(path)}"
 
 
 def test_no_import_cycles() -> None:
-    graph = {module: {other for other in targets(module) if other != module} for module in MODULES}
-    # A package's face imports its modules; an import of a module runs the face first, which is not a cycle.
-    graph = {module: {o for o in others if not module.startswith(f"{o}.")} for module, others in graph.items()}
-    state: dict[str, int] = {}
-
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert state.get(module) != 1, f"import cycle: {' -> '.join((*trail[trail.index(module) :], module))}"
-        if module in state:
-            return
-        state[module] = 1
-        for other in sorted(graph.get(module, ())):
-            visit(other, (*trail, module))
-        state[module] = 2
-
-    for module in graph:
-        visit(module, ())
+    """Neither at run time nor through annotations; a package's modules do not import from its own ``__init__``."""
+    TopologicalSorter({module: targets(module) for module in MODULES}).prepare()  # its error names the cycle
 
 
-def private_attributes(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-            yield node.lineno, node.attr
+def private_uses(module: str) -> Iterator[tuple[int, str]]:
+    """Private names in ``x._name`` and ``getattr(x, "_name")``, with their lines."""
+    for node in ast.walk(MODULES[module]):
+        name: object = None
+        if isinstance(node, ast.Attribute):
+            name = node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr"):
+            name = getattr(node.args[1], "value", None)
+        if isinstance(name, str) and is_private(name):
+            yield node.lineno, name
 
 
-def definitions(stage: str) -> set[str]:
-    """Underscore names that a stage's code defines: functions, methods, classes, attributes and variables."""
-    found: set[str] = set()
-    for module, path in MODULES.items():
-        if stage_of(module) != stage:
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                found.add(node.name)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                found.add(node.id)
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                found.add(node.attr)
-    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+@cache
+def private_names(stage: str) -> tuple[set[str], set[str]]:
+    """Private names that a stage defines anywhere, and those among them that are members of its classes."""
+    modules = [module for module in MODULES if stage_of(module) == stage]
+    names, members = {module.rpartition(".")[2] for module in modules}, set()
+    for node in (node for module in modules for node in ast.walk(MODULES[module])):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            members.add(node.attr)
+        for item in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(item, ast.FunctionDef):
+                members.add(item.name)
+            elif isinstance(item, (ast.Assign, ast.AnnAssign)):
+                members |= {n.id for n in ast.walk(item) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return {name for name in names | members if is_private(name)}, members
 
 
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "_version"])
-def test_nobody_touches_another_stage_s_private_attributes(stage: str) -> None:
-    own = definitions(stage)
-    foreign = {name for other in STAGES if other != stage for name in definitions(other)} - own
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_uses_private_attributes_of_another(stage: str) -> None:
+    foreign = {name for other in STAGES if other != stage for name in private_names(other)[0]}
+    foreign -= private_names(stage)[1]
     foreign = {name for name in foreign if not (hasattr(Tensor, name) or hasattr(nn.Module(), name))}
-    touched = [
-        f"{module}:{line} {name}"
-        for module, path in MODULES.items()
-        if stage_of(module) == stage
-        for line, name in private_attributes(path)
-        if name in foreign
-    ]
-    assert not touched, touched
+    modules = [module for module in MODULES if stage_of(module) == stage]
+    used = [f"{module}:{line} {name}" for module in modules for line, name in private_uses(module) if name in foreign]
+    assert not used, used
 
 
 def test_modules_of_packages_are_private() -> None:
-    """``_utils`` is private as a whole; the recipes of ``optim`` are documentation that is read by its name."""
-    public = {
-        module
-        for module in MODULES
-        if module.count(".") > 1 and stage_of(module) != "_utils" and not module.rpartition(".")[2].startswith("_")
-    }
+    """``_utils`` is private as a package; the recipes of ``optim`` are documentation with a name of its own."""
+    names = {module: module.rpartition(".")[2] for module in MODULES if module.count(".") > 1}
+    public = {module for module, name in names.items() if stage_of(module) != "_utils" and not name.startswith("_")}
     assert public == {"renyi_lab.optim.recipes"}
 
 
@@ -163,3 +156,12 @@ def test_no_public_name_is_both_a_function_and_a_module() -> None:
         face = __import__(parent, fromlist=["__all__"])
         value = getattr(face, name, None) if name in getattr(face, "__all__", ()) else None
         assert value is None or getattr(value, "__name__", "") == module.name, f"{module.name} is shadowed"
+
+
+def test_importing_the_package_loads_neither_slow_dependencies_nor_higher_stages() -> None:
+    code = "import sys, torch; before = set(sys.modules); import renyi_lab; print(*(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    slow = {"IPython", "ipywidgets", "joblib", "matplotlib", "mnist1d", "pandas", "rich", "scipy", "sklearn", "typer"}
+    assert not slow & {module.split(".")[0] for module in loaded}
+    stages = {stage_of(module) for module in loaded if module.split(".")[0] == "renyi_lab"}
+    assert stages == {"", "_utils", "_version", "operators", "krylov", "spectrum", "optim"}

@@ -1,1 +1,1 @@
-"""What every stage needs and none owns: argument checks, random states, batches, figures."""
+"""Helpers shared by all stages: argument checks, random states, batches, figures."""

@@ -1,4 +1,4 @@
-"""Data frozen into a list of batches, so that every Hessian product sees the same matrix."""
+"""Data frozen into a list of batches, so that every Hessian product is one with the same matrix."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def is_pair(content: Any) -> bool:
 
 
 def freeze_batches(data: Any, device: torch.device, micro_batch_size: int | None = None) -> list[Batch]:
-    """Copy ``data`` to ``device`` once, as batches in a fixed order; large ones are cut into micro-batches."""
+    """Copy ``data`` to ``device`` as batches in a fixed order; batches above ``micro_batch_size`` are split."""
     with preserved_rng():  # even a loader that does not shuffle draws from the global state
         batches = [_freeze(content, device) for content in _iterate(data)]
     batches = [batch for batch in batches if batch.size > 0]
@@ -68,7 +68,7 @@ def _freeze(content: Any, device: torch.device) -> Batch:
         return content
     # A copy, since a loader may fill the same memory again and a user may change the data afterwards.
     frozen = map_tensors(content, lambda tensor: tensor.detach().to(device, copy=True))
-    tensors = _tensors(frozen)
+    tensors = tensors_in(frozen)
     if not tensors:
         raise TypeError(
             f"each batch must hold at least one tensor, got {type(content).__name__}; use torch.from_numpy for arrays."
@@ -80,9 +80,9 @@ def _freeze(content: Any, device: torch.device) -> Batch:
 
 
 def batch_mass(loss_fn: Any, batch: Batch) -> float:
-    """What a mean loss divides by, so that batches weighted with it add up to the mean over all data.
+    """The denominator of a mean loss: batch losses weighted with it add up to the mean over all data.
 
-    The number of samples; for cross-entropy the total class weight of the labels that are not ignored.
+    It is the number of samples; for cross-entropy the total class weight of the labels that are not ignored.
     """
     is_likelihood = isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
     if not batch.is_pair or not (is_likelihood or loss_fn in (F.cross_entropy, F.nll_loss)):
@@ -100,7 +100,7 @@ def batch_mass(loss_fn: Any, batch: Batch) -> float:
 def _split(batch: Batch, size: int) -> list[Batch]:
     if batch.size <= size:
         return [batch]
-    if any(tensor.ndim == 0 or tensor.shape[0] != batch.size for tensor in _tensors(batch.content)):
+    if any(tensor.ndim == 0 or tensor.shape[0] != batch.size for tensor in tensors_in(batch.content)):
         raise ValueError(
             f"micro_batch_size={size} cannot cut a batch whose tensors differ in their first dimension; "
             "pass smaller batches instead."
@@ -124,7 +124,8 @@ def map_tensors(content: Any, function: Any) -> Any:
     return content
 
 
-def _tensors(content: Any) -> list[Tensor]:
+def tensors_in(content: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and mappings."""
     found: list[Tensor] = []
     map_tensors(content, found.append)
     return found

@@ -1,4 +1,4 @@
-"""Choice of the device that work runs on."""
+"""The default device."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, then Apple's MPS, then the CPU.
+    """The first available of CUDA, Apple's MPS and the CPU.
 
-    MPS has no float64: pass ``device="cpu"`` where double precision is wanted.
+    MPS has no float64: use ``device="cpu"`` for double precision.
     """
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -1,4 +1,4 @@
-"""A number that says how sure it is and what it cost."""
+"""A number with its standard error and its cost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Estimate:
     """A number with its standard error and its cost.
 
     Attributes:
-        value: The estimate; ``float(estimate)`` gives it.
+        value: The estimate; ``float(estimate)`` returns it.
         standard_error: One standard error, 0 for an exact value.
-        num_matvecs: Matrix-vector products spent on the spectrum behind it.
-        truncation_error: The part of the standard error that comes from too few Lanczos steps rather than from too
-            few probes.
+        num_matvecs: Number of matrix-vector products spent.
+        truncation_error: The part of the standard error due to the limited number of Lanczos steps; the rest is due
+            to the limited number of probes.
     """
 
     value: float
@@ -25,7 +25,7 @@ class Estimate:
 
     @property
     def sampling_error(self) -> float:
-        """The part of the standard error that comes from too few probes."""
+        """The part of the standard error due to the limited number of probes."""
         if math.isinf(self.standard_error):
             return math.inf
         return math.sqrt(max(self.standard_error**2 - self.truncation_error**2, 0.0))

@@ -1,4 +1,4 @@
-"""What training and evaluation share: data in batches, one checked forward pass, running means."""
+"""Shared by training and evaluation: mini-batches of a data set, a checked forward pass, running means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def check_data(name: str, data: Any) -> Dataset[Any]:
-    """Return ``data`` as a data set of pairs that is not empty, tensors among it finite, or raise."""
+    """Return ``data`` as a non-empty data set of pairs, with finite values where it is tensors, or raise."""
     if is_pair(data):
         if data[0].shape[:1] != data[1].shape[:1]:
             raise ValueError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets; they must be equally many.")
@@ -48,7 +48,7 @@ def _check_values(name: str, tensor: Tensor) -> None:
 
 @contextlib.contextmanager
 def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]:
-    """Move ``model`` to ``device`` for good, but back again after an error."""
+    """Move ``model`` to ``device`` permanently, unless the block raises: then back to where it was."""
     first = next(model.parameters(), None)
     if device is not None:
         try:
@@ -81,7 +81,7 @@ def batches(
 
 
 def placed(inputs: Tensor, targets: Tensor, model: nn.Module) -> Pair:
-    """On the model's device; floating-point data in the model's dtype, labels as int64."""
+    """The pair on the model's device, with floating-point data in the model's dtype and labels as int64."""
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     device, dtype = (inputs.device, torch.get_default_dtype()) if first is None else (first.device, first.dtype)
     # Cast before the move: MPS has no float64.
@@ -93,7 +93,7 @@ def placed(inputs: Tensor, targets: Tensor, model: nn.Module) -> Pair:
 def forward(
     model: nn.Module, loss_fn: LossFunction | None, inputs: Tensor, targets: Tensor, *, check: bool
 ) -> tuple[Any, Tensor]:
-    """Outputs and mean loss of one batch; ``check`` looks for what a user can get wrong (a few more passes)."""
+    """Outputs and mean loss of one batch; ``check`` validates data, outputs and loss (a few more passes over them)."""
     if check:
         _check_values("a batch's inputs", inputs)
         _check_values("a batch's targets", targets)
@@ -126,7 +126,7 @@ def _check_no_broadcast(outputs: Tensor, targets: Tensor) -> None:
 
 @contextlib.contextmanager
 def explained(failure: str) -> Iterator[None]:
-    """Say what the batch looked like when torch complains about it; running out of memory is another matter."""
+    """Turn an error of torch into a ``ValueError`` that starts with ``failure``; out-of-memory errors pass through."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -142,7 +142,7 @@ class Means:
         self._loss_sum, self.num_samples, self._num_correct, self._num_labels = 0.0, 0, 0, 0
 
     def add(self, outputs: Any, loss: float, targets: Tensor) -> None:
-        """Count one batch with its mean ``loss``."""
+        """Add one batch with its mean ``loss``."""
         self.num_samples += len(targets)
         self._loss_sum += loss * len(targets)
         is_scores = isinstance(outputs, Tensor) and outputs.ndim >= 2 and outputs.shape[1] > 1

@@ -1,4 +1,4 @@
-"""Guards that leave a model as it was found, and the checks that a Hessian product needs of it."""
+"""Context managers that restore a model's state, and what a Hessian product needs of a model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from renyi_lab._utils.random import preserved_rng, seed_torch
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The plain module under ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``.
 
-    Compiled and distributed wrappers do not support differentiating twice; the module inside computes the
-    same function. Fully sharded modules hold only a part of the parameters and are refused.
+    Compiled and distributed wrappers do not support double backward; the module inside computes the same function.
+    Fully sharded modules hold only a part of the parameters and are refused.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    if type(model).__name__ in {"FullyShardedDataParallel", "FSDPModule"} or "FSDPModule" in {
-        base.__name__ for base in type(model).__mro__
-    }:
+    if {"FullyShardedDataParallel", "FSDPModule"} & {base.__name__ for base in type(model).__mro__}:
         raise TypeError("model is fully sharded (FSDP): gather it into a plain module before asking for its Hessian.")
     while True:
         inner = getattr(model, "_orig_mod", None)
@@ -38,7 +36,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def training_flags(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every submodule into one mode and each back into its own on exit."""
+    """Set the training flag of every submodule; restore each on exit."""
     flags = [(module, module.training) for module in model.modules()]
     try:
         model.train(training)
@@ -50,7 +48,7 @@ def training_flags(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserved_buffers(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward pass changes in the buffers (batch-norm statistics, counters)."""
+    """Restore on exit what a forward pass changes in the buffers (batch-norm statistics, counters)."""
     saved = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
@@ -60,9 +58,9 @@ def preserved_buffers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, name, buffer, before in saved:
-            module._buffers[name] = buffer  # a forward pass may put another tensor in its place
+            module._buffers[name] = buffer  # a forward pass may have replaced it by another tensor
             if not torch.equal(buffer.detach(), before):
-                # Through .data, so that a graph kept for later products does not see a new version.
+                # Through .data, which leaves the version number alone that autograd checks in kept graphs.
                 buffer.data.copy_(before)
 
 
@@ -80,10 +78,10 @@ def differentiable_twice(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def affine_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Let batch-norm layers in evaluation mode compute ``x·s + t`` themselves, as they are affine then.
+    """Compute batch-norm layers in evaluation mode as the affine map ``x·s + t`` that they are.
 
-    The same numbers, but torch's own kernel has a second derivative so general that a product with ResNet-20's Hessian
-    takes a tenth longer through it.
+    The values are the same, but double backward through torch's general kernel makes a product with ResNet-20's Hessian
+    a tenth slower.
     """
     plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     layers = [module for module in model.modules() if type(module) in plain and "forward" not in vars(module)]
@@ -117,10 +115,10 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def evaluation_point(model: nn.Module, training: bool, seed: int = 0) -> Iterator[None]:
-    """Everything a forward pass for a Hessian needs: mode, kernels, a fixed seed; all restored on exit."""
+def evaluation_point(model: nn.Module, training: bool, seed: int) -> Iterator[None]:
+    """Set the mode, the kernels and the random state for a forward pass of a Hessian product; restore all on exit."""
     if torch.is_inference_mode_enabled():
-        raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it, torch.no_grad() does no harm.")
+        raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it (torch.no_grad() is fine).")
     with (
         preserved_rng(),
         training_flags(model, training),
@@ -133,16 +131,16 @@ def evaluation_point(model: nn.Module, training: bool, seed: int = 0) -> Iterato
 
 
 def stochastic_layers(model: nn.Module) -> list[str]:
-    """Names of layers whose output in training mode depends on chance or on the batch."""
+    """Names of dropout and batch-norm layers: in training mode they depend on random masks or on the batch."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
     return [name or type(module).__name__ for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
 class Fingerprint:
-    """The state of a model that a graph was built at, to tell whether the graph is still good.
+    """The weights and buffers that a graph was built from, to tell whether it is still valid.
 
-    Versions notice what autograd would refuse; values what it cannot see, such as ``parameter.data.add_(...)`` (a wrong
-    Hessian without a word). Comparing costs far less than a product.
+    Version numbers reveal the changes that autograd would refuse; values those that it cannot see and would silently
+    give a wrong Hessian for, such as ``parameter.data.add_(...)``. Comparing costs far less than a product.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -150,7 +148,7 @@ class Fingerprint:
         self._values = [tensor.detach().clone() for tensor in _state(model)]
 
     def matches(self, model: nn.Module) -> bool:
-        """Whether ``model`` has the same weights and buffers, and the same memory behind the weights."""
+        """Whether ``model`` has the same weights and buffers, with the weights in the same memory."""
         return self._versions == _versions(model) and all(map(torch.equal, self._values, _state(model)))
 
 

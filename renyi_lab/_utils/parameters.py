@@ -1,4 +1,4 @@
-"""Which parameters of a model an operator is about: by name, glob, module or tensor."""
+"""Selection of a model's parameters by name, glob, module or tensor, and their flat vector."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Mo
 
 
 def select_parameters(model: nn.Module, params: ParameterSelection = None) -> dict[str, nn.Parameter]:
-    """The chosen trainable parameters by name, in the model's order.
+    """The selected trainable parameters by name, in the model's order.
 
     Args:
-        model: Where they live.
-        params: ``None`` for all trainable ones; else a name (``"0.weight"``), a glob (``"*.weight"``), a module
-            or its name (``"0"``: everything in it), a parameter, or several of these.
+        model: Any module.
+        params: ``None`` for all trainable parameters; or a name (``"0.weight"``), a glob (``"*.weight"``), a module
+            or its name (``"0"``), a parameter, or several of these.
 
     Raises:
-        ValueError: Nothing matches (the message lists what there is), or a parameter chosen by its full name or as
-            a tensor is frozen, or the parameters differ in dtype or device, or are half precision.
+        ValueError: Nothing matches, a parameter selected by its full name or as a tensor is frozen, or the selected
+            parameters differ in dtype or device, or are in half precision.
+        TypeError: ``params`` holds something else.
     """
     available = dict(model.named_parameters())
     if not available:
@@ -46,13 +47,13 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     return selected
 
 
-def flatten(tensors: Iterable[Tensor]) -> Tensor:
-    """One vector ``(n,)`` from tensors of any shapes, in their order; without a graph, in memory of its own."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+def flatten(tensors: Iterable[Tensor], leading: int = 0) -> Tensor:
+    """One vector ``(n,)`` from tensors of any shapes, as a detached copy; the first ``leading`` axes are kept."""
+    return torch.cat([tensor.detach().reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
 
 
 def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
-    """The inverse of `flatten`: parts shaped like ``like``, behind any leading axes of ``vector``."""
+    """The inverse of `flatten`: parts shaped like the tensors of ``like``, after any leading axes of ``vector``."""
     shapes = [tensor.shape for tensor in like]
     parts = vector.split([shape.numel() for shape in shapes], dim=-1)
     return [part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -97,7 +98,7 @@ def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[st
     if not found:
         close = difflib.get_close_matches(pattern, available, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(available)}."
-        raise ValueError(f"params={pattern!r} is the name of no parameter or module of the model; {hint}")
+        raise ValueError(f"params={pattern!r} is not the name of a parameter or module of the model; {hint}")
     return found
 
 

@@ -6,14 +6,12 @@ import os
 import sys
 from typing import Any
 
-from tqdm.auto import tqdm
-
 _QUIET_ENVIRONMENTS = ("CI", "PYTEST_VERSION")
-_SECONDS_BEFORE_SHOWN = 1.0  # our choice: shorter work needs no bar
+_SECONDS_BEFORE_SHOWN = 1.0  # Heuristic: shorter work needs no bar.
 
 
 def progress_wanted() -> bool:
-    """Whether a person is likely to watch: a terminal or a notebook, but not CI or a test run."""
+    """Whether the process runs in a terminal or notebook, and not under CI or pytest."""
     if any(os.environ.get(name) for name in _QUIET_ENVIRONMENTS):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
@@ -21,6 +19,8 @@ def progress_wanted() -> bool:
 
 def progress_bar(total: int | None, description: str, show: bool | None = None) -> Any:
     """A ``tqdm`` bar; ``show=None`` decides by `progress_wanted`, ``True``/``False`` force it."""
+    from tqdm.auto import tqdm  # in a notebook it loads ipywidgets, which would slow down `import renyi_lab`
+
     visible = progress_wanted() if show is None else show
     return tqdm(
         total=total, desc=description, disable=not visible, delay=_SECONDS_BEFORE_SHOWN, leave=False, dynamic_ncols=True

@@ -1,4 +1,4 @@
-"""Seeded randomness that leaves every global random state as it was."""
+"""Seeded random numbers that leave every global random state unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def preserved_rng() -> Iterator[None]:
 
 
 def seed_torch(seed: int) -> None:
-    """``torch.manual_seed`` that does not also decide with what seed a CUDA device starts that is not in use yet."""
+    """``torch.manual_seed`` without its effect on CUDA devices that have not been initialized yet."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -37,7 +37,7 @@ def seed_torch(seed: int) -> None:
 
 @contextmanager
 def seeded_rng(seed: int) -> Iterator[None]:
-    """Run a block under torch's global ``seed`` and restore every random state afterwards."""
+    """Run a block with torch's global generators seeded; restore every random state on exit."""
     with preserved_rng():
         seed_torch(seed)
         yield

@@ -1,4 +1,4 @@
-"""Types that several stages name."""
+"""Types used by several stages."""
 
 from __future__ import annotations
 

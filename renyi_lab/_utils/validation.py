@@ -1,4 +1,4 @@
-"""Argument checks whose messages name the argument, its value and the mend."""
+"""Argument checks whose messages name the argument, its value and the fix."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_delta(delta: Any) -> float:
 
 
 def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: Any) -> list[float]:
-    """Return several numbers, each as `check_real` takes it; a single one is refused with what to write instead."""
+    """Return ``values`` as a list of floats, each checked by `check_real`, or raise; a single number is refused."""
     if isinstance(values, (str, Real)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r}; write [{values}] for a single one.")
     return [check_real(f"each of {name}", value, minimum, **limits) for value in values]
@@ -68,6 +68,17 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     return str(value)
 
 
+def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:
+    """Return ``value``, detached, when it is a real tensor on the operator's ``device`` or raise."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy for arrays.")
+    if value.is_complex():
+        raise TypeError(f"{name} must be real, got {value.dtype}.")
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device}, the operator on {device}; move it there.")
+    return value.detach()
+
+
 def check_finite(name: str, value: Tensor, causes: str) -> None:
     """Raise ``ValueError`` naming likely ``causes`` when ``value`` holds NaN or infinity."""
     if not bool(torch.isfinite(value).all()):
@@ -76,7 +87,7 @@ def check_finite(name: str, value: Tensor, causes: str) -> None:
 
 
 def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
-    """Raise ``ValueError`` when a class label lies outside ``0 … classes − 1`` (``ignored`` labels apart)."""
+    """Raise ``ValueError`` when a class label other than ``ignored`` is outside ``0 … classes − 1``."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"the model's output must be one tensor, got {type(outputs).__name__}; choose it in the loss, for example "
@@ -89,6 +100,5 @@ def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
     if wrong.numel():
         raise ValueError(
             f"targets hold the label {int(wrong[0])}, but the model has {num_classes} outputs (labels 0 to "
-            f"{num_classes - 1}); "
-            "mend the labels or widen the last layer."
+            f"{num_classes - 1}); fix the labels or widen the last layer."
         )

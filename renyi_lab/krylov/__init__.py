@@ -1,4 +1,4 @@
-"""Stage 2: Krylov spaces of an operator, and the two simple methods that came before them."""
+"""Stage 2: Lanczos and block Lanczos, and two baselines: power iteration and Hutchinson's trace estimator."""
 
 from renyi_lab.krylov._baselines import TopEigenpair, hutchinson_trace, power_iteration
 from renyi_lab.krylov._block_lanczos import CONVERGED, BlockTridiagonal, GaussRule, block_lanczos, gauss_rule

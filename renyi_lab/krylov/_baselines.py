@@ -1,4 +1,4 @@
-"""The two simple ancestors of `estimate_spectrum`: power iteration, and Hutchinson's estimate of the trace."""
+"""Two baselines for `estimate_spectrum`: power iteration, and Hutchinson's trace estimator."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
-from renyi_lab._utils.validation import check_finite, check_int
-from renyi_lab.krylov._lanczos import accumulator, gaussian_rows
+from renyi_lab._utils.validation import check_int
+from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import as_operator
-
-_CAUSES = "diverged weights, NaN in the data."
 
 
 @dataclass(frozen=True, eq=False)
 class TopEigenpair:
-    """What power iteration has reached.
+    """Result of `power_iteration`.
 
     Attributes:
         eigenvalue: Rayleigh quotient ``xᵀ A x``.
-        eigenvector: ``x``, shape ``(n,)``, of norm 1.
-        residual: ``‖A x − (xᵀ A x) x‖``: some eigenvalue lies no farther than this from ``eigenvalue``.
-        num_matvecs: Products spent.
+        eigenvector: Unit vector ``x`` of shape ``(n,)``.
+        residual: ``‖A x − (xᵀ A x) x‖``: the distance from ``eigenvalue`` to the nearest eigenvalue is at most this.
+        num_matvecs: Number of products spent.
     """
 
     eigenvalue: float
@@ -45,19 +43,20 @@ class TopEigenpair:
 def power_iteration(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> TopEigenpair:
     r"""The eigenvalue of largest magnitude, by ``x ← A x / ‖A x‖``.
 
-    The error of ``x`` shrinks by ``|λ₂/λ₁|`` a product, that of the eigenvalue by its square; where ``λ₂ = −λ₁``
-    there is no convergence, and the residual shows it. Lanczos gets farther with the same products.
+    The error of ``x`` shrinks by ``|λ₂/λ₁|`` per product, that of the eigenvalue by its square; for ``λ₂ = −λ₁``
+    there is no convergence, which the residual shows. Lanczos is more accurate with the same number of products.
 
     Args:
         operator: Symmetric; anything with ``.shape`` and ``@``.
-        num_matvecs: Most products to spend; fewer when the residual has come down to rounding. 100 is our choice:
-            ample where ``|λ₂/λ₁| ≤ 0.9``.
-        seed: Fixes the Gaussian start vector.
+        num_matvecs: Maximal number of products; fewer are spent when the residual is down to rounding error. Default
+            100 (heuristic: ample where ``|λ₂/λ₁| ≤ 0.9``).
+        seed: Random seed for the Gaussian start vector.
 
     Raises:
         ValueError: ``num_matvecs < 1``, or a product that is not finite.
 
-    Source: von Mises & Pollaczek-Geiringer 1929; Golub & Van Loan 2013, section 8.2.1.
+    Source:
+        von Mises & Pollaczek-Geiringer 1929; Golub & Van Loan 2013, section 8.2.1.
 
     Example:
         >>> power_iteration(torch.diag(torch.tensor([1.0, -2.0, 8.0])))
@@ -69,9 +68,8 @@ def power_iteration(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> 
     vector = vector / vector.norm()
     for count in range(1, budget + 1):
         product = matrix @ vector
-        check_finite("a product of the operator", product, _CAUSES)
         x, image = vector.to(accumulator(vector)), product.to(accumulator(product))
-        eigenvalue, norm = float(torch.dot(x, image)), float(image.norm())
+        eigenvalue, norm = float(torch.dot(x, image)), check_product(float(image.norm()))
         residual = float((image - eigenvalue * x).norm())
         if count == budget or residual <= torch.finfo(matrix.dtype).eps * matrix.dim**0.5 * norm:
             break
@@ -82,18 +80,20 @@ def power_iteration(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> 
 def hutchinson_trace(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> Estimate:
     r"""An unbiased estimate of the trace, ``tr A ≈ (1/m) Σ_k v_kᵀ A v_k`` with random signs ``v_k ∈ {−1, 1}ⁿ``.
 
-    Its variance is ``(2/m) Σ_{i≠j} A_ij²``: nothing for a diagonal matrix. The standard error is that of the ``m``
-    products' sample.
+    Its variance is ``(2/m) Σ_{i≠j} A_ij²``, which is zero for a diagonal matrix. The standard error is estimated from
+    the sample of ``m`` terms.
 
     Args:
         operator: Symmetric; anything with ``.shape`` and ``@``.
-        num_matvecs: Products ``m`` to spend, at least 2. 100 is our choice: a tenth of a single product's error.
-        seed: Fixes the signs.
+        num_matvecs: Number ``m`` of products, at least 2. Default 100 (heuristic: a tenth of the error of a single
+            product).
+        seed: Random seed for the signs.
 
     Raises:
         ValueError: ``num_matvecs < 2``, or a product that is not finite.
 
-    Source: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix*.
+    Source:
+        Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix*.
 
     Example:
         >>> hutchinson_trace(torch.diag(torch.tensor([1.0, 2.0, 4.0])), num_matvecs=5)
@@ -105,6 +105,5 @@ def hutchinson_trace(operator: Any, *, num_matvecs: int = 100, seed: int = 0) ->
     for index in range(count):
         signs = 2 * torch.randint(2, (matrix.dim,), generator=generator).to(matrix.device, matrix.dtype) - 1
         product = matrix @ signs
-        check_finite("a product of the operator", product, _CAUSES)
-        forms[index] = float(torch.dot(signs.to(accumulator(signs)), product.to(accumulator(product))))
+        forms[index] = check_product(float(torch.dot(signs.to(accumulator(signs)), product.to(accumulator(product)))))
     return Estimate(float(forms.mean()), float(forms.std(ddof=1) / count**0.5), count)

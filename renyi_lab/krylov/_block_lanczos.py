@@ -1,9 +1,11 @@
-r"""Block Lanczos: several probes share one Krylov space, and each leading block of ``T`` is a Gauss rule of its own.
+r"""Block Lanczos: several probes share one Krylov space, and each leading block of ``T`` gives a Gauss rule.
 
     A Q_m = Q_m T_m + Q_{m+1} B_m E_mᵀ ,      V = Q_1 R  (the ``b`` Gaussian probes)
 
-From the eigenpairs ``(θ_j, y_j)`` of ``T_m`` probe ``i`` gets ``v_iᵀ f(A) v_i ≈ Σ_j (Rᵀ E_1ᵀ y_j)_i² f(θ_j)``.
-Source: Golub & Meurant 2010, chapters 4.2 and 6.6; deflation as in Chen & Hallman 2023, arXiv:2205.01736.
+With the eigenpairs ``(θ_j, y_j)`` of ``T_m``, ``v_iᵀ f(A) v_i ≈ Σ_j (Rᵀ E_1ᵀ y_j)_i² f(θ_j)`` for probe ``i``.
+
+Source:
+    Golub & Meurant 2010, chapters 4.2 and 6.6; deflation as in Chen & Hallman 2023, arXiv:2205.01736.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.krylov._lanczos import accumulator, check_product_norm, gaussian_rows, orthogonal_to
+from renyi_lab._utils.validation import check_int
+from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, orthogonal_to
 from renyi_lab.operators import LinearOperator
 
-# A Ritz pair is taken for an eigenpair when its residual is below this share of its magnitude: its value is then right
-# to about 1e-6 of the gap's size, since the error is quadratic in the residual. Our choice, by experiment.
+# A Ritz pair counts as an eigenpair when its residual is below this share of its magnitude. Heuristic: its error is
+# quadratic in the residual, so about 1e-6 of the gap.
 CONVERGED = 1e-3
-# Magnitudes below this share of the largest are rounding, never a converged eigenvalue.
+# Magnitudes below this share of the largest are rounding errors, never a converged eigenvalue.
 _NEGLIGIBLE = 1e-10
-# Ritz values this close, relative to the largest, are copies of one eigenvalue.
+# Ritz values that differ by less, relative to the largest, are copies of one eigenvalue.
 _SAME = 1e-6
 
 
@@ -34,9 +37,9 @@ class BlockTridiagonal:
     """Result of `block_lanczos`.
 
     Attributes:
-        matrix: ``((m+1)·b, m·b)``: the block tridiagonal ``T_m`` with the coupling ``B_m`` below it.
-        start: ``(b, b)``, ``Rᵀ``: row ``i`` holds probe ``i``'s coefficients in the first block.
-        dim: Size ``n`` of the operator.
+        matrix: The block tridiagonal ``T_m`` with the coupling ``B_m`` below it, shape ``((m+1)·b, m·b)``.
+        start: ``Rᵀ``, shape ``(b, b)``: row ``i`` holds the coefficients of probe ``i`` in the first block.
+        dim: Number of rows ``n`` of the operator.
     """
 
     matrix: FloatArray
@@ -60,9 +63,9 @@ class GaussRule:
 
     Attributes:
         nodes: Ritz values, ascending.
-        weights: Converged pairs once each, the others rescaled to the dimensions that remain; they sum to ``n``.
-        converged: Which nodes are eigenvalues found exactly.
-        plain_weights: The stochastic Lanczos quadrature without counting; they sum to ``n`` too.
+        weights: 1 for each converged node; those of the others are rescaled so that all sum to ``n``.
+        converged: Whether each node is a converged eigenvalue.
+        plain_weights: Weights of the stochastic Lanczos quadrature without this deflation; they also sum to ``n``.
     """
 
     nodes: FloatArray
@@ -74,12 +77,23 @@ class GaussRule:
 def block_lanczos(
     operator: LinearOperator, num_probes: int, num_steps: int, seed: int, on_step: Callable[[], object]
 ) -> BlockTridiagonal:
-    """Run ``num_steps`` block steps from ``num_probes`` Gaussian probes, fully re-orthogonalised.
+    """Run ``num_steps`` block steps from ``num_probes`` Gaussian probes with full re-orthogonalization.
 
-    Where the Krylov space closes, a fresh random direction goes on: it finds further copies of repeated eigenvalues.
-    ``on_step`` is called after each step.
+    Where the Krylov space is exhausted, a new random direction replaces the missing one: it finds further copies of
+    repeated eigenvalues.
+
+    Args:
+        operator: Symmetric operator with ``n`` rows.
+        num_probes: Block size ``b``, at most ``n``.
+        num_steps: Number ``m`` of block steps, at most ``n / b``; ``m·b`` products are spent.
+        seed: Random seed for the probes.
+        on_step: Called after each step, for a progress bar.
+
+    Raises:
+        ValueError: A number out of range, or a product that is not finite.
     """
-    b, total = num_probes, num_probes * num_steps
+    b = check_int("num_probes", num_probes, 1, operator.dim)
+    total = b * check_int("num_steps", num_steps, 1, operator.dim // b)
     generator = torch.Generator().manual_seed(seed)
 
     def random_rows(count: int) -> Tensor:
@@ -96,9 +110,7 @@ def block_lanczos(
         products = (operator @ rows.T).T
         diagonal = _numpy(rows) @ _numpy(products).T
         matrix[here, here] = (diagonal + diagonal.T) / 2
-        norm = float(products.to(accumulator(products)).norm())
-        check_product_norm(norm)
-        scale = max(scale, norm)
+        scale = max(scale, check_product(float(products.to(accumulator(products)).norm())))
         rows, coupling = _next_rows(orthogonal_to(products, known), known, scale, random_rows)
         matrix[below, here] = coupling
         if step + 1 < num_steps:
@@ -112,7 +124,7 @@ def _next_rows(
 ) -> tuple[Tensor, FloatArray]:
     """Orthonormal rows that span the residual, and ``B`` with ``residual = Bᵀ rows``, zero where exhausted."""
     rows, triangular = _orthonormal_rows(residual)
-    # Singular vectors rather than plain QR, so that exhausted directions are recognised one by one.
+    # Singular vectors instead of plain QR identify the exhausted directions one by one.
     left, singular, right = np.linalg.svd(triangular)
     rows = torch.from_numpy(left.T).to(rows) @ rows
     precision = torch.finfo(residual.dtype).eps
@@ -120,7 +132,7 @@ def _next_rows(
     singular[exhausted] = 0.0
     if exhausted.any():
         rows[torch.from_numpy(exhausted)] = random_rows(int(exhausted.sum()))
-    # A direction that survived a cancellation down to rounding is no longer orthogonal to the others.
+    # A direction that remains after cancellation down to rounding error is no longer orthogonal to the others.
     if singular.min() <= precision**0.5 * scale:
         for _ in range(2):
             rows, _ = _orthonormal_rows(orthogonal_to(rows, known))
@@ -135,8 +147,13 @@ def _orthonormal_rows(rows: Tensor) -> tuple[Tensor, FloatArray]:
 
 
 def gauss_rule(run: BlockTridiagonal, num_steps: int) -> GaussRule:
-    """The rule that the first ``num_steps`` block steps give."""
-    b, size = run.num_probes, num_steps * run.num_probes
+    """The Gauss rule of the first ``num_steps`` block steps.
+
+    Args:
+        run: Result of `block_lanczos`.
+        num_steps: Number of steps, at most ``run.num_steps``.
+    """
+    b, size = run.num_probes, check_int("num_steps", num_steps, 1, run.num_steps) * run.num_probes
     nodes, vectors = np.linalg.eigh(run.matrix[:size, :size])
     squared = (run.start @ vectors[:b]) ** 2
     residuals = np.linalg.norm(run.matrix[size : size + b, size - b : size] @ vectors[-b:], axis=0)
@@ -144,7 +161,7 @@ def gauss_rule(run: BlockTridiagonal, num_steps: int) -> GaussRule:
     converged &= ~_possibly_repeated(nodes, squared, converged)
     left_over = squared[:, ~converged].sum(1)
     if left_over.size == 0 or converged.all() or left_over.min() < 1e-12 * run.dim:
-        converged = np.zeros(size, dtype=bool)  # nothing would be left to carry the remaining dimensions
+        converged = np.zeros(size, dtype=bool)  # no weight would remain for the other dimensions
         left_over = squared.sum(1)
     rest = (squared * ((run.dim - converged.sum()) / left_over)[:, None]).mean(0)
     plain = (squared * (run.dim / squared.sum(1))[:, None]).mean(0)
@@ -152,10 +169,10 @@ def gauss_rule(run: BlockTridiagonal, num_steps: int) -> GaussRule:
 
 
 def _possibly_repeated(nodes: FloatArray, squared: FloatArray, converged: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Converged values that may stand for more eigenvalues than the space shows.
+    """Which converged values may have a higher multiplicity than the Krylov space shows.
 
-    ``b`` probes see at most ``b`` copies of an eigenvalue. If the copies seen are all there are, their total weight is
-    χ² with copies × b degrees of freedom; a weight too large for that is left to the quadrature.
+    The Krylov space of ``b`` probes holds at most ``b`` copies of an eigenvalue. If these are all, their total weight
+    is χ²-distributed with copies × b degrees of freedom; a larger weight is left to the quadrature.
     """
     from scipy.special import gammaincc
 

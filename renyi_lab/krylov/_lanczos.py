@@ -2,15 +2,19 @@ r"""The Lanczos process: an orthonormal basis ``Q`` in which a symmetric matrix 
 
     A Q_m = Q_m T_m + β_m q_{m+1} e_mᵀ
 
-``T_m``'s eigenpairs ``(θ_k, y_k)`` give Ritz values, residuals ``|β_m e_mᵀ y_k|`` and the Gauss quadrature
-``q_1ᵀ f(A) q_1 ≈ Σ_k (e_1ᵀ y_k)² f(θ_k)``.  Source: Golub & Meurant 2010, chapters 4 and 6.
+The eigenpairs ``(θ_k, y_k)`` of ``T_m`` give Ritz values, residuals ``|β_m e_mᵀ y_k|`` and the Gauss quadrature
+``q_1ᵀ f(A) q_1 ≈ Σ_k (e_1ᵀ y_k)² f(θ_k)``.
 
-Vectors live in the operator's dtype, coefficients in double precision on the CPU. Full re-orthogonalisation, twice:
-without it converged Ritz values come back as ghosts.
+Vectors are in the operator's dtype, coefficients in double precision on the CPU. Vectors are fully re-orthogonalized,
+twice: without it converged Ritz values appear again as ghost eigenvalues.
+
+Source:
+    Golub & Meurant 2010, chapters 4 and 6.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,19 +26,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_int, check_tensor
 from renyi_lab.operators import LinearOperator, as_operator
 
 
 @dataclass(frozen=True, eq=False)
 class Tridiagonal:
-    """``T_m`` and the basis it belongs to, after ``m = num_steps`` Lanczos steps.
+    """``T_m`` and its basis after ``m = num_steps`` Lanczos steps.
 
     Attributes:
-        diagonal: ``(m,)``, the coefficients ``q_jᵀ A q_j``.
-        off_diagonal: ``(m,)``; the last entry is ``β_m``, the norm of what lies outside the basis.
-        basis: ``(m, n)``, the Lanczos vectors as rows.
-        breakdown: Whether the Krylov space was exhausted (``β_m`` negligible): everything is then exact.
+        diagonal: Coefficients ``q_jᵀ A q_j``, shape ``(m,)``.
+        off_diagonal: Coefficients ``β_j``, shape ``(m,)``; the last one couples to the next Lanczos vector.
+        basis: Lanczos vectors as rows, shape ``(m, n)``.
+        breakdown: Whether the Krylov space is exhausted (``β_m`` negligible): Ritz pairs are then exact.
     """
 
     diagonal: FloatArray
@@ -75,7 +79,7 @@ class Tridiagonal:
         return coefficients.to(self.basis) @ self.basis
 
     def leading(self, num_steps: int) -> Tridiagonal:
-        """The same process stopped after ``num_steps`` steps, free of further products."""
+        """The result after the first ``num_steps`` steps, without further products."""
         steps = check_int("num_steps", num_steps, 1, self.num_steps)
         finished = self.breakdown and steps == self.num_steps
         return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps], self.basis[:steps], finished)
@@ -95,25 +99,24 @@ def lanczos_steps(
     reorthogonalize: bool = True,
     deflate: Tensor | None = None,
 ) -> Iterator[Tridiagonal]:
-    """Run Lanczos one step at a time; after every step yields the `Tridiagonal` reached so far.
-
-    Each yielded result is complete: its Ritz values, weights and residuals show how far the process has come.
+    """Run Lanczos one step at a time and yield the `Tridiagonal` reached after every step.
 
     Args:
         operator: Symmetric; anything with ``.shape`` and ``@`` (`as_operator`).
-        start: Start vector ``(n,)``, need not be normalised; ``None``: Gaussian from ``seed``.
-        num_steps: Most steps to take, one product each; ``None`` and anything above ``n``: ``n``.
-        seed: Fixes the start vector.
-        reorthogonalize: ``False`` shows the textbook's bare three-term recurrence, ghosts included.
-        deflate: Orthonormal rows ``(k, n)``; the process is kept orthogonal to them, so that it runs on the
+        start: Start vector of shape ``(n,)``, not necessarily normalized; ``None``: Gaussian from ``seed``.
+        num_steps: Maximal number of steps, one product each; ``None`` and anything above ``n`` mean ``n``.
+        seed: Random seed for the start vector.
+        reorthogonalize: ``False`` runs the plain three-term recurrence, which produces ghost eigenvalues.
+        deflate: Orthonormal rows of shape ``(k, n)``; the process is kept orthogonal to them, so that it runs on the
             operator restricted to their complement.
 
     Yields:
-        One `Tridiagonal` a step; the last one has ``breakdown=True`` when the Krylov space is exhausted.
+        One `Tridiagonal` per step; the last one has ``breakdown=True`` when the Krylov space is exhausted.
 
     Raises:
         ValueError: ``num_steps < 1``, a start vector of wrong length, zero, or not finite, rows of ``deflate`` that
             are not orthonormal, or a product that is not finite.
+        TypeError: ``start`` or ``deflate`` is not a real torch tensor.
 
     Example:
         >>> A = torch.diag(torch.tensor([1.0, 2.0, 4.0]))
@@ -149,8 +152,7 @@ def _iterate(
             residual = residual - diagonal[step] * vector
             if step:
                 residual = residual - off_diagonal[step - 1] * basis[step - 1]
-        norm = float(residual.to(accumulator(residual)).norm())
-        check_product_norm(norm)
+        norm = check_product(float(residual.to(accumulator(residual)).norm()))
         scale = max(scale, abs(diagonal[step]) + norm)
         # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point.
         breakdown = bool(norm <= tolerance * scale) or (reorthogonalize and step + 1 == free_dim)
@@ -170,7 +172,7 @@ def lanczos(
     reorthogonalize: bool = True,
     deflate: Tensor | None = None,
 ) -> Tridiagonal:
-    """Run Lanczos for ``num_steps`` steps (fewer on breakdown); arguments and errors as in `lanczos_steps`.
+    """Run Lanczos for ``num_steps`` steps (fewer on breakdown); arguments and errors are those of `lanczos_steps`.
 
     Example:
         >>> A = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
@@ -188,7 +190,7 @@ def lanczos(
 
 
 def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
-    """A vector, or rows, without the components along the ``bases``' rows, removed twice (Kahan: "twice is enough")."""
+    """A vector or rows minus the components along the rows of ``bases``, removed twice (Kahan: "twice is enough")."""
     for _ in range(2):
         for basis in bases:
             rows = rows - (rows @ basis.T) @ basis
@@ -196,61 +198,52 @@ def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
 
 
 def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
-    """``(count, n)`` independent Gaussian vectors for ``operator``, the same numbers on every device."""
+    """Independent Gaussian vectors for ``operator`` as rows ``(count, n)``, the same numbers on every device."""
     rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator)
     return rows.to(operator.device, operator.dtype)
 
 
-def check_product_norm(norm: float) -> None:
-    """Raise ``ValueError`` when the norm of what came from a product is NaN or infinite."""
-    if not np.isfinite(norm):
+def check_product(size: float) -> float:
+    """Return ``size``, a norm or inner product of a product's result, when it is finite or raise."""
+    if not math.isfinite(size):
         raise ValueError("a product of the operator is not finite. Likely causes: diverged weights, NaN in the data.")
+    return size
 
 
 def _start_vector(operator: LinearOperator, start: Tensor | None, seed: int, deflate: Tensor | None) -> Tensor:
     if start is None:
         vector = gaussian_rows(operator, 1, torch.Generator().manual_seed(seed))[0]
     else:
-        if not isinstance(start, Tensor):
-            raise TypeError(f"start must be a torch tensor, got {type(start).__name__}.")
-        if start.shape != (operator.dim,):
-            raise ValueError(f"start must have shape ({operator.dim},), got {tuple(start.shape)}.")
-        if start.device != operator.device:
-            raise ValueError(f"start is on {start.device}, the operator on {operator.device}; move it there.")
-        if start.is_complex():
-            raise TypeError(f"start must be real, got {start.dtype}.")
-        vector = start.detach().to(operator.dtype)
+        vector = check_tensor("start", start, operator.device).to(operator.dtype)
+        if vector.shape != (operator.dim,):
+            raise ValueError(f"start must have shape ({operator.dim},), got {tuple(vector.shape)}.")
     before = float(vector.norm())
     if deflate is not None:
         vector = orthogonal_to(vector, deflate)
     norm = float(vector.norm())
-    # What rounding leaves of a vector inside deflate's span has no direction worth following.
+    # What rounding leaves of a vector in deflate's span has an arbitrary direction.
     if not np.isfinite(norm) or norm <= 10 * torch.finfo(operator.dtype).eps * before:
         raise ValueError(f"start must be finite and not zero (outside deflate's span), got norm {norm:g}.")
     return vector / norm
 
 
 def _checked_rows(operator: LinearOperator, deflate: Tensor) -> Tensor:
-    """``deflate`` in the operator's dtype, when its rows are orthonormal and leave something of the space."""
-    if not isinstance(deflate, Tensor) or deflate.is_complex():
-        raise TypeError("deflate must be a real torch tensor with orthonormal rows.")
-    if deflate.ndim != 2 or deflate.shape[1] != operator.dim or deflate.device != operator.device:
+    """Return ``deflate`` in the operator's dtype when it has fewer than ``n`` orthonormal rows or raise."""
+    rows = check_tensor("deflate", deflate, operator.device).to(operator.dtype)
+    if rows.ndim != 2 or rows.shape[1] != operator.dim or len(rows) >= operator.dim:
         raise ValueError(
-            f"deflate must have shape (k, {operator.dim}) on {operator.device}, got {tuple(deflate.shape)} "
-            f"on {deflate.device}."
+            f"deflate must have shape (k, {operator.dim}) with k < {operator.dim}, got {tuple(rows.shape)}."
         )
-    if len(deflate) >= operator.dim:
-        raise ValueError(f"deflate has {len(deflate)} rows, which leave nothing of {operator.dim} dimensions.")
-    rows = deflate.detach().to(operator.dtype)
     identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     error = float((rows @ rows.T - identity).abs().max()) if len(rows) else 0.0
-    if error > 1e-4:  # our choice: rows from single precision pass
+    if error > 1e-4:  # Heuristic: rows computed in single precision are accepted.
         raise ValueError(
-            f"deflate must have orthonormal rows, but misses that by {error:g}; use torch.linalg.qr(deflate.T).Q.T."
+            f"deflate must have orthonormal rows, but differs from that by {error:g}; "
+            "use torch.linalg.qr(deflate.T).Q.T."
         )
     return rows
 
 
 def accumulator(vector: Tensor) -> torch.dtype:
-    """Double precision for scalar coefficients, where the device has it."""
+    """The dtype of scalar coefficients: double precision where the device has it."""
     return torch.float32 if vector.device.type == "mps" else torch.float64

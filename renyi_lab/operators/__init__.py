@@ -1,4 +1,4 @@
-"""Stage 1: a model and data as a symmetric matrix that is known by its products with vectors."""
+"""Stage 1: curvature matrices of a model's loss as operators, accessed through products with vectors."""
 
 from renyi_lab.operators._ascent import NUM_STEPS, Ascent, ascend
 from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator, MatrixOperator, as_operator

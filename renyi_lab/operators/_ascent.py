@@ -1,9 +1,11 @@
-r"""Climbing to the largest loss in a ball around the weights.
+r"""Maximization of the loss in a ball around the weights by the generalized power method.
 
-By the generalised power method: from a random point of the ball's surface, ``u ← argmax_{‖u‖≤ρ} ⟨u, ∇L⟩`` again and
-again, the best point kept. It is projected gradient ascent with steps so long that only the gradient's direction
-counts: it has no step size, and where the loss is convex it never falls from one step to the next (Journée et al. 2010,
-arXiv:0811.4724).
+From a random point of the sphere, ``u ← argmax_{‖u‖≤ρ} ⟨u, ∇L⟩`` is iterated and the best point kept. This is the limit
+of projected gradient ascent for long steps: it has no step size, and where the loss is convex it never decreases from
+one step to the next.
+
+Source:
+    Journée, Nesterov, Richtárik & Sepulchre 2010, arXiv:0811.4724.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ from torch import Tensor
 from renyi_lab._utils.validation import check_int
 from renyi_lab.operators._loss_surface import LossSurface
 
-NUM_STEPS = 10
+NUM_STEPS = 10  # Heuristic: see `renyi_lab.perturbation.worst_case_loss` for what more steps would find.
 
 
 @dataclass(frozen=True, eq=False)
 class Ascent:
-    """Where a climb has led.
+    """Result of `ascend`.
 
     Attributes:
         base: Loss at the ball's centre.
-        losses: After each step, in order; the first at the random starting point.
-        perturbation: ``ε`` of the largest finite loss, flat; zero where none exceeds that of the centre.
+        losses: Loss at the random starting point and after each step.
+        perturbation: Flat perturbation ``ε`` with the largest finite loss, shape ``(n,)``; zero where no loss exceeds
+            that at the centre.
     """
 
     base: float
@@ -36,15 +39,23 @@ class Ascent:
 
     @property
     def loss(self) -> float:
-        """The largest loss that was found in the ball, its centre included."""
+        """The largest loss found in the ball, including its centre."""
         return max(self.base, *(loss for loss in self.losses if math.isfinite(loss)))
 
 
 def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_steps: int, seed: int) -> Ascent:
-    """Climb in the ball ``‖ε/scale‖ ≤ radius`` (``norm`` is ``"l2"`` or ``"linf"``) with ``num_steps`` gradients.
+    """Maximize the loss in the ball ``‖ε/scale‖ ≤ radius``.
+
+    Args:
+        surface: The loss and its gradient.
+        scale: Positive weights of the norm, shape ``(n,)``.
+        norm: ``"l2"`` or ``"linf"``.
+        radius: Radius of the ball.
+        num_steps: Number of steps, one gradient each.
+        seed: Random seed for the starting point.
 
     Raises:
-        ValueError: ``num_steps`` or ``seed`` is out of range, or no loss that was tried is finite.
+        ValueError: ``num_steps`` or ``seed`` is out of range, or no loss that was evaluated is finite.
     """
     steps, base = check_int("num_steps", num_steps), surface.loss(surface.start)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
@@ -75,6 +86,6 @@ def extreme_point(direction: Tensor, norm: str, radius: float) -> Tensor:
     largest = direction.abs().max()
     if float(largest) == 0.0:
         return torch.zeros_like(direction)
-    unit = direction / largest  # first by the largest entry, whose square would not be representable
+    unit = direction / largest  # the square of the largest entry might not be representable
     point: Tensor = radius * unit / torch.linalg.vector_norm(unit)
     return point

@@ -1,6 +1,6 @@
-"""The contract every algorithm relies on, ``shape``, ``dtype``, ``device`` and ``@``, and adapters to it.
+"""The operator interface that every algorithm relies on, and adapters to it.
 
-An algorithm sees only a symmetric matrix of which products can be asked, never a model. Anything with
+An algorithm uses only ``shape``, ``dtype``, ``device`` and ``@`` of a symmetric matrix, never a model. Anything with
 ``.shape`` and ``@`` is adapted: a torch or NumPy matrix, a SciPy ``LinearOperator``, an operator of curvlinops.
 """
 
@@ -13,20 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_int, check_tensor
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
 
-# 20,000² doubles are 3.2 GB, about what a laptop spares. Our choice.
+# Heuristic: 20,000² doubles are 3.2 GB, about what a laptop spares.
 DENSE_LIMIT = 20_000
 
 
 class LinearOperator(ABC):
-    """A real symmetric ``n × n`` matrix known through its products; counts them in ``num_matvecs``.
+    """A real symmetric ``n × n`` matrix that is accessed through its products; ``num_matvecs`` counts them.
 
-    A subclass sets ``dim``, ``dtype`` and ``device`` and implements `_matvec`; it may override `_matmat`
-    where several products at once are cheaper.
+    A subclass implements `_matvec`; it may override `_matmat` where several products at once are cheaper.
+
+    Args:
+        dim: Number of rows ``n``.
+        dtype: Data type of the products.
+        device: Device of the products.
     """
 
     dim: int
@@ -45,6 +49,8 @@ class LinearOperator(ABC):
     def __matmul__(self, other: Tensor) -> Tensor:
         """``H @ v`` for ``v`` of shape ``(n,)`` or ``H @ V`` for ``(n, k)``; the result has the operator's dtype."""
         vectors = self._check_operand(other)
+        if vectors.numel() == 0:  # no columns
+            return vectors
         if vectors.ndim == 1:
             self.num_matvecs += 1
             return self._matvec(vectors)
@@ -58,25 +64,19 @@ class LinearOperator(ABC):
         return torch.stack([self._matvec(column) for column in vectors.T.contiguous()], dim=1)
 
     def _check_operand(self, other: Any) -> Tensor:
-        if not isinstance(other, Tensor):
-            raise TypeError(
-                f"the right operand of @ must be a torch tensor, got {type(other).__name__}; "
-                "use torch.from_numpy(...), or to_scipy() for NumPy arrays."
-            )
-        if other.ndim not in (1, 2) or other.shape[0] != self.dim:
+        tensor = check_tensor("the right operand of @", other, self.device)
+        if tensor.ndim not in (1, 2) or tensor.shape[0] != self.dim:
             raise ValueError(
-                f"the right operand of @ must have shape ({self.dim},) or ({self.dim}, k), got {tuple(other.shape)}."
+                f"the right operand of @ must have shape ({self.dim},) or ({self.dim}, k), got {tuple(tensor.shape)}."
             )
-        if other.device != self.device:
-            raise ValueError(
-                f"the right operand of @ is on {other.device}, the operator on {self.device}; move it there."
-            )
-        if other.is_complex():
-            raise TypeError(f"the right operand of @ must be real, got {other.dtype}.")
-        return other.detach().to(self.dtype)
+        return tensor.to(self.dtype)
 
     def to_dense(self) -> Tensor:
-        """The matrix itself, ``(n, n)``, by ``n`` products; refused above ``DENSE_LIMIT`` rows."""
+        """The matrix itself, ``(n, n)``, by ``n`` products.
+
+        Raises:
+            ValueError: More than 20,000 rows (``DENSE_LIMIT``).
+        """
         if self.dim > DENSE_LIMIT:
             gigabytes = self.dim**2 * torch.finfo(self.dtype).bits / 8e9
             raise ValueError(
@@ -92,7 +92,7 @@ class LinearOperator(ABC):
         return dense
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
-        """The same operator for SciPy, in double precision, for example for ``scipy.sparse.linalg.eigsh``."""
+        """The same operator for SciPy in double precision, for example for ``scipy.sparse.linalg.eigsh``."""
         import scipy.sparse.linalg
 
         def product(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -106,6 +106,13 @@ class LinearOperator(ABC):
 
 class MatrixOperator(LinearOperator):
     """A dense symmetric matrix as an operator.
+
+    Args:
+        matrix: Finite, symmetric up to rounding, shape ``(n, n)``.
+
+    Raises:
+        ValueError: A matrix that is not square, finite and symmetric.
+        TypeError: Not a dense tensor of real floating-point numbers.
 
     Example:
         >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 2.0])))
@@ -123,7 +130,7 @@ class MatrixOperator(LinearOperator):
         if not matrix.is_floating_point():
             raise TypeError(f"matrix must hold real floating-point numbers, got {matrix.dtype}; use matrix.double().")
         if not bool(torch.isfinite(matrix).all()):
-            raise ValueError("matrix holds NaN or infinity; remove or repair those entries.")
+            raise ValueError("matrix holds NaN or infinity; remove or replace those entries.")
         asymmetry = float((matrix - matrix.T).abs().max())
         tolerance = 100 * torch.finfo(matrix.dtype).eps * float(matrix.abs().max()) * len(matrix) ** 0.5
         if asymmetry > tolerance:
@@ -139,7 +146,7 @@ class MatrixOperator(LinearOperator):
 
 
 class _ForeignOperator(LinearOperator):
-    """Any object with ``.shape`` and ``@``, called with the array type it understands."""
+    """Any object with ``.shape`` and ``@``, called with torch tensors if its dtype is torch's, else NumPy arrays."""
 
     def __init__(self, operator: Any) -> None:
         shape = tuple(operator.shape)
@@ -164,7 +171,16 @@ class _ForeignOperator(LinearOperator):
 
 
 def as_operator(operator: Any) -> LinearOperator:
-    """Adapt ``operator`` to the contract; raises ``TypeError`` where there is no ``.shape`` or no ``@``."""
+    """Return ``operator`` as a `LinearOperator`.
+
+    Args:
+        operator: A `LinearOperator`, a torch or NumPy matrix, or any object with ``.shape`` and ``@``, such as
+            operators of SciPy and curvlinops; real and symmetric.
+
+    Raises:
+        TypeError: Complex numbers, or no ``.shape`` or no ``@``.
+        ValueError: Not square, or a matrix that is not finite and symmetric.
+    """
     if isinstance(operator, LinearOperator):
         return operator
     if isinstance(operator, Tensor):

@@ -1,4 +1,4 @@
-"""How much memory autograd graphs take, and how much they may take."""
+"""The memory that autograd graphs take and may take."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import psutil
 import torch
 from torch import Tensor
 
-# A quarter of what is free leaves room for the products' own intermediates and for a Krylov basis. Our choice.
+# Heuristic: leaves room for the products' own intermediates and for a Krylov basis.
 BUDGET_SHARE = 0.25
 
 
 def default_graph_budget(device: torch.device) -> int:
-    """A quarter of the memory now free on ``device``, in bytes."""
+    """A quarter of the free memory on ``device``, in bytes."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     elif device.type == "mps":
@@ -24,7 +24,7 @@ def default_graph_budget(device: torch.device) -> int:
 
 
 def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) -> int:
-    """Bytes that a graph built by ``build_graph`` keeps alive, storages of ``outside`` tensors not counted."""
+    """Bytes that a graph built by ``build_graph`` keeps alive, without the storages of ``outside`` tensors."""
     known = {tensor.untyped_storage().data_ptr() for tensor in outside}
     found: dict[int, int] = {}
     holders: list[list[Tensor]] = []

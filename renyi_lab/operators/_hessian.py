@@ -1,18 +1,22 @@
 r"""Products with the Hessian of a model's mean loss, ``H v = ∇(∇L(θ)ᵀ v)``, without forming ``H``.
 
 The gradient's graph is kept between products while it fits ``graph_budget``, so that a product costs one more backward
-pass through it, about two gradients (Pearlmutter 1994; the kept graph is what brings three down to two).
+pass through it: about two gradients, instead of three where the graph is rebuilt.
+
+Source:
+    Pearlmutter 1994, *Fast exact multiplication by the Hessian*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from renyi_lab.operators._kept_graphs import KeptGraphOperator
+from renyi_lab._utils.parameters import flatten
+from renyi_lab.operators._kept_graphs import BatchGraph, KeptGraphOperator
 
 
 def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
@@ -20,11 +24,14 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
 
     Args:
         loss: Scalar with a graph to ``params``.
-        params: The tensors that the Hessian is about, ``n`` entries in all, such as ``model.parameters()``.
+        params: The tensors to differentiate in, ``n`` entries in all, such as ``model.parameters()``.
         vector: Flat vector of shape ``(n,)``.
 
     Returns:
-        ``H v`` of shape ``(n,)``. No ``.grad`` is touched.
+        ``H v`` of shape ``(n,)``. No ``.grad`` is changed.
+
+    Raises:
+        ValueError: No parameters, a loss that is not a scalar or has no graph, or a vector of another shape.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -44,14 +51,14 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
     if not flat_gradient.requires_grad:  # the loss is linear in params
         return torch.zeros_like(flat_gradient)
     products = torch.autograd.grad(flat_gradient, params, vector.to(flat_gradient), materialize_grads=True)
-    return torch.cat([product.reshape(-1) for product in products])
+    return flatten(products)
 
 
 class HessianOperator(KeptGraphOperator):
     r"""The Hessian of a model's loss over a data set, ``H = ∇² (1/N) Σ_i ℓ(f_θ(x_i), y_i)``, as an operator.
 
-    ``H @ v`` costs about two gradients while the graph is kept, three where it is recomputed. Constructor arguments and
-    errors are those of `ModelOperator`.
+    ``H @ v`` costs about two gradients while the graph is kept, and three where it is recomputed. Constructor arguments
+    and errors are those of `ModelOperator`.
 
     Example:
         >>> model = torch.nn.Linear(2, 1, bias=False)
@@ -67,34 +74,12 @@ class HessianOperator(KeptGraphOperator):
         "derivative; torch.nn.utils.parametrize.remove_parametrizations gives a plain weight",
     }
 
-    def _batch_graph(self, index: int) -> _Gradient:
+    def _batch_graph(self, index: int) -> BatchGraph:
         parameters = list(self.parameters.values())
         loss = self.batch_loss(index)
         if not loss.requires_grad:
-            return _Gradient(parameters, [None] * len(parameters))
-        tensors = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-        if any(tensor is not None and tensor.layout != torch.strided for tensor in tensors):
+            return BatchGraph()
+        gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        if any(tensor is not None and tensor.layout != torch.strided for tensor in gradient):
             raise ValueError("a parameter has a sparse gradient, which has no second derivative; use sparse=False.")
-        return _Gradient(parameters, tensors)
-
-
-class _Gradient:
-    """One batch's gradient with the graph that its second derivative is taken through."""
-
-    def __init__(self, parameters: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> None:
-        self.parameters = parameters
-        self.used = [i for i, tensor in enumerate(tensors) if tensor is not None and tensor.requires_grad]
-        self.derivatives = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-
-    def product(self, parts: Sequence[Tensor], keep_graph: bool, batched: bool) -> Sequence[Tensor]:
-        """``H v`` for ``v`` given in parts shaped like the parameters (with a leading axis when ``batched``)."""
-        if not self.derivatives:
-            return [torch.zeros_like(part) for part in parts]
-        return torch.autograd.grad(
-            self.derivatives,
-            self.parameters,
-            [parts[i] for i in self.used],
-            retain_graph=keep_graph,
-            is_grads_batched=batched,
-            materialize_grads=True,
-        )
+        return BatchGraph(gradient, parameters)

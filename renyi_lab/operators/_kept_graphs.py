@@ -4,49 +4,73 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.model_state import Fingerprint
+from renyi_lab._utils.parameters import ParameterSelection
 from renyi_lab.operators._graph_memory import default_graph_budget, saved_bytes
 from renyi_lab.operators._model import ModelOperator
+
+Kind = TypeVar("Kind", bound="KeptGraphOperator")
+Link = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 _NOT_TWICE = (
     "a layer of the model cannot be differentiated twice ({}). Replace it by plain torch operations, or leave its "
     "parameters and those before it out with params=."
 )
-# Vectors per batched product: enough to fill a GPU with a small network, few enough to keep intermediates small. Our
-# choice.
+# Vectors per batched product. Heuristic: enough to fill a GPU with a small network, few enough to keep intermediates
+# small.
 _VECTORS_AT_ONCE = 32
 
 
-class BatchGraph(Protocol):
-    """What is kept of one batch: first derivatives, and the product that goes through their graph."""
+class BatchGraph:
+    """The graph of one batch's first derivatives, and the curvature product that goes through it.
 
-    @property
-    def derivatives(self) -> Sequence[Tensor]:
-        """Tensors at the top of the graph."""
+    The product is a chain of vector-Jacobian products: the derivative of each link's ``tops``, weighted with the result
+    of the link before, in its ``bottoms``.
 
-    def product(self, parts: Sequence[Tensor], keep_graph: bool, batched: bool) -> Sequence[Tensor]:
-        """The matrix times a vector, both in parts shaped like the parameters (after a leading axis if batched)."""
+    Args:
+        derivatives: First derivatives in each parameter, the ``tops`` of the first link; ``None`` or one without a
+            graph where the second derivative is zero.
+        bottoms: The ``bottoms`` of the first link.
+        links: Further links ``(tops, bottoms)``; the last one's ``bottoms`` are the parameters.
+    """
+
+    def __init__(self, derivatives: Sequence[Tensor | None] = (), bottoms: Sequence[Tensor] = (), *links: Link) -> None:
+        used = {i: tensor for i, tensor in enumerate(derivatives) if tensor is not None and tensor.requires_grad}
+        self.used, self.derivatives = tuple(used), tuple(used.values())
+        self.links: tuple[Link, ...] = ((self.derivatives, bottoms), *links)
+
+    def product(self, parts: Sequence[Tensor], keep_graph: bool) -> Sequence[Tensor]:
+        """The matrix times vectors, both in parts shaped like the parameters, after a leading axis for several."""
+        if not self.derivatives:
+            return [torch.zeros_like(part) for part in parts]
+        vectors: Sequence[Tensor] = [parts[i] for i in self.used]
+        batched = vectors[0].ndim > self.derivatives[0].ndim
+        for tops, bottoms in self.links:
+            vectors = torch.autograd.grad(
+                tops, bottoms, vectors, retain_graph=keep_graph, is_grads_batched=batched, materialize_grads=True
+            )
+        return vectors
 
 
 class KeptGraphOperator(ModelOperator):
     """A `ModelOperator` whose matrix is a sum over batches of products through a `BatchGraph`.
 
-    Graphs of as many batches as ``graph_budget`` allows are kept until the weights change; the others are built anew
-    for each product. A subclass says how: `_batch_graph`.
+    Graphs of as many batches as ``graph_budget`` allows are kept until the weights change; the others are rebuilt for
+    each product. A subclass implements `_batch_graph`.
     """
 
     _graphs: list[BatchGraph | None] | None = None
     _fingerprint: Fingerprint | None = None
     _seen_nonzero = False
     _graph_checked = False
-    # Nodes of a first derivative's graph through which torch would give a wrong product without a word.
+    # Nodes of a first derivative's graph through which torch would silently give a wrong product.
     _silently_wrong: ClassVar[Mapping[str, str]] = {
         "torch::autograd::Error": "a function marked once_differentiable counts as constant in the second derivative"
     }
@@ -56,12 +80,17 @@ class KeptGraphOperator(ModelOperator):
 
     @property
     def num_batches_kept(self) -> int:
-        """For how many batches the graph is kept now (0 before the first product)."""
+        """Number of batches whose graph is kept now (0 before the first product)."""
         return sum(graph is not None for graph in self._graphs or [])
 
+    def restricted(self: Kind, params: ParameterSelection = None, batches: Sequence[Batch] | None = None) -> Kind:
+        """As `ModelOperator.restricted`."""
+        part = super().restricted(params, batches)
+        part._graphs, part._seen_nonzero, part._graph_checked = None, False, False
+        return part
+
     def _matvec(self, vector: Tensor) -> Tensor:
-        parts = self.unflatten(vector)
-        product = self._sum_over_batches(lambda graph, keep: self.flatten(graph.product(parts, keep, batched=False)))
+        product = self._product(vector)
         if not self._seen_nonzero:
             self._seen_nonzero = bool(product.any())
             if not self._seen_nonzero and bool(vector.all()):  # a unit vector's product may well be zero
@@ -73,36 +102,32 @@ class KeptGraphOperator(ModelOperator):
         return product
 
     def _matmat(self, vectors: Tensor) -> Tensor:
-        # Several vectors at once pay where many small kernels wait for each other: on a GPU, not on a CPU.
+        # Batched products pay where the launch of many small kernels dominates: on a GPU, not on a CPU.
         if self.device.type != "cuda":
             return super()._matmat(vectors)
-        return torch.cat([self._batched_product(chunk) for chunk in vectors.T.split(_VECTORS_AT_ONCE)]).T
+        return torch.cat([self._product(rows) for rows in vectors.T.split(_VECTORS_AT_ONCE)]).T
 
-    def _batched_product(self, rows: Tensor) -> Tensor:
-        parts = self.unflatten(rows)
-        return self._sum_over_batches(
-            lambda graph, keep: torch.cat(
-                [product.reshape(len(rows), -1) for product in graph.product(parts, keep, batched=True)], dim=1
-            )
-        )
+    def _product(self, vectors: Tensor) -> Tensor:
+        """The matrix times one vector ``(n,)`` or rows ``(k, n)``: the sum over batches."""
+        parts = self.unflatten(vectors)
 
-    def _sum_over_batches(self, product: Callable[[BatchGraph, bool], Tensor]) -> Tensor:
-        """Add up ``product(graph, keep_graph)`` over all batches, building the graphs that are not kept."""
+        def product(graph: BatchGraph, keep_graph: bool) -> Tensor:
+            return self.flatten(_explained(lambda: graph.product(parts, keep_graph)))
+
         graphs = self._kept_graphs()
-        with _explained_second_derivative():
-            results = [product(graph, True) for graph in graphs if graph is not None]
-            recomputed = [index for index, graph in enumerate(graphs) if graph is None]
-            if recomputed:
-                with self.evaluation_point():
-                    results += [product(self._checked_graph(index), False) for index in recomputed]
+        results = [product(graph, True) for graph in graphs if graph is not None]
+        recomputed = [index for index, graph in enumerate(graphs) if graph is None]
+        if recomputed:
+            with self.evaluation_point():
+                results += [product(self._checked_graph(index), False) for index in recomputed]
         return torch.stack(results).sum(0) if len(results) > 1 else results[0]
 
     def _kept_graphs(self) -> list[BatchGraph | None]:
-        """Graphs of as many batches as the budget allows, built when first asked and after a change of the weights."""
+        """Graphs of as many batches as the budget allows, built at the first product and after the weights change."""
         if self._graphs is None or self._fingerprint is None or not self._fingerprint.matches(self.model):
             self._graphs = None
             affordable = self._affordable_batches()
-            with _explained_second_derivative(), self.evaluation_point():
+            with self.evaluation_point():
                 graphs = [self._checked_graph(i) if kept else None for i, kept in enumerate(affordable)]
             self._graphs, self._fingerprint = graphs, Fingerprint(self.model)
         return self._graphs
@@ -138,13 +163,12 @@ def _refuse(reasons: Mapping[str, str], derivatives: Sequence[Tensor]) -> None:
         nodes.extend(new)
 
 
-@contextmanager
-def _explained_second_derivative() -> Iterator[None]:
-    """Turn torch's message about a missing second derivative into one that names the mend."""
+def _explained(product: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    """Run a double backward; its errors get the likely cause, as the forward pass and the gradient have succeeded."""
     try:
-        yield
-    except (RuntimeError, NotImplementedError) as error:
-        message = str(error)
-        if "derivative for" in message or "double backward" in message or "does not support" in message:
-            raise RuntimeError(_NOT_TWICE.format(message.splitlines()[0])) from error
+        return product()
+    except torch.OutOfMemoryError:
         raise
+    except RuntimeError as error:
+        likely = _NOT_TWICE.format(str(error).partition("\n")[0])
+        raise RuntimeError(f"the product failed; most likely {likely}") from error

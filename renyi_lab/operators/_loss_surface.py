@@ -1,4 +1,4 @@
-"""The loss as a function of the flat vector of trainable weights, the model itself left alone."""
+"""The loss as a function of the flat vector of trainable weights; the model itself is not changed."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from renyi_lab.operators._model import ModelOperator
 
 
 class LossSurface:
-    """``θ ↦ L(θ)`` and its gradient over an operator's frozen batches and chosen parameters.
+    """``θ ↦ L(θ)`` and its gradient over an operator's frozen batches and selected parameters.
 
     Args:
         operator: A `HessianOperator`, or any other `ModelOperator`.
 
+    Attributes:
+        start: The model's current weights as a flat vector, shape ``(n,)``.
+
     Raises:
-        TypeError: ``operator`` is something else.
+        TypeError: ``operator`` is not a `ModelOperator`.
     """
 
     def __init__(self, operator: ModelOperator) -> None:
         self.operator = check_operator(operator)
         self._parameters = list(operator.parameters.values())
-        self.start = operator.flatten(self._parameters).clone()
-        """Weights of the model, flat, ``(n,)``."""
+        self.start = operator.flatten(self._parameters)
 
     def loss(self, weights: Tensor) -> float:
-        """``L(θ)``; may be infinite or NaN far from the model's own weights."""
+        """``L(θ)``; may be infinite or NaN far from the model's weights."""
         with self._at(weights):
             return self.operator.total_loss()
 
     def loss_and_gradient(self, weights: Tensor) -> tuple[float, Tensor]:
-        """``L(θ)`` and ``∇L(θ)``, flat."""
+        """``L(θ)`` and the flat ``∇L(θ)``."""
         with self._at(weights):
             return self.operator.loss_and_gradient()
 
     @contextmanager
     def _at(self, weights: Tensor) -> Iterator[None]:
-        """Other memory behind the parameters for a while: theirs is not written to, so that it returns bit for bit."""
+        """Point the parameters to ``weights``; their own memory is not written to and is restored bit for bit."""
         own = [parameter.data for parameter in self._parameters]
         try:
             for parameter, part in zip(self._parameters, self.operator.unflatten(weights), strict=True):
@@ -53,7 +55,7 @@ class LossSurface:
 
 
 def check_operator(operator: ModelOperator) -> ModelOperator:
-    """Return ``operator`` if it knows a model and a loss, or raise."""
+    """Return ``operator`` when it is a `ModelOperator` or raise."""
     if not isinstance(operator, ModelOperator):
         raise TypeError(
             f"operator must be a HessianOperator, got {type(operator).__name__}; this measure evaluates the loss: "
@@ -80,7 +82,7 @@ def random_subset(batches: Sequence[Batch], name: str, num_samples: int | None, 
 def _rows(tensor: Tensor, indices: Tensor, batch: Batch) -> Tensor:
     if tensor.ndim == 0 or tensor.shape[0] != batch.size:
         raise ValueError(
-            f"a subset of samples cannot be taken of batches with a tensor of shape {tuple(tensor.shape)} beside "
-            f"{batch.size} samples; pass fewer data, and num_samples=None and perturbation_samples=None."
+            f"a subset of samples cannot be taken of a batch of {batch.size} samples that holds a tensor of shape "
+            f"{tuple(tensor.shape)}; pass fewer data, with num_samples=None and perturbation_samples=None."
         )
     return tensor[indices.to(tensor.device)]

@@ -1,8 +1,9 @@
-"""What every curvature operator of a model shares: frozen batches, chosen parameters, and a checked loss."""
+"""What every curvature operator of a model shares: frozen batches, selected parameters, and a checked loss."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.batches import Batch, batch_mass, freeze_batches, map_tensors
+from renyi_lab._utils.batches import Batch, batch_mass, freeze_batches, tensors_in
 from renyi_lab._utils.model_state import evaluation_point, stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, select_parameters, unflatten
 from renyi_lab._utils.random import seed_torch
@@ -26,9 +27,41 @@ _DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN
 class ModelOperator(LinearOperator):
     r"""A curvature matrix of a model's loss over a data set, as an operator.
 
-    The data are frozen into batches at construction, so that every product sees the same matrix, that of the model's
-    current weights. Nothing of the model changes: flags, buffers, ``.grad`` and random states are put back, after
-    errors and interrupts too.
+    The data are frozen into batches at construction, so that every product is one with the same matrix: that of the
+    model's current weights. Training flags, buffers, ``.grad`` and random states are restored after every use, also
+    after errors and interrupts.
+
+    Args:
+        model: Any module; wrappers of ``torch.compile`` and of data-parallel training are removed.
+        loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, ``loss_fn(model, batch)`` for all others
+            (dictionaries, longer tuples); see ``loss_style``.
+        data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches.
+        params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the matrix
+            of that block alone. Frozen parameters are skipped.
+        mode: ``"eval"`` (default: dropout off, batch norm uses its running statistics) or ``"train"``.
+        loss_style: ``"output_target"`` or ``"model_batch"``; ``None`` chooses by the batches as described for
+            ``loss_fn``.
+        reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their size) or
+            ``"sum"`` when it adds up. ``None`` uses ``loss_fn.reduction`` where there is one, else ``"mean"``.
+        graph_budget: Memory for kept graphs in bytes; ``None``: a quarter of the free memory. Graphs of the remaining
+            batches are recomputed at each product (one more gradient), so results do not depend on it.
+        micro_batch_size: Split larger batches into parts of this many samples, for models whose single batch exceeds
+            memory; on a CPU also for speed, since smaller graphs fit its caches better (measured: up to a quarter, for
+            4000 samples of `cnn1d` in parts of 1000).
+        seed: Random seed for the dropout masks in ``mode="train"``.
+
+    Attributes:
+        parameters: The selected parameters by name, in the order of the flat vector.
+        batches: The frozen batches.
+        num_samples: Number of samples in all batches.
+        total_mass: Denominator of the mean over all data: the number of samples, or the total class weight of the
+            labels that are not ignored.
+        loss: The loss at construction; `total_loss` is that at the current weights.
+
+    Raises:
+        ValueError: Empty data, no (trainable) parameters, unknown names, labels out of range, a loss that is not
+            finite, half precision.
+        TypeError: ``model``, ``data`` or ``loss_fn`` of an unsupported type.
     """
 
     def __init__(
@@ -45,39 +78,13 @@ class ModelOperator(LinearOperator):
         micro_batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        """Freeze the data and check everything a product will need.
-
-        Args:
-            model: Any module; ``torch.compile`` and data-parallel wrappers are looked through.
-            loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, ``loss_fn(model, batch)`` for all others
-                (dictionaries, longer tuples); see ``loss_style``.
-            data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches.
-            params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the
-                matrix of that block alone. Frozen parameters are skipped.
-            mode: ``"eval"`` (default: dropout off, batch-norm uses its running statistics) or ``"train"``.
-            loss_style: ``"output_target"`` or ``"model_batch"``; ``None`` chooses by the batches as said above.
-            reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their size, a
-                ragged last one rightly) or ``"sum"`` when it adds up. ``None`` asks ``loss_fn.reduction`` and else
-                takes ``"mean"``.
-            graph_budget: Bytes that kept graphs may take; ``None``: a quarter of the free memory. Batches past it are
-                recomputed at each product (one more gradient), so results do not depend on it.
-            micro_batch_size: Cut larger batches to this many samples, for models whose single batch exceeds memory; on
-                a CPU also for speed, since smaller graphs fit its caches better (measured: up to a quarter, for 4000
-                samples of `cnn1d` cut to 1000).
-            seed: Fixes dropout masks in ``mode="train"``.
-
-        Raises:
-            ValueError: Empty data, no (trainable) parameters, unknown names, labels out of range, a loss that is not
-                finite, half precision.
-            TypeError: ``model``, ``data`` or ``loss_fn`` of a kind that cannot be used.
-        """
         self.model = unwrap_model(model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}.")
         self.loss_fn = loss_fn
         self.parameters = select_parameters(self.model, params)
-        tensors = list(self.parameters.values())
-        super().__init__(sum(tensor.numel() for tensor in tensors), tensors[0].dtype, tensors[0].device)
+        first = next(iter(self.parameters.values()))
+        super().__init__(_count(self.parameters), first.dtype, first.device)
         self.mode = check_choice("mode", mode, ("eval", "train"))
         self.reduction = check_choice("reduction", reduction or getattr(loss_fn, "reduction", "mean"), ("mean", "sum"))
         self.seed = check_int("seed", seed, 0)
@@ -86,9 +93,7 @@ class ModelOperator(LinearOperator):
         self.graph_budget = graph_budget
         if micro_batch_size is not None:
             check_int("micro_batch_size", micro_batch_size)
-        self.batches = tuple(freeze_batches(data, self.device, micro_batch_size))
-        self.num_samples = sum(batch.size for batch in self.batches)
-        self._masses = [batch_mass(loss_fn, batch) for batch in self.batches]
+        self._set_batches(freeze_batches(data, self.device, micro_batch_size))
         pairs = all(batch.is_pair for batch in self.batches)
         default_style = "output_target" if pairs else "model_batch"
         self.loss_style = check_choice("loss_style", loss_style or default_style, ("output_target", "model_batch"))
@@ -97,52 +102,52 @@ class ModelOperator(LinearOperator):
         if self.mode == "train" and (layers := stochastic_layers(self.model)):
             warnings.warn(
                 f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by '
-                f"seed={self.seed}, and batch statistics depend on how the data are cut into batches.",
+                f"seed={self.seed}, and batch statistics depend on how the data are split into batches.",
                 stacklevel=2,
             )
         self.loss = self._checked_loss()
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """Names of the parameters the operator is about, in the order of the flat vector."""
+        """Names of the selected parameters, in the order of the flat vector."""
         return tuple(self.parameters)
 
     @property
     def num_frozen(self) -> int:
-        """How many entries of the model's parameters are frozen and therefore not part of any Hessian."""
+        """Number of entries of the model's frozen parameters, which are not part of any Hessian."""
         return sum(parameter.numel() for parameter in self.model.parameters() if not parameter.requires_grad)
 
-    @property
-    def total_mass(self) -> float:
-        """What the mean over all data divides by: samples, or the total class weight of the labels that count."""
-        return sum(self._masses) if self.reduction == "mean" else self.num_samples
-
     def restricted(self: Kind, params: ParameterSelection = None, batches: Sequence[Batch] | None = None) -> Kind:
-        """The same operator for some of its parameters, some of its frozen batches, or both.
+        """The same operator for some of its parameters, some of its batches, or both.
 
         Args:
-            params: As in the constructor; ``None`` keeps the operator's parameters.
+            params: Some of the operator's parameters, selected as in the constructor; ``None`` keeps all.
             batches: Some of ``self.batches``, or parts of them; ``None`` keeps all. A mean loss is then the mean over
-                these.
+                these, evaluated once for its check.
+
+        Raises:
+            ValueError: A parameter that is not one of the operator's, no batches, or a loss that is not finite.
         """
-        return type(self)(
-            self.model,
-            self.loss_fn,
-            self.batches if batches is None else batches,
-            list(self.parameters) if params is None else params,
-            mode=self.mode,
-            loss_style=self.loss_style,
-            reduction=self.reduction,
-            graph_budget=self.graph_budget,
-            seed=self.seed,
-        )
+        part = copy.copy(self)
+        part.num_matvecs = 0
+        if params is not None:
+            part.parameters = select_parameters(self.model, params)
+            if outside := [name for name in part.parameters if name not in self.parameters]:
+                raise ValueError(
+                    f"{outside[0]!r} is not one of the operator's parameters: {', '.join(self.parameters)}."
+                )
+            part.dim = _count(part.parameters)
+        if batches is not None:
+            part._set_batches(freeze_batches(batches, self.device))
+            part.loss = part._checked_loss()
+        return part
 
     def blocks(self: Kind) -> dict[str, Kind]:
         """The block of each parameter tensor by name, over the same frozen batches."""
         return {name: self.restricted(params=name) for name in self.parameters}
 
     def total_loss(self) -> float:
-        """The loss at the model's weights as they are now, which may be infinite or NaN far from a trained model's."""
+        """The loss at the current weights; may be infinite or NaN when these are far from trained ones."""
         return self._summed(self.batch_loss)
 
     def gradient(self) -> Tensor:
@@ -162,44 +167,52 @@ class ModelOperator(LinearOperator):
         return total, gradient
 
     def evaluation_point(self) -> contextlib.AbstractContextManager[None]:
-        """A block inside which the model is in the operator's mode, and after which nothing of it has changed.
+        """A context in which the model is in the operator's mode; its state is restored on exit.
 
-        `batch_loss` and `output_loss` belong into such a block.
+        `batch_loss`, `outputs` and `output_loss` are to be called inside.
         """
-        return evaluation_point(self.model, self.mode == "train")
+        return evaluation_point(self.model, self.mode == "train", self.seed)
 
     def batch_loss(self, index: int) -> Tensor:
-        """The loss of one batch times its weight; the weights make the batches' losses add up to the total."""
+        """The weighted loss of one batch; with the weights the batches' losses add up to the total loss."""
+        if self.loss_style == "output_target":
+            return self.output_loss(self.outputs(index), index)
         seed_torch(self.seed + index)
-        content = self.batches[index].content
-        if self.loss_style == "model_batch":
-            return self._weighted(self.loss_fn(self.model, content), index)
-        return self.output_loss(self.model(content[0]), index)
+        return self._weighted(self.loss_fn(self.model, self.batches[index].content), index)
+
+    def outputs(self, index: int) -> Any:
+        """The model's outputs for one batch ``(x, y)``, with the dropout masks of that batch in ``mode="train"``."""
+        seed_torch(self.seed + index)
+        return self.model(self.batches[index].content[0])
 
     def output_loss(self, outputs: Tensor, index: int) -> Tensor:
-        """What `batch_loss` is at these outputs of the model, for batches ``(x, y)``."""
-        return self._weighted(self._output_loss(outputs, self.batches[index].content[1]), index)
-
-    def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
-        """One vector ``(n,)`` from tensors shaped like the parameters, in their order; without a graph."""
-        return flatten(tensors)
-
-    def unflatten(self, vector: Tensor) -> list[Tensor]:
-        """The inverse of `flatten`; a batch of vectors ``(k, n)`` gives tensors with a leading axis."""
-        return unflatten(vector, self.parameters.values())
-
-    def _output_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The weighted loss of one batch ``(x, y)`` as a function of the model's outputs."""
+        targets = self.batches[index].content[1]
         if isinstance(self.loss_fn, nn.CrossEntropyLoss) or self.loss_fn is nn.functional.cross_entropy:
             check_labels(outputs, targets, getattr(self.loss_fn, "ignore_index", -100))
-        return self.loss_fn(outputs, targets)
+        return self._weighted(self.loss_fn(outputs, targets), index)
+
+    def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
+        """One detached vector ``(n,)`` from tensors shaped like the parameters; any leading axes are kept."""
+        parts = list(tensors)
+        return flatten(parts, parts[0].ndim - next(iter(self.parameters.values())).ndim)
+
+    def unflatten(self, vector: Tensor) -> list[Tensor]:
+        """The inverse of `flatten`: tensors shaped like the parameters, after any leading axes of ``vector``."""
+        return unflatten(vector, self.parameters.values())
+
+    def _set_batches(self, batches: Sequence[Batch]) -> None:
+        self.batches = tuple(batches)
+        self.num_samples = sum(batch.size for batch in self.batches)
+        self._masses = [batch_mass(self.loss_fn, batch) for batch in self.batches]
+        self.total_mass = sum(self._masses) if self.reduction == "mean" else self.num_samples
 
     def _weighted(self, loss: Tensor, index: int) -> Tensor:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
-        return loss.reshape(()) * (
-            self._masses[index] / (sum(self._masses) or 1.0) if self.reduction == "mean" else 1.0
-        )
+        weight = self._masses[index] / (self.total_mass or 1.0) if self.reduction == "mean" else 1.0
+        return loss.reshape(()) * weight
 
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
         with torch.no_grad(), self.evaluation_point():
@@ -216,12 +229,15 @@ class ModelOperator(LinearOperator):
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError, AttributeError) as error:
-            found: list[str] = []
-            map_tensors(self.batches[index].content, lambda t: found.append(f"{tuple(t.shape)} {t.dtype}"))
+            found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in(self.batches[index].content))
             raise ValueError(
-                f"the loss of a batch of {', '.join(found)} cannot be computed: {error}. "
+                f"the loss of a batch of {found} cannot be computed: {error}. "
                 f"The model's parameters are {self.dtype} on {self.device}."
             ) from error
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g})"
+
+
+def _count(parameters: dict[str, nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters.values())

@@ -1,4 +1,4 @@
-"""Oracles: slow, obviously right computations that everything else is judged by."""
+"""References for tests: a slow, simple dense Hessian, and matrices with a prescribed spectrum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.parameters import flatten
+from renyi_lab._utils.parameters import flatten, unflatten
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
 
@@ -18,25 +18,26 @@ def dense_hessian(
 ) -> Tensor:
     """The Hessian of ``loss_fn(model(x), y)`` in all parameters, by reverse-over-forward differentiation.
 
-    An independent route (``torch.func``) for judging `HessianOperator`; for small networks.
+    A computation independent of `HessianOperator` (``torch.func``) to compare it with; for small networks.
 
     Args:
-        model: Module in the mode it is to be judged in.
+        model: Module, evaluated in its current mode.
         loss_fn: Loss of outputs and targets.
         data: ``(x, y)``.
-        chunk_size: Columns computed at once; bounds memory.
+        chunk_size: Number of columns computed at once; limits memory.
 
     Returns:
         Symmetric matrix of shape ``(n, n)`` in the parameters' dtype.
+
+    Raises:
+        ValueError: ``chunk_size < 1``.
     """
     inputs, targets = data
     names = [name for name, _ in model.named_parameters()]
-    shapes = [parameter.shape for parameter in model.parameters()]
     flat = flatten(model.parameters())
 
     def loss(vector: Tensor) -> Tensor:
-        parts = vector.split([shape.numel() for shape in shapes])
-        weights = {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        weights = dict(zip(names, unflatten(vector, model.parameters()), strict=True))
         return loss_fn(torch.func.functional_call(model, weights, (inputs,)), targets)
 
     def column(direction: Tensor) -> Tensor:
@@ -53,8 +54,11 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, see
     """A random symmetric double-precision matrix ``Q diag(λ) Qᵀ`` with a prescribed spectrum, ``Q`` Haar-distributed.
 
     Args:
-        eigenvalues: Spectrum of shape ``(n,)``, repeated and zero values allowed.
-        seed: Fixes ``Q``.
+        eigenvalues: Spectrum ``λ`` of shape ``(n,)``; repeated and zero values are allowed.
+        seed: Random seed for ``Q``.
+
+    Raises:
+        ValueError: ``eigenvalues`` is not a vector or is empty.
 
     Example:
         >>> A = matrix_with_spectrum([3.0, 1.0, 1.0])
