@@ -1,13 +1,15 @@
-"""See a loss Hessian: its spectrum, Rényi entropy and Rényi sharpness, generalization bounds, and RSAM.
+"""Spectra of loss Hessians, Rényi entropy and Rényi sharpness, generalization bounds, and RSAM.
 
-import renyi_lab as rl
+Example::
 
-train_set, test_set = rl.datasets.mnist1d()
-model = rl.models.mlp(40, 100, 100, 10)
-rl.train(model, train_set, epochs=60, lr=0.1, seed=0)
-H = rl.HessianOperator(model, torch.nn.functional.cross_entropy, train_set)
-spectrum = rl.estimate_spectrum(H, num_matvecs=200)
-spectrum.renyi_sharpness(alpha=1.5)
+    import renyi_lab as rl
+
+    train_set, test_set = rl.datasets.mnist1d()
+    model = rl.models.mlp(40, 100, 100, 10)
+    rl.train(model, train_set, epochs=60, lr=0.1, seed=0)
+    H = rl.HessianOperator(model, torch.nn.functional.cross_entropy, train_set)
+    spectrum = rl.estimate_spectrum(H, num_matvecs=200)
+    spectrum.renyi_sharpness(alpha=1.5)
 """
 
 from __future__ import annotations
@@ -48,19 +50,7 @@ if TYPE_CHECKING:
     from renyi_lab.sharpness import SharpnessReport, renyi_sharpness, sharpness_report
     from renyi_lab.training import Evaluation, History, evaluate, train
 
-# Loaded when first used: what needs matplotlib, ipywidgets or the data sets' packages would slow down every import.
-_LAZY_MODULES = (
-    "bounds",
-    "datasets",
-    "exercises",
-    "models",
-    "optim",
-    "perturbation",
-    "plots",
-    "sharpness",
-    "study",
-    "widgets",
-)
+# Names and modules of the higher stages are imported at first use: matplotlib, ipywidgets and others load slowly.
 _LAZY_NAMES = {
     "train": "training",
     "evaluate": "training",
@@ -129,10 +119,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY_MODULES:
-        return importlib.import_module(f"renyi_lab.{name}")
     if name in _LAZY_NAMES:
         return getattr(importlib.import_module(f"renyi_lab.{_LAZY_NAMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"renyi_lab.{name}")
     raise AttributeError(f"module 'renyi_lab' has no attribute {name!r}; public names: {', '.join(__all__)}")
 
 

@@ -1,4 +1,4 @@
-"""`python -m renyi_lab` does what `renyi-lab` does."""
+"""``python -m renyi_lab`` is the command ``renyi-lab``."""
 
 from renyi_lab.cli import main
 

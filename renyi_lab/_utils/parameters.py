@@ -56,7 +56,7 @@ def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
     """The inverse of `flatten`: parts shaped like the tensors of ``like``, after any leading axes of ``vector``."""
     shapes = [tensor.shape for tensor in like]
     parts = vector.split([shape.numel() for shape in shapes], dim=-1)
-    return [part.reshape(*vector.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [part.reshape((*vector.shape[:-1], *shape)) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _choices(params: Any) -> list[Any]:

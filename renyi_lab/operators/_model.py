@@ -133,9 +133,7 @@ class ModelOperator(LinearOperator):
         if params is not None:
             part.parameters = select_parameters(self.model, params)
             if outside := [name for name in part.parameters if name not in self.parameters]:
-                raise ValueError(
-                    f"{outside[0]!r} is not one of the operator's parameters: {', '.join(self.parameters)}."
-                )
+                raise ValueError(f"{outside[0]!r} is not among the operator's parameters {', '.join(self.parameters)}.")
             part.dim = _count(part.parameters)
         if batches is not None:
             part._set_batches(freeze_batches(batches, self.device))

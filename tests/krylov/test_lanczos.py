@@ -76,17 +76,17 @@ def test_residuals_are_those_of_the_ritz_pairs():
     assert run.ritz_values[-1] == pytest.approx(160, rel=1e-12)
 
 
-def test_bare_recurrence_brings_ghosts_that_reorthogonalisation_prevents():
+def test_plain_recurrence_produces_ghost_eigenvalues_and_reorthogonalization_prevents_them():
     A = matrix_with_spectrum(OUTLIERS)
-    bare = lanczos(A, num_steps=80, reorthogonalize=False)
+    plain = lanczos(A, num_steps=80, reorthogonalize=False)
     full = lanczos(A, num_steps=80)
-    assert (np.abs(bare.ritz_values - 160) < 1e-6).sum() > 1
+    assert (np.abs(plain.ritz_values - 160) < 1e-6).sum() > 1
     assert (np.abs(full.ritz_values - 160) < 1e-6).sum() == 1
-    Q = bare.basis
+    Q = plain.basis
     assert (Q @ Q.T - torch.eye(80).double()).abs().max() > 0.1
 
 
-def test_bare_recurrence_does_not_claim_to_have_finished():
+def test_plain_recurrence_reports_no_breakdown():
     A = matrix_with_spectrum(np.concatenate([np.linspace(0, 1, 35), [50.0]]))
     run = lanczos(A, num_steps=36, reorthogonalize=False)
     assert run.off_diagonal[-1] > 1e-3
@@ -112,8 +112,6 @@ def test_leading_equals_a_shorter_run():
     for name in ("ritz_values", "weights", "residuals", "diagonal", "off_diagonal"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(short, name))
     assert torch.equal(cut.basis, short.basis)
-    with pytest.raises(ValueError, match="num_steps must be at most 50"):
-        long.leading(51)
 
 
 def test_every_step_yields_what_a_run_of_that_length_gives_and_keeps_it():
@@ -178,7 +176,7 @@ def test_seed_fixes_the_run_and_global_random_state_is_untouched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_start_vector_is_normalised_and_left_as_it_was():
+def test_start_vector_is_normalized_and_not_changed():
     v = start_vector(200)
     before = v.clone()
     run = lanczos(matrix_with_spectrum(OUTLIERS), 7 * v, num_steps=3)
@@ -210,10 +208,10 @@ EYE = torch.eye(4, dtype=torch.float64)
         ({"start": torch.ones(4, dtype=torch.complex64)}, TypeError, "start must be real"),
         ({"start": torch.ones(4, device="meta")}, ValueError, "start is on meta, the operator on cpu"),
         ({"start": EYE[0] + EYE[1], "deflate": EYE[:2]}, ValueError, "outside deflate's span"),
-        ({"deflate": EYE}, ValueError, "deflate has 4 rows, which leave nothing"),
+        ({"deflate": EYE}, ValueError, r"deflate must have shape \(k, 4\) with k < 4, got \(4, 4\)"),
         ({"deflate": EYE[0]}, ValueError, r"deflate must have shape \(k, 4\)"),
         ({"deflate": 2 * EYE[:1]}, ValueError, "deflate must have orthonormal rows"),
-        ({"deflate": np.eye(4)[:1]}, TypeError, "deflate must be a real torch tensor"),
+        ({"deflate": np.eye(4)[:1]}, TypeError, "deflate must be a torch tensor, got ndarray"),
     ],
 )
 @pytest.mark.parametrize("function", [lanczos, lanczos_steps])
@@ -224,7 +222,16 @@ def test_bad_arguments_are_named_before_any_product(function, options, error, me
     assert operator.num_matvecs == 0
 
 
-def test_a_product_that_is_not_finite_is_refused_with_likely_causes():
-    broken = scipy.sparse.linalg.LinearOperator((3, 3), matvec=lambda v: v * np.nan, dtype=float)
-    with pytest.raises(ValueError, match=r"not finite\. Likely causes"):
-        lanczos(broken, num_steps=2)
+NOT_FINITE = scipy.sparse.linalg.LinearOperator((3, 3), matvec=lambda v: v * np.nan, dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: lanczos(NOT_FINITE, num_steps=2), r"not finite\. Likely causes"),
+        (lambda: lanczos(EYE, num_steps=2, reorthogonalize=False).leading(2), "num_steps must be at most 1"),
+    ],
+)
+def test_later_messages(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

@@ -159,12 +159,6 @@ def test_equals_the_hessian_of_a_linear_model(loss):
     assert G.to_dense().abs().max() > 0.1
 
 
-def test_batched_products_are_the_products_one_by_one():
-    G = GGNOperator(relu_net(), F.cross_entropy, ragged(), graph_budget=1500)
-    rows = torch.stack([probe(43, seed) for seed in range(3)])
-    exactly(G._batched_product(rows), torch.stack([G @ row for row in rows]), 1e-13)
-
-
 # ---------------------------------------------------------------- parameters
 
 
@@ -219,37 +213,50 @@ def test_identically_zero_matrix_is_warned_of(loss, graph_budget):
     assert record[0].filename == __file__
 
 
-# ---------------------------------------------------------------- errors
+# ---------------------------------------------------------------- messages
 
 
-class Pair(nn.Linear):
+class TwoOutputs(nn.Linear):
     def forward(self, x):
         return super().forward(x), x
 
 
-def test_a_model_that_returns_more_than_one_tensor_is_refused_with_the_mend():
-    with pytest.raises(TypeError, match=r"must return one tensor .* got tuple; wrap it .* HessianOperator"):
-        GGNOperator(Pair(D, CLASSES).double(), lambda o, t: F.cross_entropy(o[0], t), data())
+def product(model=None, loss_fn=F.cross_entropy, batches=None, **options):
+    operator = GGNOperator(model or relu_net(), loss_fn, data() if batches is None else batches, **options)
+    return operator @ probe(operator.dim)
+
+
+def hidden_outputs(model, batch):
+    return model(data()[0]).sum()
+
+
+def once_differentiable():
+    return nn.Sequential(nn.Linear(D, CLASSES), OnceDifferentiable()).double()
+
+
+NEEDS_OUTPUTS = r"needs the outputs .*\(x, y\).* HessianOperator; got loss_style=.model_batch"
+NOT_TWICE = r"cannot be differentiated twice .*once_differentiable.*params="
 
 
 @pytest.mark.parametrize(
-    ("batches", "style"), [({"x": data()[0]}, None), (data(), "model_batch")], ids=["dictionary", "asked for"]
+    ("call", "error", "match"),
+    [
+        (
+            lambda: product(TwoOutputs(D, CLASSES).double(), lambda o, t: F.cross_entropy(o[0], t)),
+            TypeError,
+            r"must return one tensor .* got tuple; wrap it .* HessianOperator",
+        ),
+        (lambda: product(loss_fn=hidden_outputs, batches={"x": data()[0]}), ValueError, NEEDS_OUTPUTS),
+        (lambda: product(loss_fn=hidden_outputs, loss_style="model_batch"), ValueError, NEEDS_OUTPUTS),
+        (
+            lambda: product(batches=(data()[0], torch.full((N,), 3))),
+            ValueError,
+            "targets hold the label 3, but the model has 3 outputs",
+        ),
+        (lambda: product(once_differentiable(), graph_budget=0), RuntimeError, NOT_TWICE),
+        (lambda: product(once_differentiable()), RuntimeError, NOT_TWICE),
+    ],
 )
-def test_losses_that_hide_the_outputs_are_refused_with_the_mend(batches, style):
-    with pytest.raises(
-        ValueError, match=r"needs the outputs .*\(x, y\).* HessianOperator; got loss_style=.model_batch"
-    ):
-        GGNOperator(relu_net(), lambda m, b: m(data()[0]).sum(), batches, loss_style=style)
-
-
-def test_labels_out_of_range_are_named():
-    with pytest.raises(ValueError, match="targets hold the label 3, but the model has 3 outputs"):
-        GGNOperator(relu_net(), F.cross_entropy, (data()[0], torch.full((N,), 3)))
-
-
-@pytest.mark.parametrize("graph_budget", [0, None])
-def test_layer_that_cannot_be_differentiated_twice_is_explained(graph_budget):
-    model = nn.Sequential(nn.Linear(D, CLASSES), OnceDifferentiable()).double()
-    G = GGNOperator(model, F.cross_entropy, data(), graph_budget=graph_budget)
-    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice .*once_differentiable.*params="):
-        G @ probe(15)
+def test_messages(call, error, match):
+    with pytest.raises(error, match=match):
+        call()

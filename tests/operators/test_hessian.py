@@ -1,5 +1,4 @@
 import contextlib
-import random
 import warnings
 
 import curvlinops
@@ -8,6 +7,7 @@ import pytest
 import scipy.sparse.linalg
 import torch
 from once_differentiable import OnceDifferentiable
+from restless import unchanged
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -60,7 +60,7 @@ def exactly(actual, expected, tolerance=1e-10):
 
 
 @pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss(label_smoothing=0.1)])
-def test_equals_the_dense_oracle(loss):
+def test_equals_the_dense_reference(loss):
     model = tanh_net()
     H, dense = HessianOperator(model, loss, data()), dense_hessian(model, loss, data())
     v, V = probe(43), torch.stack([probe(43, seed) for seed in range(3)], 1)
@@ -101,8 +101,6 @@ def test_shortest_form_gives_zero_for_linear_losses_and_unused_parameters():
     used, unused = (torch.ones(2, requires_grad=True) for _ in range(2))
     assert hvp(used.sum(), [used], torch.ones(2)).tolist() == [0, 0]
     assert hvp((used**2).sum(), [used, unused], torch.ones(4)).tolist() == [2, 2, 0, 0]
-    with pytest.raises(ValueError, match=r"vector must have shape \(2,\), got \(3,\)"):
-        hvp((used**2).sum(), [used], torch.ones(3))
 
 
 # ---------------------------------------------------------------- batches
@@ -181,7 +179,7 @@ def test_pairs_may_go_through_a_loss_of_model_and_batch():
     exactly(H @ probe(43), dense_hessian(model, F.cross_entropy, data()) @ probe(43))
 
 
-def test_two_batches_that_are_bare_tensors_are_not_taken_for_a_pair_by_the_blocks():
+def test_blocks_do_not_take_two_batches_of_one_tensor_each_for_a_pair():
     model = nn.Linear(D, 2).double()
     H = HessianOperator(model, lambda m, b: m(b).pow(2).mean(), DataLoader(data(6)[0], batch_size=3))
     exactly(H.blocks()["weight"].to_dense(), H.to_dense()[:8, :8])
@@ -264,6 +262,19 @@ def test_frozen_parameters_are_skipped():
     H = HessianOperator(model, F.cross_entropy, data())
     assert (H.dim, H.num_frozen) == (18, 25)
     exactly(H.to_dense(), dense[25:, 25:])
+
+
+def test_scalar_parameters_are_entries_like_others():
+    class Scaled(nn.Linear):
+        def __init__(self):
+            super().__init__(D, CLASSES)
+            self.temperature = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.temperature * super().forward(x)
+
+    model = Scaled().double()
+    exactly(HessianOperator(model, F.cross_entropy, data()).to_dense(), dense_hessian(model, F.cross_entropy, data()))
 
 
 def test_tied_weights_count_once():
@@ -474,7 +485,7 @@ def test_training_mode_is_a_fixed_matrix_too(layer, graph_budget):
     if graph_budget is None:
         kept = H._graphs
         _ = H @ v
-        assert H._graphs is kept  # a product's own forward passes are no reason to build the graphs anew
+        assert H._graphs is kept  # a product's own forward passes are not a reason to rebuild the graphs
 
 
 def test_seed_chooses_the_dropout_masks():
@@ -494,7 +505,7 @@ imports_dynamo = pytest.mark.filterwarnings("ignore:`torch.jit.script:Deprecatio
     [torch.compile, nn.DataParallel, lambda model: nn.DataParallel(torch.compile(model))],
     ids=["compiled", "data parallel", "both"],
 )
-def test_wrappers_are_looked_through(wrap):
+def test_wrappers_are_removed(wrap):
     model = tanh_net()
     H = HessianOperator(wrap(model), F.cross_entropy, data())
     assert H.model is model
@@ -512,176 +523,20 @@ def test_compiled_parts_run_as_plain_torch():
         exactly(HessianOperator(model, F.cross_entropy, data()) @ probe(43), expected)
 
 
-def test_fully_sharded_models_are_refused():
-    sharded = type("FSDPLinear", (type("FSDPModule", (), {}), nn.Linear), {})(2, 2)
-    with pytest.raises(TypeError, match="fully sharded"):
-        HessianOperator(sharded, F.cross_entropy, data())
-
-
-@pytest.mark.parametrize("graph_budget", [0, None])
-def test_layer_without_second_derivative_is_explained(graph_budget):
-    model = nn.Sequential(nn.Linear(D, CLASSES), OnceDifferentiable()).double()
-    H = HessianOperator(model, F.cross_entropy, data(), graph_budget=graph_budget)
-    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice .*once_differentiable.*params="):
-        H @ probe(15)
-
-
-def test_weight_norm_is_refused_as_torch_differentiates_it_wrongly():
-    """A plain pass of gradgradcheck would mean that torch has mended it, and that the refusal can go."""
+def test_torch_still_differentiates_weight_norm_wrongly():
+    """Once gradgradcheck passes, weight norm need not be refused any more."""
     v, g = (torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, D), (3, 1)))
     assert not torch.autograd.gradgradcheck(lambda a, b: torch._weight_norm(a, b, 0), (v, g), raise_exception=False)
-    model = nn.utils.parametrizations.weight_norm(nn.Linear(D, CLASSES)).double()
-    with pytest.raises(RuntimeError, match=r"weight_norm's second derivative; .*remove_parametrizations"):
-        HessianOperator(model, F.cross_entropy, data()) @ probe(18)
 
 
-def test_operation_without_second_derivative_is_explained():
-    class Distances(nn.Linear):
-        def forward(self, x):
-            return torch.cdist(super().forward(x), x[:CLASSES])
-
-    H = HessianOperator(Distances(D, D).double(), F.cross_entropy, data())
-    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice \(.*_cdist_backward.*params="):
-        H @ probe(20)
-
-
-def test_no_grad_around_a_product_does_no_harm_and_inference_mode_is_refused():
+def test_no_grad_around_a_product_has_no_effect():
     model = tanh_net()
-    H = HessianOperator(model, F.cross_entropy, data())
-    expected = H @ probe(43)
+    expected = HessianOperator(model, F.cross_entropy, data()) @ probe(43)
     with torch.no_grad():
         exactly(HessianOperator(model, F.cross_entropy, data()) @ probe(43), expected)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
-        HessianOperator(model, F.cross_entropy, data())
 
 
-# ---------------------------------------------------------------- nothing is left behind
-
-
-class Restless(nn.Module):
-    """Changes whatever a forward pass can change."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Sequential(
-            nn.Linear(D, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Tanh(), nn.Linear(5, CLASSES)
-        )
-        self.register_buffer("calls", torch.zeros(()))
-        self.register_buffer("in_place", torch.zeros(2))
-        self.raising = None
-
-    def forward(self, x):
-        random.random(), np.random.rand()
-        self.calls = self.calls + 1
-        self.in_place += torch.rand(2)
-        if self.raising is not None:
-            raise self.raising
-        return self.inner(x)
-
-
-def state_of(model):
-    return {
-        "grad": [None if p.grad is None else (id(p.grad), p.grad.clone()) for p in model.parameters()],
-        "weights": [p.detach().clone() for p in model.parameters()],
-        "buffers": [(name, id(b), b.clone()) for name, b in model.named_buffers()],
-        "flags": [module.training for module in model.modules()],
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "rng": (torch.get_rng_state(), np.random.get_state()[1].copy(), np.random.get_state()[2], random.getstate()),
-        "modes": (torch.is_grad_enabled(), torch.get_default_dtype(), torch.backends.cuda.flash_sdp_enabled()),
-    }
-
-
-def assert_same(before, after):
-    assert type(before) is type(after)
-    if isinstance(before, dict):
-        for key in before:
-            assert_same(before[key], after[key])
-    elif isinstance(before, (list, tuple)):
-        assert len(before) == len(after)
-        for one, other in zip(before, after, strict=True):
-            assert_same(one, other)
-    elif isinstance(before, (torch.Tensor, np.ndarray)):
-        equal = torch.equal if isinstance(before, torch.Tensor) else np.array_equal
-        assert equal(before, after)
-    else:
-        assert before == after
-
-
-@pytest.fixture
-def restless():
-    torch.manual_seed(0)
-    model = Restless().double()
-    model.inner[1].eval()  # flags that differ between submodules
-    parameters = list(model.parameters())
-    parameters[0].grad = torch.ones_like(parameters[0])
-    model.inner[4].bias.requires_grad_(False)
-    return model
-
-
-@contextlib.contextmanager
-def unchanged(model):
-    before = state_of(model)
-    try:
-        yield
-    finally:
-        assert_same(before, state_of(model))
-
-
-@pytest.mark.filterwarnings('ignore:mode="train"')
-@pytest.mark.parametrize("graph_budget", [0, None])
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_nothing_is_left_behind(restless, mode, graph_budget):
-    with unchanged(restless):
-        loader = DataLoader(TensorDataset(*data()), batch_size=6, shuffle=True)
-        H = HessianOperator(restless, F.cross_entropy, loader, mode=mode, graph_budget=graph_budget)
-    for use in (
-        lambda: H @ probe(H.dim),
-        lambda: H @ torch.ones(H.dim, 2),
-        H.gradient,
-        H.blocks,
-        H.to_dense,
-        lambda: scipy.sparse.linalg.eigsh(H.to_scipy(), k=1),
-    ):
-        with unchanged(restless):
-            use()
-
-
-@pytest.mark.filterwarnings('ignore:mode="train"')
-@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), KeyboardInterrupt()], ids=["exception", "interrupt"])
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("place", ["forward", "loss"])
-@pytest.mark.parametrize("graph_budget", [0, None])
-def test_nothing_is_left_behind_after_an_error(restless, error, mode, place, graph_budget):
-    failing = []
-
-    def loss(outputs, targets):
-        for each in failing:
-            raise each
-        return F.cross_entropy(outputs, targets)
-
-    def fail(with_error):
-        failing[:] = [with_error] if place == "loss" and with_error else []
-        restless.raising = with_error if place == "forward" else None
-
-    with np.errstate(all="raise"):
-        H = HessianOperator(restless, loss, ragged(9), mode=mode, graph_budget=graph_budget)
-    blocks_before = H.to_dense()
-    fresh = HessianOperator(restless, loss, ragged(9), mode=mode, graph_budget=graph_budget)
-    fail(error)
-    uses = (
-        lambda: HessianOperator(restless, loss, ragged(9), mode=mode),
-        lambda: fresh @ probe(H.dim),
-        H.gradient,
-        H.blocks,
-    )
-    for use in uses:
-        with unchanged(restless), pytest.raises(type(error)):
-            use()
-    fail(None)
-    exactly(fresh @ probe(H.dim), blocks_before @ probe(H.dim))
-
-
-def test_no_seed_is_left_waiting_for_a_cuda_device_that_starts_later():
+def test_a_seed_set_before_cuda_starts_is_kept():
     if torch.cuda.is_initialized():
         pytest.skip("CUDA has started in this process")
     H = HessianOperator(tanh_net(), F.cross_entropy, data(), graph_budget=0)
@@ -692,7 +547,7 @@ def test_no_seed_is_left_waiting_for_a_cuda_device_that_starts_later():
     assert torch.cuda._lazy_seed_tracker.get_calls() == waiting
 
 
-# ---------------------------------------------------------------- neighbours and errors
+# ---------------------------------------------------------------- SciPy, precision, messages
 
 
 def test_scipy_finds_the_top_eigenvalues():
@@ -712,13 +567,31 @@ def test_single_precision_is_right_to_single_precision():
     exactly(product.double(), expected, 1e-6)
 
 
-def test_repr_says_what_it_is():
+def test_repr_shows_size_and_loss():
     text = repr(HessianOperator(tanh_net(), F.cross_entropy, data()))
     assert text.startswith("HessianOperator(dim=43, num_samples=17, loss=1.")
 
 
+def test_parameters_without_entries_are_not_blocks():
+    model = nn.Linear(2, 2)
+    model.empty = nn.Parameter(torch.empty(0))
+    operator = HessianOperator(model, nn.functional.cross_entropy, (torch.ones(1, 2), torch.tensor([1])))
+    assert list(operator.blocks()) == ["weight", "bias"]
+
+
 X, Y = data()
-GOOD = {"model": tanh_net, "loss_fn": F.cross_entropy, "data": (X, Y)}
+ONES = torch.ones(2, requires_grad=True)
+CUBES = ONES**3
+
+
+class TwoOutputs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Distances(nn.Linear):
+    def forward(self, x):
+        return torch.cdist(super().forward(x), x[:CLASSES])
 
 
 def frozen():
@@ -727,112 +600,169 @@ def frozen():
     return model
 
 
+def sparse_embedding():
+    return nn.Sequential(nn.Embedding(4, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
+
+
+def fully_sharded():
+    return type("FSDPLinear", (type("FSDPModule", (), {}), nn.Linear), {})(2, 2)
+
+
+def once_differentiable():
+    return nn.Sequential(nn.Linear(D, CLASSES), OnceDifferentiable()).double()
+
+
+def weight_norm():
+    return nn.utils.parametrizations.weight_norm(nn.Linear(D, CLASSES)).double()
+
+
+def in_inference_mode():
+    with torch.inference_mode():
+        HessianOperator(tanh_net(), F.cross_entropy, data())
+
+
+def product(model=tanh_net, **changed):
+    """A product with the operator of a good model and good data but for what is changed; leaves the model unchanged."""
+    network, options = model(), {"loss_fn": F.cross_entropy, "data": (X, Y)} | changed
+    with unchanged(network) if isinstance(network, nn.Module) else contextlib.nullcontext():
+        operator = HessianOperator(network, **options)
+        return operator @ torch.ones(operator.dim, dtype=operator.dtype)
+
+
 @pytest.mark.parametrize(
-    ("changed", "error", "message"),
+    ("call", "error", "match"),
     [
-        ({"data": []}, ValueError, r"data is empty; pass \(inputs, targets\)"),
-        ({"data": (X[:0], Y[:0])}, ValueError, "data is empty"),
-        ({"data": (X, Y[:3])}, ValueError, "equally many samples, got 17 and 3"),
-        ({"data": 5}, TypeError, r"data must be \(inputs, targets\).*got int"),
+        (lambda: product(data=[]), ValueError, r"data is empty; pass \(inputs, targets\)"),
+        (lambda: product(data=(X[:0], Y[:0])), ValueError, "data is empty"),
+        (lambda: product(data=(X, Y[:3])), ValueError, "equally many samples, got 17 and 3"),
+        (lambda: product(data=5), TypeError, r"data must be \(inputs, targets\).*got int"),
         (
-            {"data": (X.numpy(), Y.numpy())},
+            lambda: product(data=(X.numpy(), Y.numpy())),
             TypeError,
             "each batch must hold at least one tensor, got ndarray.*from_numpy",
         ),
-        ({"data": (X, torch.full((N,), 3))}, ValueError, r"targets hold the label 3, but the model has 3 outputs"),
-        ({"data": (X, -Y)}, ValueError, "targets hold the label -"),
         (
-            {"data": (X, torch.full((N,), 3)), "loss_fn": lambda o, t: F.cross_entropy(o, t)},
+            lambda: product(data=(X, torch.full((N,), 3))),
+            ValueError,
+            r"targets hold the label 3, but the model has 3 outputs",
+        ),
+        (lambda: product(data=(X, -Y)), ValueError, "targets hold the label -"),
+        (
+            lambda: product(data=(X, torch.full((N,), 3)), loss_fn=lambda o, t: F.cross_entropy(o, t)),
             ValueError,
             "out of bounds",
         ),
-        ({"data": (X.float(), Y)}, ValueError, r"\(17, 4\) torch.float32.*parameters are torch.float64 on cpu"),
-        ({"data": (X[:, :2], Y)}, ValueError, r"\(17, 2\) torch.float64.*cannot be computed"),
-        ({"data": (X * np.nan, Y)}, ValueError, "the loss is not finite.*Likely causes"),
-        ({"loss_fn": lambda o, t: o.sum() / 0}, ValueError, "the loss is not finite"),
         (
-            {"loss_fn": lambda o, t: F.cross_entropy(o, t, reduction="none")},
+            lambda: product(data=(X.float(), Y)),
+            ValueError,
+            r"\(17, 4\) torch.float32.*parameters are torch.float64 on cpu",
+        ),
+        (lambda: product(data=(X[:, :2], Y)), ValueError, r"\(17, 2\) torch.float64.*cannot be computed"),
+        (lambda: product(data=(X * np.nan, Y)), ValueError, "the loss is not finite.*Likely causes"),
+        (lambda: product(loss_fn=lambda o, t: o.sum() / 0), ValueError, "the loss is not finite"),
+        (
+            lambda: product(loss_fn=lambda o, t: F.cross_entropy(o, t, reduction="none")),
             ValueError,
             r"one number per batch.*\(17,\)",
         ),
-        ({"loss_fn": lambda o, t: 1.0}, ValueError, "loss_fn must return one number per batch.*float"),
+        (lambda: product(loss_fn=lambda o, t: 1.0), ValueError, "loss_fn must return one number per batch.*float"),
         (
-            {"loss_fn": nn.CrossEntropyLoss(reduction="none")},
+            lambda: product(loss_fn=nn.CrossEntropyLoss(reduction="none")),
             ValueError,
             "reduction must be one of 'mean', 'sum', got 'none'",
         ),
-        ({"loss_fn": "mse"}, TypeError, "loss_fn must be callable, got str"),
-        ({"model": lambda: "net"}, TypeError, "model must be a torch.nn.Module, got str"),
-        ({"model": nn.ReLU}, ValueError, r"model \(ReLU\) has no parameters"),
-        ({"model": lambda: tanh_net().requires_grad_(False)}, ValueError, "selects no trainable.*requires_grad_"),
+        (lambda: product(loss_fn="mse"), TypeError, "loss_fn must be callable, got str"),
+        (lambda: product(model=lambda: "net"), TypeError, "model must be a torch.nn.Module, got str"),
+        (lambda: product(model=nn.ReLU), ValueError, r"model \(ReLU\) has no parameters"),
         (
-            {"model": lambda: tanh_net().half()},
+            lambda: product(model=lambda: tanh_net().requires_grad_(False)),
+            ValueError,
+            "selects no trainable.*requires_grad_",
+        ),
+        (
+            lambda: product(model=lambda: tanh_net().half()),
             ValueError,
             "float16 overflow or vanish; use a copy in single precision",
         ),
-        ({"model": lambda: tanh_net().bfloat16()}, ValueError, "torch.bfloat16"),
-        ({"model": lambda: nn.Sequential(tanh_net(), nn.Linear(3, 3))}, ValueError, "must share one dtype"),
-        ({"params": "0.wieght"}, ValueError, "params='0.wieght' is the name of no parameter.*did you mean '0.weight'"),
-        ({"params": "layer9"}, ValueError, "is the name of no parameter or module of the model; there are 0.weight"),
-        ({"model": frozen, "params": "0.weight"}, ValueError, "parameter '0.weight' is frozen; call requires_grad_"),
-        ({"params": nn.Linear(2, 2)}, ValueError, "no parameter of the model"),
-        ({"params": torch.zeros(2)}, ValueError, "params holds a frozen parameter"),
-        ({"params": []}, ValueError, "params is empty"),
-        ({"params": 5}, TypeError, "params must hold names, modules or parameters, got int"),
-        ({"params": [5]}, TypeError, "params must hold names, modules or parameters, got int"),
-        ({"mode": "test"}, ValueError, "mode must be one of 'eval', 'train', got 'test'"),
-        ({"loss_style": "x"}, ValueError, "loss_style must be one of"),
-        ({"data": {"x": X}, "loss_style": "output_target"}, ValueError, r'needs batches \(x, y\); use "model_batch"'),
-        ({"graph_budget": -1}, ValueError, "graph_budget must lie in"),
-        ({"graph_budget": "1GB"}, TypeError, "graph_budget must be a real number"),
-        ({"micro_batch_size": 0}, ValueError, "micro_batch_size must be at least 1"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        (lambda: product(model=lambda: tanh_net().bfloat16()), ValueError, "torch.bfloat16"),
+        (lambda: product(model=lambda: nn.Sequential(tanh_net(), nn.Linear(3, 3))), ValueError, "must share one dtype"),
+        (
+            lambda: product(params="0.wieght"),
+            ValueError,
+            "params='0.wieght' is not the name of a parameter.*did you mean '0.weight'",
+        ),
+        (
+            lambda: product(params="layer9"),
+            ValueError,
+            "is not the name of a parameter or module of the model; there are 0.weight",
+        ),
+        (
+            lambda: product(model=frozen, params="0.weight"),
+            ValueError,
+            "parameter '0.weight' is frozen; call requires_grad_",
+        ),
+        (lambda: product(params=nn.Linear(2, 2)), ValueError, "no parameter of the model"),
+        (lambda: product(params=torch.zeros(2)), ValueError, "params holds a frozen parameter"),
+        (lambda: product(params=[]), ValueError, "params is empty"),
+        (lambda: product(params=5), TypeError, "params must hold names, modules or parameters, got int"),
+        (lambda: product(params=[5]), TypeError, "params must hold names, modules or parameters, got int"),
+        (lambda: product(mode="test"), ValueError, "mode must be one of 'eval', 'train', got 'test'"),
+        (lambda: product(loss_style="x"), ValueError, "loss_style must be one of"),
+        (
+            lambda: product(data={"x": X}, loss_style="output_target"),
+            ValueError,
+            r'needs batches \(x, y\); use "model_batch"',
+        ),
+        (lambda: product(graph_budget=-1), ValueError, "graph_budget must lie in"),
+        (lambda: product(graph_budget="1GB"), TypeError, "graph_budget must be a real number"),
+        (lambda: product(micro_batch_size=0), ValueError, "micro_batch_size must be at least 1"),
+        (lambda: product(seed=-1), ValueError, "seed must be at least 0"),
+        (
+            lambda: product(
+                data={"x": X, "table": torch.zeros(3)}, loss_fn=lambda m, b: m(b["x"]).sum(), micro_batch_size=4
+            ),
+            ValueError,
+            "micro_batch_size=4 cannot cut a batch whose tensors differ",
+        ),
+        (
+            lambda: product(model=sparse_embedding, data=(torch.tensor([[0, 1]]), torch.tensor([1]))),
+            ValueError,
+            "sparse=False",
+        ),
+        (lambda: product(model=lambda: TwoOutputs(D, CLASSES).double()), TypeError, "one tensor"),
+        (lambda: product(model=fully_sharded), TypeError, "fully sharded"),
+        (
+            lambda: product(model=once_differentiable, graph_budget=0),
+            RuntimeError,
+            r"cannot be differentiated twice .*once_differentiable.*params=",
+        ),
+        (
+            lambda: product(model=once_differentiable),
+            RuntimeError,
+            r"cannot be differentiated twice .*once_differentiable.*params=",
+        ),
+        (
+            lambda: product(model=lambda: Distances(D, D).double(), graph_budget=0),
+            RuntimeError,
+            r"most likely .* cannot be differentiated twice \(.*_cdist_backward.*params=",
+        ),
+        (
+            lambda: product(model=lambda: Distances(D, D).double()),
+            RuntimeError,
+            r"most likely .* cannot be differentiated twice \(.*_cdist_backward.*params=",
+        ),
+        (
+            lambda: product(model=weight_norm),
+            RuntimeError,
+            r"weight_norm's second derivative; .*remove_parametrizations",
+        ),
+        (lambda: in_inference_mode(), RuntimeError, "inference_mode"),
+        (lambda: hvp(CUBES.sum(), [], torch.ones(2)), ValueError, "hvp needs parameters and one loss"),
+        (lambda: hvp(CUBES.sum().detach(), [ONES], torch.ones(2)), ValueError, "hvp needs parameters and one loss"),
+        (lambda: hvp(CUBES, [ONES], torch.ones(2)), ValueError, "hvp needs parameters and one loss"),
+        (lambda: hvp(CUBES.sum(), [ONES], torch.ones(3)), ValueError, r"vector must have shape \(2,\), got \(3,\)"),
     ],
 )
-def test_bad_input_is_named_and_changes_nothing(changed, error, message):
-    options = GOOD | changed
-    model = options.pop("model")()
-    guard = unchanged(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
-    with guard, pytest.raises(error, match=message):
-        HessianOperator(model, **options)
-
-
-def test_micro_batches_need_tensors_of_one_length():
-    batch = {"x": X, "table": torch.zeros(3)}
-    with pytest.raises(ValueError, match="micro_batch_size=4 cannot cut a batch whose tensors differ"):
-        HessianOperator(tanh_net(), lambda m, b: m(b["x"]).sum(), batch, micro_batch_size=4)
-
-
-def test_sparse_gradients_are_refused_with_the_mend():
-    model = nn.Sequential(nn.Embedding(4, 3, sparse=True), nn.Flatten(), nn.Linear(6, 2))
-    operator = HessianOperator(model, nn.functional.cross_entropy, (torch.tensor([[0, 1]]), torch.tensor([1])))
-    with pytest.raises(ValueError, match="sparse=False"):
-        operator @ torch.ones(operator.dim)
-
-
-def test_parameters_without_entries_are_no_blocks():
-    model = nn.Linear(2, 2)
-    model.empty = nn.Parameter(torch.empty(0))
-    operator = HessianOperator(model, nn.functional.cross_entropy, (torch.ones(1, 2), torch.tensor([1])))
-    assert list(operator.blocks()) == ["weight", "bias"]
-
-
-def test_a_model_that_returns_a_tuple_is_refused_with_the_mend():
-    class Two(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(2, 2)
-
-        def forward(self, x):
-            return self.layer(x), x
-
-    with pytest.raises(TypeError, match="one tensor"):
-        HessianOperator(Two(), nn.functional.cross_entropy, (torch.ones(1, 2), torch.tensor([1])))
-
-
-@pytest.mark.parametrize("case", ["no parameters", "detached", "not one number"])
-def test_hvp_says_what_it_needs(case):
-    x = torch.ones(2, requires_grad=True)
-    loss = {"no parameters": (x**3).sum(), "detached": (x**3).sum().detach(), "not one number": x**3}[case]
-    with pytest.raises(ValueError, match="hvp needs parameters and one loss"):
-        hvp(loss, [] if case == "no parameters" else [x], torch.ones(2))
+def test_messages(call, error, match):
+    with pytest.raises(error, match=match):
+        call()

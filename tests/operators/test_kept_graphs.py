@@ -1,17 +1,17 @@
-"""What holds for every operator that keeps graphs, and for everything that asks one for products."""
+"""What holds for every operator that keeps graphs, and for every use of its products."""
 
-import contextlib
 import gc
-import random
 import warnings
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from restless import restless_model, unchanged
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from renyi_lab.krylov import hutchinson_trace, lanczos, power_iteration
 from renyi_lab.models import resnet20
@@ -57,7 +57,7 @@ def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):
 
 @BUDGETS
 @OPERATORS
-def test_graphs_are_freed_with_their_operator_and_so_is_the_one_their_size_was_measured_on(kind, graph_budget):
+def test_graphs_are_freed_with_their_operator_as_is_the_one_that_was_measured(kind, graph_budget):
     model, seen = small_net(), []
     model[1].register_forward_hook(lambda module, inputs, out: seen.append(StorageWeakRef(out.untyped_storage())))
     operator = kind(model, F.cross_entropy, data(), graph_budget=graph_budget)
@@ -76,26 +76,20 @@ def test_memory_of_a_graph_is_measured_to_the_byte():
     assert saved_bytes(lambda: x.square(), [x]) == 0
 
 
-# ---------------------------------------------------------------- nothing is left behind
+# ---------------------------------------------------------------- batched products
 
 
-class Restless(nn.Module):
-    """Changes whatever a forward pass can change, and raises when told to."""
+@pytest.mark.parametrize("graph_budget", [0, 1500, None])
+@OPERATORS
+def test_batched_products_as_on_a_gpu_are_the_products_one_by_one(kind, graph_budget):
+    operator = kind(small_net(), F.cross_entropy, data(), graph_budget=graph_budget, micro_batch_size=5)
+    rows = torch.randn(3, operator.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = torch.stack([operator @ row for row in rows])
+    torch.testing.assert_close(operator._product(rows), expected, rtol=1e-13, atol=1e-13)
+    assert operator.num_batches_kept in {0: [0], 1500: [1, 2], None: [3]}[graph_budget]
 
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Tanh(), nn.Linear(5, 3))
-        self.register_buffer("calls", torch.zeros(()))
-        self.calls_left, self.error = None, None
 
-    def forward(self, x):
-        random.random(), np.random.rand(), torch.rand(2)
-        self.calls = self.calls + 1
-        if self.calls_left is not None:
-            self.calls_left -= 1
-            if self.calls_left < 0:
-                raise self.error
-        return self.inner(x)
+# ---------------------------------------------------------------- restored states
 
 
 class RaisingBackward(torch.autograd.Function):
@@ -124,29 +118,8 @@ class RaisingSecond(torch.autograd.Function):
         return grad
 
 
-def state_of(model):
-    return {
-        "grad": [(id(p.grad), None if p.grad is None else p.grad.tolist()) for p in model.parameters()],
-        "weights": [p.tolist() for p in model.parameters()],
-        "buffers": [(name, id(b), b.tolist()) for name, b in model.named_buffers()],
-        "modes": [module.training for module in model.modules()],
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (np.random.get_state()[1].tobytes(), *np.random.get_state()[2:]),
-        "python": random.getstate(),
-        "settings": (torch.is_grad_enabled(), torch.get_default_dtype(), torch.backends.cuda.flash_sdp_enabled()),
-    }
-
-
-@contextlib.contextmanager
-def unchanged(model):
-    before = state_of(model)
-    try:
-        yield
-    finally:
-        assert state_of(model) == before
-
-
 USES = {
+    "construction": lambda H: make(type(H), H.model, H.graph_budget, H.mode),
     "product": lambda H: H @ torch.ones(H.dim, dtype=torch.float64),
     "products": lambda H: H @ torch.ones(H.dim, 2, dtype=torch.float64),
     "to_dense": lambda H: H.to_dense(),
@@ -161,73 +134,74 @@ USES = {
 }
 
 
-@pytest.fixture
-def restless():
-    torch.manual_seed(0)
-    model = Restless().double()
-    model.inner[1].eval()  # modes that differ between submodules
-    first = next(model.parameters())
-    first.grad = torch.ones_like(first)
-    return model
-
-
-def make(kind, model, graph_budget):
+def make(kind, model, graph_budget, mode, batches=None):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", 'mode="train"')
         return kind(
             model,
-            F.cross_entropy,
-            data(),
+            model.loss,
+            data() if batches is None else batches,
             "inner.0",  # 25 numbers, for speed
-            mode="train",
+            mode=mode,
             graph_budget=graph_budget,
             micro_batch_size=8,
         )
 
 
-@pytest.mark.filterwarnings('ignore:mode="train"')
+MODES = pytest.mark.parametrize("mode", ["eval", "train"])
+ERRORS = pytest.mark.parametrize(
+    "error", [ZeroDivisionError("boom"), KeyboardInterrupt()], ids=["exception", "interrupt"]
+)
+
+
+@MODES
 @BUDGETS
 @OPERATORS
 @pytest.mark.parametrize("use", USES)
-def test_nothing_is_left_behind(restless, use, kind, graph_budget):
-    with unchanged(restless):
-        operator = make(kind, restless, graph_budget)
-    with unchanged(restless):
+def test_every_state_is_restored(use, kind, graph_budget, mode):
+    model = restless_model()
+    with unchanged(model):
+        shuffled = DataLoader(TensorDataset(*data()), batch_size=6, shuffle=True)
+        operator = make(kind, model, graph_budget, mode, shuffled)
+    with unchanged(model):
         USES[use](operator)
 
 
-@pytest.mark.filterwarnings('ignore:mode="train"')
+@MODES
 @BUDGETS
 @OPERATORS
+@pytest.mark.parametrize("place", ["forward", "loss"])
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), KeyboardInterrupt()], ids=["exception", "interrupt"])
-def test_nothing_is_left_behind_when_a_forward_pass_fails(restless, error, use, kind, graph_budget):
-    operator = make(kind, restless, graph_budget)
-    expected = make(kind, restless, graph_budget) @ torch.ones(25, dtype=torch.float64)
-    restless.calls_left, restless.error = 1, error  # the second micro-batch fails
-    with unchanged(restless), pytest.raises(type(error)):
+@ERRORS
+def test_every_state_is_restored_when_the_second_batch_fails(error, use, place, kind, graph_budget, mode):
+    model = restless_model()
+    operator, ones = make(kind, model, graph_budget, mode), torch.ones(25, dtype=torch.float64)
+    expected = make(kind, model, graph_budget, mode) @ ones
+    model.fail_at(place, error)
+    with unchanged(model), pytest.raises(type(error)):
         USES[use](operator)
-    restless.calls_left = None
-    assert torch.equal(operator @ torch.ones(25, dtype=torch.float64), expected)
+    model.fail_at(None)
+    assert torch.equal(operator @ ones, expected)
 
 
-@pytest.mark.filterwarnings('ignore:mode="train"')
+@MODES
 @BUDGETS
 @OPERATORS
-@pytest.mark.parametrize("use", [name for name in USES if name != "gradient"])
-@pytest.mark.parametrize("error", [ZeroDivisionError("boom"), KeyboardInterrupt()], ids=["exception", "interrupt"])
-def test_nothing_is_left_behind_when_a_product_fails_half_way(restless, error, use, kind, graph_budget, monkeypatch):
-    restless.register_forward_hook(lambda module, inputs, outputs: RaisingBackward.apply(outputs))
-    operator = make(kind, restless, graph_budget)
-    expected = operator @ torch.ones(25, dtype=torch.float64)
+@pytest.mark.parametrize("use", [name for name in USES if name not in ("gradient", "construction")])
+@ERRORS
+def test_every_state_is_restored_when_double_backward_fails(error, use, kind, graph_budget, mode, monkeypatch):
+    model, ones = restless_model(), torch.ones(25, dtype=torch.float64)
+    model.register_forward_hook(lambda module, inputs, outputs: RaisingBackward.apply(outputs))
+    operator = make(kind, model, graph_budget, mode)
+    expected = operator @ ones
     with monkeypatch.context() as patch:
         patch.setattr(RaisingBackward, "error", error)
-        with unchanged(restless), pytest.raises(type(error)):
+        with unchanged(model), pytest.raises(type(error)):
             USES[use](operator)
-    assert torch.equal(operator @ torch.ones(25, dtype=torch.float64), expected)
+    assert torch.equal(operator @ ones, expected)
 
 
-# ---------------------------------------------------------------- models of the real world
+# ---------------------------------------------------------------- larger models and wrappers
 
 
 @pytest.mark.parametrize("graph_budget", [0, None])
@@ -262,7 +236,7 @@ def process_group(tmp_path):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 @OPERATORS
-def test_distributed_wrappers_are_looked_through(kind, process_group):
+def test_distributed_wrappers_are_removed(kind, process_group):
     model = small_net()
     wrapped = nn.parallel.DistributedDataParallel(model)
     operator, plain = kind(wrapped, F.cross_entropy, data()), kind(small_net(), F.cross_entropy, data())
@@ -271,7 +245,7 @@ def test_distributed_wrappers_are_looked_through(kind, process_group):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-def test_compiled_models_are_looked_through_by_the_gauss_newton_matrix_too():
+def test_the_wrapper_of_compiled_models_is_removed_for_the_gauss_newton_matrix_too():
     model = small_net()
     operator, plain = (GGNOperator(m, F.cross_entropy, data()) for m in (torch.compile(model), model))
     assert operator.model is model
@@ -279,7 +253,7 @@ def test_compiled_models_are_looked_through_by_the_gauss_newton_matrix_too():
 
 
 @OPERATORS
-def test_vectors_on_another_device_are_refused_with_the_mend(kind):
+def test_vectors_on_another_device_are_refused(kind):
     operator = kind(small_net(), F.cross_entropy, data())
     for vectors in (torch.ones(43, device="meta"), torch.ones(43, 2, device="meta")):
         with pytest.raises(ValueError, match="is on meta, the operator on cpu; move it there"):

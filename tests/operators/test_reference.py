@@ -67,7 +67,18 @@ def test_seed_fixes_the_eigenvectors_and_global_random_state_is_untouched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("spectrum", [[], [[1.0]]])
-def test_a_spectrum_that_is_no_vector_is_refused(spectrum):
-    with pytest.raises(ValueError, match="eigenvalues must be a vector"):
-        matrix_with_spectrum(spectrum)
+LINEAR = (nn.Linear(1, 1), F.mse_loss, (torch.ones(1, 1), torch.ones(1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: matrix_with_spectrum([]), ValueError, "eigenvalues must be a vector"),
+        (lambda: matrix_with_spectrum([[1.0]]), ValueError, "eigenvalues must be a vector"),
+        (lambda: matrix_with_spectrum([1.0], seed=-1), ValueError, "seed must be at least 0"),
+        (lambda: dense_hessian(*LINEAR, chunk_size=0), ValueError, "chunk_size must be at least 1"),
+    ],
+)
+def test_messages(call, error, match):
+    with pytest.raises(error, match=match):
+        call()

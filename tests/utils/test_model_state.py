@@ -1,4 +1,4 @@
-"""Batch norm in evaluation mode is computed as the affine map it is, and only while a graph is built."""
+"""Batch norm in evaluation mode is computed as an affine map, and only while a graph is built."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_the_affine_map_equals_torchs_batch_norm(name):
         torch.testing.assert_close(layer(inputs), expected, rtol=1e-13, atol=1e-13)
 
 
-def test_layers_in_training_mode_and_subclasses_are_left_alone():
+def test_layers_in_training_mode_and_subclasses_are_not_changed():
     class Own(nn.BatchNorm1d):
         pass
 
@@ -44,7 +44,7 @@ def test_layers_in_training_mode_and_subclasses_are_left_alone():
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_the_forward_method_is_back_after_products_errors_and_interrupts(error):
+def test_the_forward_method_is_restored_after_products_errors_and_interrupts(error):
     model = nn.Sequential(nn.Linear(3, 3), with_statistics(nn.BatchNorm1d(3)), nn.Tanh()).double().eval()
     data = (torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64))
     operator = HessianOperator(model, nn.functional.mse_loss, data)
