@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 import torch
@@ -47,15 +47,24 @@ class BatchGraph:
         self.links: tuple[Link, ...] = ((self.derivatives, bottoms), *links)
 
     def product(self, parts: Sequence[Tensor], keep_graph: bool) -> Sequence[Tensor]:
-        """The matrix times vectors, both in parts shaped like the parameters, after a leading axis for several."""
+        """The matrix times vectors, both in parts shaped like the parameters, after a leading axis for several.
+
+        The forward pass and the gradient have succeeded, so that an error here most likely has the cause it is given.
+        """
         if not self.derivatives:
             return [torch.zeros_like(part) for part in parts]
         vectors: Sequence[Tensor] = [parts[i] for i in self.used]
         batched = vectors[0].ndim > self.derivatives[0].ndim
-        for tops, bottoms in self.links:
-            vectors = torch.autograd.grad(
-                tops, bottoms, vectors, retain_graph=keep_graph, is_grads_batched=batched, materialize_grads=True
-            )
+        try:
+            for tops, bottoms in self.links:
+                vectors = torch.autograd.grad(
+                    tops, bottoms, vectors, retain_graph=keep_graph, is_grads_batched=batched, materialize_grads=True
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            likely = _NOT_TWICE.format(str(error).partition("\n")[0])
+            raise RuntimeError(f"the product failed; most likely {likely}") from error
         return vectors
 
 
@@ -110,16 +119,14 @@ class KeptGraphOperator(ModelOperator):
     def _product(self, vectors: Tensor) -> Tensor:
         """The matrix times one vector ``(n,)`` or rows ``(k, n)``: the sum over batches."""
         parts = self.unflatten(vectors)
-
-        def product(graph: BatchGraph, keep_graph: bool) -> Tensor:
-            return self.flatten(_explained(lambda: graph.product(parts, keep_graph)))
-
         graphs = self._kept_graphs()
-        results = [product(graph, True) for graph in graphs if graph is not None]
+        results = [self.flatten(graph.product(parts, keep_graph=True)) for graph in graphs if graph is not None]
         recomputed = [index for index, graph in enumerate(graphs) if graph is None]
         if recomputed:
             with self.evaluation_point():
-                results += [product(self._checked_graph(index), False) for index in recomputed]
+                results += [
+                    self.flatten(self._checked_graph(index).product(parts, keep_graph=False)) for index in recomputed
+                ]
         return torch.stack(results).sum(0) if len(results) > 1 else results[0]
 
     def _kept_graphs(self) -> list[BatchGraph | None]:
@@ -161,14 +168,3 @@ def _refuse(reasons: Mapping[str, str], derivatives: Sequence[Tensor]) -> None:
         new = {following for following, _ in node.next_functions if following is not None} - seen
         seen |= new
         nodes.extend(new)
-
-
-def _explained(product: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
-    """Run a double backward; its errors get the likely cause, as the forward pass and the gradient have succeeded."""
-    try:
-        return product()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        likely = _NOT_TWICE.format(str(error).partition("\n")[0])
-        raise RuntimeError(f"the product failed; most likely {likely}") from error
