@@ -47,10 +47,7 @@ class BatchGraph:
         self.links: tuple[Link, ...] = ((self.derivatives, bottoms), *links)
 
     def product(self, parts: Sequence[Tensor], keep_graph: bool) -> Sequence[Tensor]:
-        """The matrix times vectors, both in parts shaped like the parameters, after a leading axis for several.
-
-        The forward pass and the gradient have succeeded, so that an error here most likely has the cause it is given.
-        """
+        """The matrix times vectors, both in parts shaped like the parameters, after a leading axis for several."""
         if not self.derivatives:
             return [torch.zeros_like(part) for part in parts]
         vectors: Sequence[Tensor] = [parts[i] for i in self.used]
@@ -62,7 +59,7 @@ class BatchGraph:
                 )
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except RuntimeError as error:  # after a forward pass and a gradient without errors
             likely = _NOT_TWICE.format(str(error).partition("\n")[0])
             raise RuntimeError(f"the product failed; most likely {likely}") from error
         return vectors
