@@ -1,19 +1,17 @@
-"""Pictures of results: each function takes axes and a result and draws; nothing is computed that the result lacks."""
+"""Plots of results: each function draws what a result already holds into given axes."""
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import FigureBase
 
 from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, check_spectrum
 from renyi_lab.training import History
 
 __all__ = [
@@ -27,27 +25,54 @@ __all__ = [
     "plot_entropy_curve",
     "plot_histories",
     "plot_spectrum",
-    "spectrum_figure",
 ]
 
 
 def magnitude_grid(spectrum: Spectrum, num_points: int = 400) -> FloatArray:
-    """Logarithmic grid of magnitudes that covers the spectrum (at most eight decades)."""
-    return spectrum.magnitude_grid(num_points)
+    """Logarithmic grid of magnitudes that covers the spectrum (at most eight decades).
+
+    Args:
+        spectrum: An exact or estimated spectrum.
+        num_points: Number of grid points.
+
+    Raises:
+        TypeError: ``spectrum`` is not a `Spectrum`.
+        ValueError: The spectrum is all zero.
+    """
+    return check_spectrum(spectrum).magnitude_grid(num_points)
 
 
 def plot_spectrum(ax: Axes, spectrum: Spectrum, *, bandwidth: float | None = None) -> None:
-    """Density of ``log10 |λ|`` per decade, times ``n``, and a tick for each eigenvalue of the largest ones."""
-    spectrum.plot(ax, bandwidth=bandwidth)
+    """Plot the density of ``log10 |λ|`` per decade, times ``n``, with a tick for each of the 20 largest ``|λ|``.
+
+    Args:
+        ax: Axes to draw into.
+        spectrum: An exact or estimated spectrum.
+        bandwidth: Smoothing in decades, positive. Default 0.1 (heuristic: peaks a factor 2 apart stay separate).
+
+    Raises:
+        TypeError: ``spectrum`` is not a `Spectrum`.
+        ValueError: The spectrum is all zero, or ``bandwidth`` is not positive.
+    """
+    check_spectrum(spectrum).plot(ax, bandwidth=bandwidth)
 
 
-def spectrum_figure(spectrum: Spectrum, **options: Any) -> FigureBase:
-    """A figure of its own with `plot_spectrum` in it."""
-    return spectrum.plot(**options)
+def plot_entropy_curve(
+    ax: Axes, spectrum: Spectrum, alphas: FloatArray | Sequence[float], chosen: float | None = None
+) -> None:
+    """Plot ``H_α`` in nats against ``α`` with a band of two standard errors, and the chosen order marked.
 
+    Args:
+        ax: Axes to draw into.
+        spectrum: An exact or estimated spectrum.
+        alphas: Orders at which the entropy is evaluated, ascending, finite and at least 0.
+        chosen: Order to mark with a vertical line, such as that of `choose_alpha`. Default: none.
 
-def plot_entropy_curve(ax: Axes, spectrum: Spectrum, alphas: FloatArray, chosen: float | None = None) -> None:
-    """``H_α`` against ``α`` with a band of two standard errors, and the chosen order marked."""
+    Raises:
+        TypeError: ``spectrum`` is not a `Spectrum`.
+        ValueError: A negative order, or an all-zero spectrum.
+    """
+    check_spectrum(spectrum)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimates = [spectrum.renyi_entropy(float(alpha)) for alpha in alphas]
@@ -66,8 +91,15 @@ def plot_entropy_curve(ax: Axes, spectrum: Spectrum, alphas: FloatArray, chosen:
 
 
 def plot_histories(ax: Axes, histories: Mapping[str, History], quantity: str = "test_accuracy") -> None:
-    """One curve per training, all of the same quantity of `History`."""
-    for (name, history), color in zip(histories.items(), itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False):
+    """Plot one curve per training, all of the same quantity, over the epochs.
+
+    Args:
+        ax: Axes to draw into.
+        histories: Result of `train` for each label in the legend.
+        quantity: Attribute of `History` with one value per epoch, such as ``"train_loss"``.
+    """
+    colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
+    for (name, history), color in zip(histories.items(), colors, strict=False):
         values = getattr(history, quantity)
         ax.plot(range(1, len(values) + 1), values, color=color, label=name)
     ax.set(xlabel="epoch", ylabel=quantity.replace("_", " "))

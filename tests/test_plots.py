@@ -1,18 +1,21 @@
-"""Pictures are judged by the data of their artists."""
+"""Plots are compared by the data of their artists."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from renyi_lab import Spectrum, estimate_spectrum, plots
 from renyi_lab.training import History
+
+ZEROS = Spectrum.from_eigenvalues([0.0, 0.0])
 
 
 @pytest.fixture
@@ -30,14 +33,20 @@ def estimated() -> Spectrum:
     return estimate_spectrum(torch.diag(torch.linspace(0.0, 1.0, 300, dtype=torch.float64)), num_matvecs=40)
 
 
-def test_the_grid_covers_the_spectrum_but_not_what_is_rounding() -> None:
-    grid = plots.magnitude_grid(Spectrum.from_eigenvalues([0.0, -1e-3, 2.0]), num_points=50)
-    np.testing.assert_allclose([grid[0], grid[-1], len(grid)], [5e-4, 4.0, 50])
+def test_grid_covers_the_spectrum_but_not_rounding_errors() -> None:
+    eigenvalues = Spectrum.from_eigenvalues([0.0, -1e-3, 2.0])
+    grid = eigenvalues.magnitude_grid(50)
+    np.testing.assert_allclose(grid, np.geomspace(5e-4, 4.0, 50))
+    np.testing.assert_array_equal(plots.magnitude_grid(eigenvalues, num_points=50), grid)
+    assert len(eigenvalues.magnitude_grid()) == 400
     assert plots.magnitude_grid(Spectrum.from_eigenvalues([1e-30, 2.0]))[0] == pytest.approx(1e-8)
 
 
-def test_a_spectrum_is_drawn_as_its_density_times_n_with_the_largest_marked(ax: Axes, spectrum: Spectrum) -> None:
-    plots.plot_spectrum(ax, spectrum)
+@pytest.mark.parametrize("draw", [plots.plot_spectrum, lambda ax, spectrum: spectrum.plot(ax)])
+def test_spectrum_is_drawn_as_its_density_times_n_with_the_largest_marked(
+    draw: Callable[[Axes, Spectrum], object], ax: Axes, spectrum: Spectrum
+) -> None:
+    draw(ax, spectrum)
     (ticks,) = ax.get_lines()
     np.testing.assert_allclose(ticks.get_xdata(), np.sort(np.abs(spectrum.nodes))[-20:])
     (area,) = ax.collections
@@ -50,15 +59,26 @@ def test_a_spectrum_is_drawn_as_its_density_times_n_with_the_largest_marked(ax: 
     assert ax.get_xlabel() == "|λ|"
 
 
-def test_the_bandwidth_reaches_the_picture(spectrum: Spectrum) -> None:
+def test_plot_draws_into_the_given_axes_or_a_new_figure(ax: Axes, spectrum: Spectrum, estimated: Spectrum) -> None:
+    assert spectrum.plot(ax) is ax.figure
+    assert ax.has_data()
+    first, second = spectrum.plot(), spectrum.plot()
+    assert isinstance(first, FigureBase)
+    assert first is not second
+    assert first is not ax.figure
+    (ticks,) = estimated.plot().axes[0].get_lines()
+    np.testing.assert_array_equal(ticks.get_xdata(), np.sort(estimated.last_rule.magnitudes)[-20:])
+
+
+def test_bandwidth_is_that_of_the_drawn_density(spectrum: Spectrum) -> None:
     grid = plots.magnitude_grid(spectrum)
     for bandwidth in (0.05, 0.5):
-        outline = plots.spectrum_figure(spectrum, bandwidth=bandwidth).axes[0].collections[0].get_paths()[0].vertices
+        outline = spectrum.plot(bandwidth=bandwidth).axes[0].collections[0].get_paths()[0].vertices
         expected = spectrum.dim * spectrum.density(grid, bandwidth, scale="log")
         assert outline[:, 1].max() == pytest.approx(expected.max())
 
 
-def test_the_entropy_curve_carries_its_error_band_and_the_chosen_order(ax: Axes, spectrum: Spectrum) -> None:
+def test_entropy_curve_has_an_error_band_and_the_chosen_order(ax: Axes, spectrum: Spectrum) -> None:
     alphas = np.array([0.5, 1.0, 2.0, 3.0])
     plots.plot_entropy_curve(ax, spectrum, alphas, chosen=1.5)
     curve, ceiling, chosen = ax.get_lines()
@@ -69,7 +89,7 @@ def test_the_entropy_curve_carries_its_error_band_and_the_chosen_order(ax: Axes,
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["± 2 s.e.", "rule: α = 1.5"]
 
 
-def test_the_band_of_an_estimate_is_two_standard_errors_wide(ax: Axes, estimated: Spectrum) -> None:
+def test_band_of_an_estimate_is_two_standard_errors_wide(ax: Axes, estimated: Spectrum) -> None:
     plots.plot_entropy_curve(ax, estimated, np.array([1.0, 2.0]))
     estimates = [estimated.renyi_entropy(alpha) for alpha in (1.0, 2.0)]
     corners = ax.collections[0].get_paths()[0].vertices
@@ -80,7 +100,7 @@ def test_the_band_of_an_estimate_is_two_standard_errors_wide(ax: Axes, estimated
     assert estimates[0].standard_error > 0
 
 
-def test_a_curve_over_many_shallow_orders_warns_once(ax: Axes, estimated: Spectrum) -> None:
+def test_curve_over_many_low_orders_warns_once(ax: Axes, estimated: Spectrum) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         plots.plot_entropy_curve(ax, estimated, np.linspace(0.1, 2, 20))
@@ -88,7 +108,7 @@ def test_a_curve_over_many_shallow_orders_warns_once(ax: Axes, estimated: Spectr
     assert "are few for alpha=0.1" in str(caught[0].message)
 
 
-def test_histories_are_told_apart_by_name_and_colour(ax: Axes) -> None:
+def test_histories_differ_in_name_and_colour(ax: Axes) -> None:
     histories = {
         name: History((1.0, 0.5), (0.5, 0.8), (1.1, 0.9), accuracy, num_gradients=2, seconds=1.0)
         for name, accuracy in {"SGD": (0.4, 0.6), "RSAM": (0.3, 0.7)}.items()
@@ -102,16 +122,27 @@ def test_histories_are_told_apart_by_name_and_colour(ax: Axes) -> None:
     assert ax.get_ylabel() == "test accuracy"
 
 
-def test_a_figure_shows_itself_as_png(spectrum: Spectrum) -> None:
+def test_figure_has_a_png_representation(spectrum: Spectrum) -> None:
     assert spectrum.plot()._repr_png_().startswith(b"\x89PNG")
 
 
-def test_an_all_zero_spectrum_is_refused(ax: Axes) -> None:
-    with pytest.raises(ValueError, match="all zero"):
-        plots.plot_spectrum(ax, Spectrum.from_eigenvalues([0.0, 0.0]))
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda ax: plots.plot_spectrum(ax, ZEROS), ValueError, "all zero"),
+        (lambda ax: plots.magnitude_grid(ZEROS), ValueError, "all zero"),
+        (lambda ax: plots.plot_entropy_curve(ax, ZEROS, [1.0]), ValueError, "all zero"),
+        (lambda ax: plots.plot_spectrum(ax, [1.0]), TypeError, "must be a Spectrum, got list"),
+        (lambda ax: plots.magnitude_grid([1.0]), TypeError, "must be a Spectrum, got list"),
+        (lambda ax: plots.plot_entropy_curve(ax, [1.0], [1.0]), TypeError, "must be a Spectrum, got list"),
+    ],
+)
+def test_errors_name_the_cause(ax: Axes, call: Callable[[Axes], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(ax)
 
 
-def test_every_history_is_drawn_however_many_there_are():
+def test_any_number_of_histories_is_drawn():
     history = History((1.0, 0.5), (0.1, 0.2), (1.0, 0.9), (0.1, 0.3), num_gradients=2, seconds=0.0)
     axes = plots.new_figure().subplots()
     plots.plot_histories(axes, {f"training {i}": history for i in range(6)})

@@ -1,9 +1,9 @@
-"""Choosing α from the spectrum's shape alone, before any generalization gap is seen.
+"""Choosing α from the spectrum's shape alone, before any generalization gap is known.
 
-The paper's rule (Zhang et al., arXiv:2510.07758): beside the near-zero bulk, a spectrum with a middle group clearly
-below its top group ("multi-cluster") gets α = 0.5, since α > 1 would let the top swallow the middle; one with a few
-large values and no middle ("uniform") gets α = 1.5, since α < 1 would smear the few that matter. What the paper judges
-by eye is made definite here: groups are what gaps in ``log10 |λ|`` set apart, and the lowest group is the bulk.
+The paper's rule (Zhang et al., arXiv:2510.07758 (2025)): beside the near-zero bulk, a spectrum with a middle group
+clearly below its top group ("multi-cluster") gets α = 0.5, since for α > 1 the top would dominate the middle; one with
+a few large values and no middle ("uniform") gets α = 1.5, since for α < 1 the bulk would dominate them. The paper's
+rule is qualitative; here groups are defined as separated by gaps in ``log10 |λ|``, and the lowest group is the bulk.
 """
 
 from __future__ import annotations
@@ -13,40 +13,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._spectrum import Spectrum, check_spectrum
 
 ALPHA_MULTI_CLUSTER = 0.5
 ALPHA_UNIFORM = 1.5
-# A gap must span a factor 2. Our choice: less is not "clearly below"; the margin to it is part of the evidence.
+# A gap must span a factor 2. Heuristic: less is not "clearly below"; the margin to it is part of the evidence.
 SEPARATION_DECADES = 0.3
 # In a power law the k-th spacing of the logarithms, times k, is exponential with one mean for every k (Rényi 1953).
-# A gap must exceed that mean among its neighbours by this factor. Our choice: random power laws over a bulk of zeros,
-# whose first values often lie a factor 2 apart, then pass for multi-cluster in 3 % of cases, made clusters a factor 4
-# apart in all.
+# A gap must exceed that mean among its neighbours by this factor. Heuristic: random power laws over a bulk of zeros,
+# whose first values are often a factor 2 apart, are then classified as multi-cluster in 3 % of cases, synthetic
+# clusters a factor 4 apart in all.
 CONTRAST = 6.0
-# Less than this is no eigenvalue: the weight that an estimate may leave inside a gap.
-_NONE = 0.5
-# One eigenvalue is no group.
+# Weights below this do not count as an eigenvalue: what an estimate may leave inside a gap.
+_NEGLIGIBLE_WEIGHT = 0.5
+# One eigenvalue is not a group.
 SMALLEST_GROUP = 2
-# Magnitudes are clipped this many decades below the largest. Our choice: a few hundred products see little below.
+# Magnitudes are clipped this many decades below the largest. Heuristic: a few hundred products resolve little below.
 DEPTH_DECADES = 4.0
-# At half the steps a gap's ends may lie this much (in decades) further in, and this share of the eigenvalues above it
-# inside it. Our choice: little beside a gap that counts; a gap that is only a hole between two nodes holds more.
+# At half the steps a gap's ends may be this much (in decades) further inside, and this share of the eigenvalues above
+# it may be within it. Heuristic: little compared with a gap that counts; an artificial gap between two nodes of too
+# short a run contains more.
 _EDGE = 0.02
 _UNSURE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class AlphaChoice:
-    """The order that the rule chooses, and what it saw.
+    """The order that the rule chooses, and its evidence.
 
     Attributes:
-        alpha: 0.5 or 1.5.
-        profile: ``"multi-cluster"`` or ``"uniform"``.
-        evidence: ``num_top`` and ``num_middle`` (eigenvalues in these groups; 0: nothing is set apart),
-            ``bulk_fraction`` (share of the rest), ``gap`` and ``second_gap`` (the two widest that stand out, in
-            decades; the second is looked for beside a first of 0.3), ``margin`` (``second_gap`` less 0.3: negative
-            for ``"uniform"``, and near 0 where the choice could go either way).
+        alpha: Chosen order, 0.5 or 1.5.
+        profile: Shape of the spectrum, ``"multi-cluster"`` or ``"uniform"``.
+        evidence: ``num_top`` and ``num_middle`` (numbers of eigenvalues in these groups; 0: there is no such group),
+            ``bulk_fraction`` (share of all other eigenvalues), ``gap`` and ``second_gap`` (the two widest significant
+            gaps, in decades; the second is searched for only if the first is at least 0.3), ``margin`` (``second_gap``
+            minus 0.3: negative for ``"uniform"``, and near 0 where the choice is uncertain).
     """
 
     alpha: float
@@ -54,21 +56,27 @@ class AlphaChoice:
     evidence: dict[str, float]
 
     def __repr__(self) -> str:
-        seen = ", ".join(f"{name}={value:.3g}" for name, value in self.evidence.items())
-        return f"AlphaChoice(alpha={self.alpha}, profile={self.profile!r}, {seen})"
+        evidence = ", ".join(f"{name}={value:.3g}" for name, value in self.evidence.items())
+        return f"AlphaChoice(alpha={self.alpha}, profile={self.profile!r}, {evidence})"
 
 
 def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     """Apply the paper's rule to a spectrum: 0.5 for a multi-cluster profile, 1.5 for a uniform one.
 
-    A gap in ``log10 |λ|`` counts when it stands out from the spacings around it and leaves groups of two or more. The
-    widest one, and then the widest on either side of it, set groups apart if they span 0.3 decades. The lowest group
+    A gap in ``log10 |λ|`` is significant when it exceeds the spacings around it and leaves groups of two or more. The
+    widest one, and then the widest on either side of it, separate groups if they span 0.3 decades. The lowest group
     is the near-zero bulk and holds at least half of the eigenvalues; with a top *and* a middle above it the profile is
-    multi-cluster. A middle that runs into the bulk without a gap counts as bulk. In an estimated spectrum a gap must
-    be there at half the steps already.
+    multi-cluster. A middle without a gap to the bulk counts as bulk. In an estimated spectrum a gap must be present
+    at half the steps already.
+
+    Args:
+        spectrum: An exact or estimated spectrum.
 
     Raises:
+        TypeError: ``spectrum`` is not a `Spectrum`.
         ValueError: The spectrum is all zero.
+
+    Source: Zhang et al., arXiv:2510.07758 (2025).
 
     Example:
         >>> choose_alpha(Spectrum.from_eigenvalues([10.0, 9.0, 8.0] + [0.5, 0.4, 0.3] + [1e-3] * 100)).alpha
@@ -105,35 +113,35 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     return AlphaChoice(ALPHA_UNIFORM, "uniform", evidence)
 
 
-def _descending(spectrum: Spectrum, largest: float) -> tuple[FloatArray, FloatArray]:
-    """``log10(|λ|/largest)`` from the top down, and how many eigenvalues each stands for."""
-    order = np.argsort(-spectrum.magnitudes, kind="stable")
-    return np.log10(np.maximum(spectrum.magnitudes[order] / largest, 10**-DEPTH_DECADES)), spectrum.weights[order]
+def _descending(rule: QuadratureRule, largest: float) -> tuple[FloatArray, FloatArray]:
+    """``log10(|λ|/largest)`` in descending order, and how many eigenvalues each represents."""
+    order = np.argsort(-rule.magnitudes, kind="stable")
+    return np.log10(np.maximum(rule.magnitudes[order] / largest, 10**-DEPTH_DECADES)), rule.weights[order]
 
 
 def _widest_gap(
     logs: FloatArray, counts: FloatArray, max_size: float, earlier: tuple[FloatArray, FloatArray] | None
 ) -> tuple[float, int, int]:
-    """Widest gap that stands out with at most ``max_size`` eigenvalues above it, and the indices at its two ends."""
+    """Widest significant gap with at most ``max_size`` eigenvalues above it, and the indices at its two ends."""
     above = np.cumsum(counts)
-    below = np.searchsorted(above, above + _NONE)
-    size = SMALLEST_GROUP - _NONE
+    below = np.searchsorted(above, above + _NEGLIGIBLE_WEIGHT)
+    size = SMALLEST_GROUP - _NEGLIGIBLE_WEIGHT
     allowed = (above >= size) & (above <= np.minimum(max_size + 1e-9, above[-1] - size)) & (below < len(logs))
     if not allowed.any():
         return 0.0, 0, 0
     k, below, upper = above[allowed], below[allowed], logs[allowed]
     lower = logs[below]
     # Σ j·spacing_j over the ranks j < r is the sum of the logarithms' excess over the r-th: up to k ranks on either
-    # side of the gap show what spacings are usual there.
+    # side of the gap give the usual spacing there.
     rank = np.minimum(2 * k + 1, above[-1])
     last = np.maximum(np.minimum(np.searchsorted(above, rank - 1e-6), len(logs) - 1), below)
     excess = np.cumsum(counts * logs)[last] - above[last] * logs[last]
     gaps = upper - lower
-    stands_out = k * gaps * (rank - 2) >= CONTRAST * np.maximum(excess - k * gaps, 0)
+    significant = k * gaps * (rank - 2) >= CONTRAST * np.maximum(excess - k * gaps, 0)
     if earlier is not None:
         inside = _count_above(*earlier, lower + _EDGE) - _count_above(*earlier, upper - _EDGE)
-        stands_out &= inside <= np.maximum(_NONE, _UNSURE_SHARE * k)
-    gaps = np.where(stands_out, gaps, 0.0)
+        significant &= inside <= np.maximum(_NEGLIGIBLE_WEIGHT, _UNSURE_SHARE * k)
+    gaps = np.where(significant, gaps, 0.0)
     widest = int(np.argmax(gaps))
     return float(gaps[widest]), int(np.flatnonzero(allowed)[widest]), int(below[widest])
 

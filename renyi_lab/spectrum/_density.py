@@ -1,4 +1,4 @@
-"""Eigenvalue density: the spectrum's point masses smoothed by a Gaussian."""
+"""Eigenvalue density: the spectrum's point masses smoothed by a Gaussian, and the grid to show it on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from numpy.typing import ArrayLike
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_real
 
-# One hundredth of the range: about one pixel column in a hundred, sharp peaks stay apart. Our choice.
+# Heuristic: about one pixel column in a hundred, so that sharp peaks stay separate.
 LINEAR_BANDWIDTH_SHARE = 0.01
-# A tenth of a decade, so that eigenvalues a factor 2 apart (0.3 decades) are seen apart. Our choice.
+# Heuristic: eigenvalues a factor 2 apart (0.3 decades) stay separate.
 LOG_BANDWIDTH_DECADES = 0.1
+# Magnitudes this far below the largest are below what single precision resolves.
+_SMALLEST_SHARE = 1e-8
 
 
 def spectral_density(
@@ -21,15 +23,18 @@ def spectral_density(
 
     Args:
         nodes: Eigenvalues or quadrature nodes, ``(k,)``.
-        weights: How many eigenvalues each stands for, ``(k,)``.
-        grid: Points ``(g,)``: eigenvalues for ``scale="linear"``; magnitudes ``> 0`` for ``"log"``.
-        bandwidth: ``σ`` in the axis's unit. ``None``: 1 % of the nodes' range on the linear axis, 0.1 decades
-            on the logarithmic one.
-        scale: ``"linear"``: density in ``λ``. ``"log"``: density in ``log10 |λ|``, per decade; zeros are left out of
-            the picture, not of the normalisation.
+        weights: Number of eigenvalues that each node represents, ``(k,)``.
+        grid: Points of evaluation, ``(g,)``: eigenvalues for ``scale="linear"``, magnitudes ``> 0`` for ``"log"``.
+        bandwidth: Standard deviation ``σ`` in the unit of the axis, positive. Default: 1 % of the nodes' range on the
+            linear axis, 0.1 decades on the logarithmic one (heuristic: sharp peaks stay separate).
+        scale: ``"linear"`` for the density in ``λ``, ``"log"`` for that in ``log10 |λ|``, per decade. Zeros have no
+            place on the logarithmic axis, but count in the normalisation.
 
     Returns:
-        Density ``(g,)``; over the whole axis it integrates to 1 (to the non-zero share for ``"log"``).
+        Density ``(g,)``; over the whole axis it integrates to 1 (to the share of non-zero eigenvalues for ``"log"``).
+
+    Raises:
+        ValueError: ``grid`` is not a finite vector, is not positive for ``"log"``, or an option is out of range.
 
     Example:
         >>> grid = np.linspace(-5.0, 5.0, 1001)
@@ -56,3 +61,12 @@ def spectral_density(
         sigma = check_real("bandwidth", bandwidth, 0.0, open_minimum=True)
     kernel = np.exp(-0.5 * ((points[:, None] - x[None, :]) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
     return np.asarray(kernel @ w / total)
+
+
+def logarithmic_grid(magnitudes: FloatArray, num_points: int) -> FloatArray:
+    """Logarithmic grid that covers the positive ones of the magnitudes, at most eight decades of them."""
+    positive = magnitudes[magnitudes > 0]
+    if positive.size == 0:
+        raise ValueError("the spectrum is all zero; there is nothing to show on a logarithmic axis.")
+    largest = positive.max()
+    return np.geomspace(max(positive.min(), _SMALLEST_SHARE * largest) / 2, 2 * largest, num_points)

@@ -1,16 +1,16 @@
-r"""A `Spectrum` from a limited number of matrix-vector products: one block Lanczos run, read three times.
+r"""A `Spectrum` from a limited number of matrix-vector products: one block Lanczos run, used in three ways.
 
-1. *Deflation.* Converged Ritz pairs are eigenpairs: each is counted once, exactly. What the probes have outside their
+1. *Deflation.* Converged Ritz pairs are eigenpairs: each is counted once, exactly. The part of the probes outside their
    span is a random direction in the complement, and the remaining Gauss nodes, rescaled to the complement's dimension,
    are a stochastic Lanczos quadrature for it.
-2. *Averaging over the last steps.* Every leading block of ``T`` is a Gauss rule. The error that the cusp of ``|λ|^α``
-   at 0 makes alternates with where the nodes happen to fall around 0, so that it cancels over a few consecutive rules.
-3. *Extrapolation.* What remains shrinks smoothly with the number of steps; a share of the change since half the steps
-   is added to each estimate (Richardson: a third for ``α ≥ 1``, 0.55 for ``α = 0.5``, where the cusp is sharper;
-   nothing for polynomials, which the rules integrate exactly).
+2. *Averaging over the last steps.* Every leading block of ``T`` is a Gauss rule. The error due to the cusp of ``|λ|^α``
+   at 0 alternates with the position of the nodes around 0, so that it cancels over a few consecutive rules (heuristic,
+   without a published source).
+3. *Extrapolation.* The remaining error shrinks smoothly with the number of steps: each estimate adds a share of its
+   change since half the steps. `renyi_lab.spectrum._errors` has the formula, and the standard error.
 
 Sources: Ubaru, Chen & Saad 2017 (stochastic Lanczos quadrature); Chen & Hallman 2023, arXiv:2205.01736 (deflation from
-the Krylov space itself); Epperly, Tropp & Webber 2024 (rescaling to the sphere). The averaging is ours.
+the Krylov space itself); Epperly, Tropp & Webber 2024 (rescaling to the sphere).
 """
 
 from __future__ import annotations
@@ -25,19 +25,29 @@ from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_int
 from renyi_lab.krylov import BlockTridiagonal, GaussRule, block_lanczos, gauss_rule
 from renyi_lab.operators import DENSE_LIMIT, as_operator
-from renyi_lab.spectrum._spectrum import Sampling, Spectrum
+from renyi_lab.spectrum._errors import Sampling
+from renyi_lab.spectrum._rule import QuadratureRule
+from renyi_lab.spectrum._spectrum import Spectrum
 
-# Steps per probe that the split of the budget aims at. Our choice, by experiment on trained networks of 5,000 to 7,000
-# parameters: fewer blur the crowd near zero, more leave too few probes.
+# Steps per probe when the budget is split. Heuristic, by experiment on trained networks of 5,000 to 7,000 parameters:
+# with fewer the bulk near zero is not resolved, with more there are too few probes.
 STEPS_PER_PROBE = 50
-# Consecutive rules averaged over. Our choice: about one period of the error they are meant to cancel.
+# Number of consecutive rules that are averaged. Heuristic: about one period of the error that is meant to cancel.
 WINDOW = 8
 
 
 def exact_spectrum(operator: Any) -> Spectrum:
     """All eigenvalues of ``operator`` by a dense eigendecomposition in double precision; for small ``n``.
 
-    Costs ``n`` products and ``n²`` memory; refused above 20,000 rows.
+    Args:
+        operator: A `HessianOperator`, a symmetric matrix, or any operator with ``.shape`` and ``@`` (SciPy,
+            curvlinops). Costs ``n`` products and ``n²`` memory.
+
+    Returns:
+        An exact `Spectrum`.
+
+    Raises:
+        ValueError: ``n`` is above 20,000.
 
     Example:
         >>> import torch
@@ -60,16 +70,18 @@ def estimate_spectrum(
     """Estimate the spectrum of a symmetric operator from at most ``num_matvecs`` products.
 
     Args:
-        operator: A `HessianOperator`, a matrix, or anything with ``.shape`` and ``@`` (SciPy, curvlinops).
-        num_matvecs: Budget; the basis takes the memory of as many vectors. From ``n`` on (up to 20,000) the spectrum
-            is computed exactly instead. 200 is our choice: a few
-            hundredths of a nat on networks of some thousand parameters.
-        num_probes: Random probes that share the budget; ``None``: one for every 50 products.
-        seed: Fixes the probes.
-        progress: ``True``/``False`` force the bar on or off; ``None``: on in a terminal or notebook.
+        operator: A `HessianOperator`, a symmetric matrix, or any operator with ``.shape`` and ``@`` (SciPy,
+            curvlinops).
+        num_matvecs: Budget of products; as many vectors are kept in memory. From ``n`` on (up to 20,000) the spectrum
+            is computed exactly instead. Default 200 (heuristic: errors of a few hundredths of a nat on networks of a
+            few thousand parameters).
+        num_probes: Number of random probes that share the budget. Default: one for every 50 products (heuristic, by
+            experiment on trained networks of 5,000 to 7,000 parameters).
+        seed: Random seed for the probes, at least 0.
+        progress: Whether to show a progress bar. Default: only in a terminal or notebook.
 
     Returns:
-        A `Spectrum` whose quantities carry standard errors.
+        A `Spectrum` whose quantities have standard errors.
 
     Raises:
         ValueError: ``num_matvecs < 1``, more probes than products, or a product that is not finite.
@@ -100,17 +112,18 @@ def estimate_spectrum(
         plain=_average([replace(rule, weights=rule.plain_weights) for rule in last], matrix.dim),
         plain_earlier=_average([replace(rule, weights=rule.plain_weights) for rule in earlier], matrix.dim),
     )
-    return replace(_average(last, matrix.dim), num_matvecs=probes * num_steps, sampling=sampling)
+    rule = _average(last, matrix.dim)
+    return Spectrum(rule.nodes, rule.weights, rule.dim, probes * num_steps, sampling)
 
 
 def _rules_up_to(run: BlockTridiagonal, num_steps: int) -> list[GaussRule]:
-    """The rules of the last few numbers of steps; a short run has fewer to spare."""
+    """The rules of the last few numbers of steps; fewer for a short run."""
     window = max(1, min(WINDOW, run.num_steps // 4))
     return [gauss_rule(run, steps) for steps in range(max(1, num_steps - window + 1), num_steps + 1)]
 
 
-def _average(rules: list[GaussRule], dim: int) -> Spectrum:
+def _average(rules: list[GaussRule], dim: int) -> QuadratureRule:
     nodes = np.concatenate([rule.nodes for rule in rules])
     weights = np.concatenate([rule.weights for rule in rules]) / len(rules)
     ascending = np.argsort(nodes, kind="stable")
-    return Spectrum(nodes[ascending], weights[ascending], dim)
+    return QuadratureRule(nodes[ascending], weights[ascending], dim)

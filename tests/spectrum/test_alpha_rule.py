@@ -1,6 +1,8 @@
-"""The rule for α on spectra whose profile is known because they were made so."""
+"""The rule for α on synthetic spectra of known profile."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ DIM = 1500
 
 
 class Diagonal:
-    """The matrix diag(values), as cheap to multiply with as it gets."""
+    """The matrix diag(values), with cheap products."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.values = torch.from_numpy(values)
@@ -29,7 +31,7 @@ def decades(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 def bulk(count: int, rng: np.random.Generator, centre: float = -4.5) -> NDArray[np.float64]:
-    """Of both signs, the width of a decade or two."""
+    """Values of both signs that span a decade or two."""
     return rng.choice([-1.0, 1.0], count) * 10 ** rng.normal(centre, 0.4, count)
 
 
@@ -51,7 +53,7 @@ def choice(eigenvalues: NDArray[np.float64]) -> float:
 
 @pytest.mark.parametrize("separation", [0.35, 0.5, 1.0, 1.5, 2.0])
 @pytest.mark.parametrize(("num_top", "num_middle"), [(3, 60), (9, 20), (9, 90), (40, 8), (100, 300)])
-def test_a_middle_clearly_below_the_top_gets_one_half(separation: float, num_top: int, num_middle: int) -> None:
+def test_middle_group_clearly_below_the_top_gives_one_half(separation: float, num_top: int, num_middle: int) -> None:
     seen = choose_alpha(Spectrum.from_eigenvalues(three_groups(separation, num_top, num_middle)))
     assert (seen.alpha, seen.profile) == (0.5, "multi-cluster")
     assert (seen.evidence["num_top"], seen.evidence["num_middle"]) == (num_top, num_middle)
@@ -61,14 +63,14 @@ def test_a_middle_clearly_below_the_top_gets_one_half(separation: float, num_top
 
 @pytest.mark.parametrize("separation", [0.0, 0.1, 0.2, 0.25])
 @pytest.mark.parametrize(("num_top", "num_middle"), [(3, 60), (9, 90), (40, 8)])
-def test_a_top_that_runs_into_the_middle_gets_three_halves(separation: float, num_top: int, num_middle: int) -> None:
+def test_no_gap_between_top_and_middle_gives_three_halves(separation: float, num_top: int, num_middle: int) -> None:
     seen = choose_alpha(Spectrum.from_eigenvalues(three_groups(separation, num_top, num_middle)))
     assert (seen.alpha, seen.profile) == (1.5, "uniform")
     assert seen.evidence["num_top"] == num_top + num_middle
     assert seen.evidence["num_middle"] == 0
 
 
-def test_the_choice_flips_once_and_where_the_margin_changes_sign() -> None:
+def test_choice_changes_once_where_the_margin_changes_sign() -> None:
     margins = []
     for separation in np.linspace(0.05, 1.0, 39):
         seen = choose_alpha(Spectrum.from_eigenvalues(three_groups(float(separation), 9, 60)))
@@ -80,9 +82,7 @@ def test_the_choice_flips_once_and_where_the_margin_changes_sign() -> None:
 
 @pytest.mark.parametrize("centre", [-6.0, -4.0, -3.0, -2.5])
 @pytest.mark.parametrize("num_top", [2, 5, 9, 40, 200])
-def test_a_few_large_values_over_a_bulk_get_three_halves_however_far_its_tail_reaches(
-    centre: float, num_top: int
-) -> None:
+def test_few_large_values_over_a_bulk_give_three_halves_for_any_tail(centre: float, num_top: int) -> None:
     seen = choose_alpha(Spectrum.from_eigenvalues(two_groups(num_top, centre)))
     assert (seen.alpha, seen.profile) == (1.5, "uniform")
     assert seen.evidence["num_middle"] == 0
@@ -95,7 +95,7 @@ def test_exact_zeros_are_bulk(num_top: int) -> None:
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 3.0])
-def test_a_power_law_has_no_clusters_though_its_first_values_lie_far_apart(exponent: float) -> None:
+def test_power_law_is_uniform_although_its_first_values_are_far_apart(exponent: float) -> None:
     eigenvalues = np.arange(1.0, DIM + 1) ** -exponent
     assert choice(eigenvalues) == 1.5
     assert choice(np.concatenate([eigenvalues[:300], np.zeros(DIM)])) == 1.5
@@ -109,7 +109,7 @@ def test_one_or_two_outliers_above_a_continuum_do_not_make_it_multi_cluster(rati
 
 
 @pytest.mark.parametrize("tail", [0.5, 1.0, 2.0])
-def test_random_power_laws_rarely_pass_for_clusters(tail: float) -> None:
+def test_random_power_laws_are_rarely_classified_as_clusters(tail: float) -> None:
     rng = np.random.default_rng(0)
     plain = [choice(rng.pareto(tail, 1000) + 1) for _ in range(100)]
     over_zeros = [choice(np.concatenate([rng.pareto(tail, 100) + 1, np.zeros(900)])) for _ in range(100)]
@@ -117,14 +117,14 @@ def test_random_power_laws_rarely_pass_for_clusters(tail: float) -> None:
     assert over_zeros.count(0.5) <= 10
 
 
-def test_a_stray_between_two_groups_does_not_join_them_and_is_no_group_of_its_own() -> None:
+def test_single_value_between_two_groups_neither_joins_them_nor_is_a_group() -> None:
     groups = np.concatenate([decades(-0.2, 0, 30), decades(-2.2, -2.0, 200)])
     rest = np.zeros(1000)
     assert choice(np.concatenate([groups, [0.1], rest])) == 0.5
     assert choice(np.concatenate([decades(-0.2, 0, 30), [0.1], rest])) == 1.5
 
 
-def test_neither_scale_nor_signs_nor_order_matter() -> None:
+def test_choice_is_invariant_to_scale_signs_and_order() -> None:
     rng = np.random.default_rng(1)
     for eigenvalues in (three_groups(0.6, 9, 40), two_groups(9, -3.0)):
         shuffled = rng.permutation(eigenvalues) * rng.choice([-1.0, 1.0], len(eigenvalues))
@@ -136,7 +136,7 @@ def test_neither_scale_nor_signs_nor_order_matter() -> None:
 
 
 @pytest.mark.parametrize("num_matvecs", [70, 150])
-def test_an_estimate_leads_to_the_choice_of_the_exact_spectrum(num_matvecs: int) -> None:
+def test_estimated_and_exact_spectrum_lead_to_the_same_choice(num_matvecs: int) -> None:
     rng = np.random.default_rng(2)
     spectra = [three_groups(separation, 9, 60) for separation in (0.0, 0.2, 0.45, 0.7, 1.2, 2.0)]
     spectra += [three_groups(1.0, 3, 200), three_groups(0.6, 30, 100), two_groups(5, -2.8), two_groups(40, -4.0)]
@@ -151,13 +151,13 @@ def test_an_estimate_leads_to_the_choice_of_the_exact_spectrum(num_matvecs: int)
     assert np.mean(agree) >= 0.98
 
 
-def test_holes_that_too_few_products_leave_in_a_continuum_are_not_taken_for_gaps() -> None:
+def test_artificial_gaps_from_too_few_products_are_not_significant() -> None:
     values = decades(-5, 0, 3000)
     estimates = [estimate_spectrum(Diagonal(values), num_matvecs=20, seed=seed) for seed in range(8)]
     assert [choose_alpha(estimate).alpha for estimate in estimates] == [1.5] * 8
 
 
-def test_the_bulk_is_the_majority_however_few_lie_below_it() -> None:
+def test_the_bulk_contains_the_majority_of_eigenvalues() -> None:
     seen = choose_alpha(
         Spectrum.from_eigenvalues(
             np.concatenate([decades(-0.3, 0, 5), decades(-1.5, -1.2, 100), decades(-3, -2.9, 10)])
@@ -171,7 +171,7 @@ def test_too_few_values_for_three_groups_are_uniform(eigenvalues: list[float]) -
     assert choice(np.array(eigenvalues)) == 1.5
 
 
-def test_the_choice_prints_on_one_line_with_its_evidence() -> None:
+def test_repr_is_one_line_with_the_evidence() -> None:
     text = repr(choose_alpha(Spectrum.from_eigenvalues([10.0, 9.0, 8.0, 0.5, 0.4, 0.3] + [1e-3] * 100)))
     assert text == (
         "AlphaChoice(alpha=0.5, profile='multi-cluster', num_top=3, num_middle=3, bulk_fraction=0.943, gap=2.48, "
@@ -179,11 +179,13 @@ def test_the_choice_prints_on_one_line_with_its_evidence() -> None:
     )
 
 
-def test_a_zero_spectrum_is_refused() -> None:
-    with pytest.raises(ValueError, match="all zero"):
-        choose_alpha(Spectrum.from_eigenvalues(np.zeros(5)))
-
-
-def test_a_bare_list_is_refused_with_the_mend():
-    with pytest.raises(TypeError, match="from_eigenvalues"):
-        choose_alpha([1.0, 2.0])
+@pytest.mark.parametrize(
+    ("spectrum", "error", "message"),
+    [
+        (Spectrum.from_eigenvalues(np.zeros(5)), ValueError, "all zero"),
+        ([1.0, 2.0], TypeError, "from_eigenvalues"),
+    ],
+)
+def test_errors_name_the_fix(spectrum: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        choose_alpha(spectrum)

@@ -66,7 +66,7 @@ def test_named_limits_follow_their_closed_forms():
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("side", [-1, 1])
 @pytest.mark.parametrize("p", [SKEWED, np.arange(1.0, 300.0) ** -1.7], ids=["skewed", "power law"])
-def test_near_and_far_from_one_agrees_with_50_digit_arithmetic(p, side, distance):
+def test_orders_around_one_agree_with_50_digit_arithmetic(p, side, distance):
     alpha = 1 + side * distance
     assert renyi_entropy(p, alpha) == pytest.approx(entropy_in_50_digits(p, alpha), rel=1e-10)
 
@@ -89,7 +89,7 @@ def test_never_increases_with_alpha(p, first, second):
 
 @properties
 @given(vectors, orders)
-def test_lies_between_zero_and_log_n(p, alpha):
+def test_is_between_zero_and_log_n(p, alpha):
     assert -1e-10 <= renyi_entropy(p, alpha) <= math.log(len(p)) + 1e-10
 
 
@@ -147,15 +147,22 @@ def test_result_has_the_dtype_of_the_tensor_and_is_computed_in_double(dtype):
     ],
     ids=["list", "tuple", "reversed view", "float16", "uint8", "read-only", "integer tensor"],
 )
-def test_every_kind_of_vector_is_taken(p):
+def test_every_kind_of_vector_is_accepted(p):
     assert float(renyi_entropy(p, 2)) == pytest.approx(-math.log(30 / 64), abs=1e-12)
 
 
-def test_the_vector_is_left_as_it_was():
+def test_the_input_is_not_modified():
     p = np.array([3.0, 1.0])
     tensor = torch.tensor([3.0, 1.0])
     renyi_entropy(p, 0.5), renyi_entropy(tensor, 0.5), escort_probabilities(p, 2)
     assert p.tolist() == tensor.tolist() == [3, 1]
+
+
+def test_effective_number_is_the_effective_rank_at_one_and_the_participation_ratio_at_two():
+    # Roy & Vetterli 2007, definition 2: the exponential of the entropy of normalised singular values.
+    shares = SKEWED / SKEWED.sum()
+    assert effective_number(SKEWED, 1) == pytest.approx(np.prod(shares**-shares), rel=1e-12)
+    assert effective_number(SKEWED, 2) == pytest.approx(SKEWED.sum() ** 2 / (SKEWED**2).sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
@@ -192,7 +199,7 @@ def test_influence_is_the_derivative_by_each_multiplicity(alpha):
 @pytest.mark.parametrize(
     ("p", "alpha", "error", "message"),
     [
-        ([1.0], -0.5, ValueError, r"alpha must lie in \[0, inf\], got -0.5.*Shannon"),
+        ([1.0], -0.5, ValueError, r"alpha must .*\[0, inf\], got -0.5.*Shannon"),
         ([1.0], math.nan, ValueError, "alpha"),
         ([1.0], "2", TypeError, "alpha must be a real number"),
         ([1.0], True, TypeError, "alpha must be a real number"),
@@ -211,6 +218,6 @@ def test_influence_is_the_derivative_by_each_multiplicity(alpha):
         ([None, 1.0], 2, TypeError, "p must hold real numbers"),
     ],
 )
-def test_bad_input_is_named(function, p, alpha, error, message):
+def test_errors_name_the_argument(function, p, alpha, error, message):
     with pytest.raises(error, match=message):
         function(p, alpha)

@@ -12,11 +12,12 @@ from renyi_lab.training import train
 
 OUTLIERS = np.concatenate([np.linspace(-0.05, 1, 390), np.geomspace(2, 100, 10)])
 ALPHAS = (1, 1.5, 2)
+ZEROS = torch.zeros(50, 50, dtype=torch.float64)
 few_products = pytest.mark.filterwarnings("ignore:.*products in .* Lanczos steps:UserWarning")
 
 
 class Counting(MatrixOperator):
-    """Counts by itself, so that what `num_matvecs` says can be checked."""
+    """Counts its products independently of `num_matvecs`."""
 
     products = 0
 
@@ -36,12 +37,15 @@ def matrix():
 
 @pytest.fixture(scope="module")
 def trained():
-    """The Hessian of a trained network of 1,030 parameters, and its exact spectrum."""
+    """The Hessian of a trained network of 1,030 parameters, and its exact spectrum.
+
+    Trained briefly in float64, so that no comparison depends on the rounding of the training.
+    """
     train_set, _ = datasets.mnist1d(num_samples=1000)
     x, y = train_set.tensors
-    model = models.mlp(40, 20, 10)
-    train(model, (x, y), epochs=150, lr=0.1, batch_size=64)
-    H = HessianOperator(model.double(), nn.CrossEntropyLoss(), (x.double(), y))
+    model = models.mlp(40, 20, 10).double()
+    train(model, (x.double(), y), epochs=10, lr=0.1, batch_size=64)
+    H = HessianOperator(model, nn.CrossEntropyLoss(), (x.double(), y))
     return H, exact_spectrum(H)
 
 
@@ -53,7 +57,7 @@ def test_exact_spectrum_holds_the_eigenvalues(matrix):
 
 @pytest.mark.parametrize("num_probes", [None, 1, 3])
 @pytest.mark.parametrize("num_matvecs", [5, 100, 201, 399])
-def test_never_more_products_than_asked_and_those_spent_are_told(matrix, num_matvecs, num_probes):
+def test_products_never_exceed_the_budget_and_are_counted(matrix, num_matvecs, num_probes):
     operator = Counting(matrix)
     spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs, num_probes=num_probes)
     assert operator.products == operator.num_matvecs == spectrum.num_matvecs <= num_matvecs
@@ -86,7 +90,7 @@ def test_every_kind_of_operator_gives_the_same_spectrum(matrix):
         assert found == pytest.approx(expected, abs=1e-8)
 
 
-def test_curvlinops_operator_gives_the_spectrum_of_our_own():
+def test_curvlinops_operator_gives_the_same_spectrum():
     model = models.mlp(6, 10, 4, activation="tanh").double()
     x, y = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)).double(), torch.arange(30) % 4
     loss = nn.CrossEntropyLoss()
@@ -121,12 +125,12 @@ def test_three_standard_errors_cover_the_truth(matrix, many_estimates, quantity)
     truth, estimates = float(measured(exact_spectrum(matrix))), [measured(spectrum) for spectrum in many_estimates]
     scores = np.array([(float(estimate) - truth) / estimate.standard_error for estimate in estimates])
     assert (np.abs(scores) < 3).mean() >= 0.9
-    assert np.abs(scores).max() > 0.2  # errors that say something, not just large ones
+    assert np.abs(scores).max() > 0.2  # informative standard errors, not just large ones
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", ["repeated", "low rank", "identity", "negative", "indefinite"])
-def test_special_spectra_are_met_within_their_errors(shape, seed):
+def test_special_spectra_are_estimated_within_their_errors(shape, seed):
     values = {
         "repeated": np.repeat([1.0, 3.0, 50.0], [200, 90, 10]),
         "low rank": np.concatenate([np.zeros(290), np.arange(1.0, 11.0)]),
@@ -143,11 +147,8 @@ def test_special_spectra_are_met_within_their_errors(shape, seed):
         assert error < 0.2
 
 
-def test_zero_matrix_has_a_spectrum_but_no_entropy():
-    spectrum = estimate_spectrum(torch.zeros(50, 50).double(), num_matvecs=10)
-    assert float(spectrum.trace) == 0
-    with pytest.raises(ValueError, match="all zero"):
-        spectrum.renyi_entropy(2)
+def test_zero_matrix_has_trace_zero():
+    assert float(estimate_spectrum(ZEROS, num_matvecs=10).trace) == 0
 
 
 def test_single_precision_agrees_with_double(matrix):
@@ -157,53 +158,25 @@ def test_single_precision_agrees_with_double(matrix):
     assert single == pytest.approx(double, abs=1e-4)
 
 
+NOT_FINITE = scipy.sparse.linalg.LinearOperator((30, 30), matvec=lambda v: v * np.nan, dtype=float)
+
+
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("call", "error", "message"),
     [
-        ({"num_matvecs": 0}, ValueError, "num_matvecs must be at least 1, got 0"),
-        ({"num_matvecs": 10.5}, TypeError, "num_matvecs must be an integer"),
-        ({"num_probes": 0}, ValueError, "num_probes must be at least 1"),
-        ({"num_probes": 21}, ValueError, "num_probes must be at most 20"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        (lambda A: estimate_spectrum(A, num_matvecs=0), ValueError, "num_matvecs must be at least 1, got 0"),
+        (lambda A: estimate_spectrum(A, num_matvecs=10.5), TypeError, "num_matvecs must be an integer"),
+        (lambda A: estimate_spectrum(A, num_matvecs=20, num_probes=0), ValueError, "num_probes must be at least 1"),
+        (lambda A: estimate_spectrum(A, num_matvecs=20, num_probes=21), ValueError, "num_probes must be at most 20"),
+        (lambda A: estimate_spectrum(A, num_matvecs=20, seed=-1), ValueError, "seed must be at least 0"),
+        (lambda A: estimate_spectrum([1.0]), TypeError, r"operator must have \.shape"),
+        (lambda A: estimate_spectrum(torch.tensor([[1.0, 2.0], [0.0, 1.0]])), ValueError, "matrix must be symmetric"),
+        (lambda A: estimate_spectrum(NOT_FINITE, num_matvecs=5), ValueError, r"not finite\. Likely causes"),
+        (lambda A: estimate_spectrum(ZEROS, num_matvecs=10).renyi_entropy(2), ValueError, "all zero"),
     ],
 )
-def test_bad_arguments_are_named_before_any_product(matrix, options, error, message):
+def test_errors_name_the_argument_before_any_product(matrix, call, error, message):
     operator = Counting(matrix)
     with pytest.raises(error, match=message):
-        estimate_spectrum(operator, **{"num_matvecs": 20} | options)
+        call(operator)
     assert operator.products == 0
-
-
-def test_bad_operators_are_refused():
-    with pytest.raises(TypeError, match=r"operator must have \.shape"):
-        estimate_spectrum([1.0])
-    with pytest.raises(ValueError, match="matrix must be symmetric"):
-        estimate_spectrum(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
-    broken = scipy.sparse.linalg.LinearOperator((30, 30), matvec=lambda v: v * np.nan, dtype=float)
-    with pytest.raises(ValueError, match=r"not finite\. Likely causes"):
-        estimate_spectrum(broken, num_matvecs=5)
-
-
-def test_one_lanczos_step_and_order_zero_claim_no_certainty():
-    matrix = torch.diag(torch.linspace(-1, 2, 50, dtype=torch.float64))
-    one = estimate_spectrum(matrix, num_matvecs=1)
-    assert one.trace.standard_error == np.inf
-    with pytest.warns(UserWarning, match="too few to judge"):
-        assert one.renyi_entropy(1.5).standard_error == np.inf
-    enough = estimate_spectrum(torch.diag(torch.linspace(0, 1, 500, dtype=torch.float64)), num_matvecs=200)
-    with pytest.warns(UserWarning, match="only an upper bound"):
-        bound = enough.renyi_entropy(0)
-    assert (bound.value, bound.standard_error) == (np.log(500), np.inf)
-
-
-def test_report_takes_one_order_or_none_and_tells_where_errors_come_from():
-    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 500, dtype=torch.float64)), num_matvecs=100)
-    table = spectrum.report()
-    assert table.index.tolist() == [0.5, 1.0, 1.5, 2.0]
-    squares = table["sampling_error"] ** 2 + table["truncation_error"] ** 2
-    np.testing.assert_allclose(squares, table["standard_error"] ** 2)
-    assert "few for alpha=0.5" in table.loc[0.5, "remark"]
-    assert (table["remark"][1:] == "").all()
-    assert table.loc[2.0, "entropy"] == spectrum.renyi_entropy(2.0).value
-    assert len(spectrum.report(2.0)) == 1
-    assert spectrum.report([]).empty
