@@ -100,12 +100,13 @@ class Spectrum(QuadratureRule):
         """``tr f(H)`` with standard error.
 
         For an exact spectrum this is ``Σ w f(x)``. For an estimated one it is ``Σ w f(x)`` over the nodes *plus* the
-        Richardson extrapolation ``(S_m − S_{m/2}) / 3``, where ``S_j`` is ``Σ w f(x)`` of the plain quadrature after
-        ``j`` of the ``m`` Lanczos steps (``sampling.plain``, ``sampling.plain_earlier``). It is 0 up to rounding for
-        polynomials of low degree, such as the trace itself; a third is right for a kink at 0 such as that of ``|λ|``.
+        Richardson extrapolation ``(S_m − S_{m/2}) / 3``: ``S_j`` is ``Σ w f(x)`` of the plain quadrature after ``j`` of
+        the ``m`` Lanczos steps (``sampling.plain`` and ``sampling.plain_earlier``). A third fits a kink at 0 such as
+        that of ``|λ|``. For polynomials of low degree, such as the trace itself, the extrapolation is 0 up to rounding.
+        Formula and standard error: `renyi_lab.spectrum._errors`.
 
         Args:
-            f: Function of an array of eigenvalues that returns as many values; finite wherever the spectrum is.
+            f: Function that maps an array of eigenvalues, ``(k,)``, to as many finite values.
 
         Raises:
             ValueError: ``f`` returns another shape, or NaN or infinity.
@@ -129,8 +130,8 @@ class Spectrum(QuadratureRule):
 
         For an estimated spectrum the value is ``H_α`` of the nodes and weights *plus* the Richardson extrapolation
         ``(H_m − H_{m/2}) / (2^(1+min(α, 1)) − 1)`` from the entropies of the plain quadrature after ``m`` and ``m/2``
-        Lanczos steps (a third of the change for ``α ≥ 1``, 0.55 of it for ``α = 0.5``); with the absolute normalisation
-        it is then clipped to ``[0, log n]``.
+        Lanczos steps (a third of the change for ``α ≥ 1``, 0.55 of it for ``α = 0.5``). With the absolute normalisation
+        the sum is clipped to ``[0, log n]``.
 
         Args:
             alpha: Order in ``[0, inf]``: 0 Hartley, 1 Shannon, 2 collision, ``math.inf`` min-entropy. At 0 the number

@@ -103,7 +103,9 @@ def spectral_entropy(nodes: FloatArray, weights: FloatArray, alpha: float, signe
         return entropy
     trace = float(weights @ nodes)
     if trace <= 0:
-        raise ValueError("the trace is too uncertain for a signed normalization; spend more products.")
+        raise ValueError(
+            'the trace is too uncertain for normalization="signed"; use a larger num_matvecs, or "absolute".'
+        )
     # Written as a correction, it vanishes without rounding where no node is negative.
     return entropy + alpha / (1 - alpha) * math.log(float(weights @ magnitudes) / trace)
 

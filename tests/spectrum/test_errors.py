@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,13 @@ def test_truncation_error_is_the_stated_share_of_oscillation_and_extrapolation()
     assert truncation_error([1.0, 3.0], 0.0) == 0.5
     assert truncation_error([2.0, 2.0], -4.0) == 3.0
     assert truncation_error([1.0, 3.0], 4.0) == pytest.approx(math.sqrt(0.25 + 9))
+
+
+def test_signed_normalisation_needs_a_positive_trace_of_every_rule():
+    good, bad = Spectrum.from_eigenvalues([-1.0, 2.0]), Spectrum.from_eigenvalues([-2.0, 1.0])
+    spectrum = replace(good, num_matvecs=200, sampling=Sampling(np.ones(2, bool), 1, (good,), bad, bad))
+    with pytest.raises(ValueError, match="too uncertain .* larger num_matvecs"):
+        spectrum.renyi_entropy(2, normalization="signed")
 
 
 @pytest.mark.parametrize("side", [-1, 1])
