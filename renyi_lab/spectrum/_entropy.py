@@ -80,8 +80,7 @@ def effective_number(p: Tensor | NDArray[Any] | Sequence[float], alpha: float) -
         A scalar tensor of ``p``'s dtype for a tensor, else a ``float``.
 
     Raises:
-        TypeError: As in `renyi_entropy`.
-        ValueError: As in `renyi_entropy`.
+        TypeError, ValueError: As in `renyi_entropy`.
 
     Source: Hill 1973; Roy & Vetterli 2007 for the effective rank.
 
@@ -107,8 +106,7 @@ def escort_probabilities(p: NDArray[Any] | Sequence[float], alpha: float) -> Flo
         Escort probabilities ``(n,)``, which sum to 1.
 
     Raises:
-        TypeError: As in `renyi_entropy`.
-        ValueError: As in `renyi_entropy`.
+        TypeError, ValueError: As in `renyi_entropy`.
 
     Source: Beck & Schlögl 1993, chapter 9.
 

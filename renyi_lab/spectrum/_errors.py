@@ -12,9 +12,8 @@ extrapolation removes its leading part:
     e = [F(plain rule, m steps) − F(plain rule, m/2 steps)] / (2^(1+c) − 1)
 
 That is a third of the change for traces (the kink of ``|λ|``) and orders ``α ≥ 1``, and 0.55 of it for ``α = 0.5``. The
-plain rules are the stochastic Lanczos quadrature in which converged eigenvalues are not counted exactly. They integrate
-polynomials of low degree exactly, so that ``e`` vanishes for these. (Every ``F`` here is averaged like the spectrum
-itself: its rule is the mean of the rules of the last few steps.)
+plain rules are the stochastic Lanczos quadrature in which converged eigenvalues are not counted exactly, averaged over
+the last few steps as the spectrum is. They integrate polynomials of low degree exactly, for which ``e`` is then 0.
 
 *Sampling.* A probe uniform on the sphere of the ``d``-dimensional complement of the eigenvectors found exactly has, for
 any function ``φ`` of the matrix, ``Var(d uᵀφu) = 2d/(d+2) · (Σφ² − (Σφ)²/d)``: known even for a single probe. With the
@@ -27,8 +26,7 @@ derivative ``φ = ∂F/∂w`` (what one more eigenvalue adds to ``F``) this is t
     truncation² = (OSCILLATION_SHARE · s)² + (EXTRAPOLATION_SHARE · e)²
 
 The standard error is infinite where nothing is known: after a single step, and for the entropy of order 0, whose value
-is then the upper bound ``log n``. `bias_remark` explains where too few products may bias an
-entropy.
+is then the upper bound ``log n``. `bias_remark` explains where too few products may bias an entropy.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_truncation_error_is_the_stated_share_of_oscillation_and_extrapolation()
 def test_signed_normalisation_needs_a_positive_trace_of_every_rule():
     good, bad = Spectrum.from_eigenvalues([-1.0, 2.0]), Spectrum.from_eigenvalues([-2.0, 1.0])
     spectrum = replace(good, num_matvecs=200, sampling=Sampling(np.ones(2, bool), 1, (good,), bad, bad))
-    with pytest.raises(ValueError, match="too uncertain .* larger num_matvecs"):
+    with pytest.raises(ValueError, match=r"too uncertain .* larger num_matvecs"):
         spectrum.renyi_entropy(2, normalization="signed")
 
 
