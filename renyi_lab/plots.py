@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
 
 from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure
 from renyi_lab._utils.typing import FloatArray
@@ -25,6 +26,7 @@ __all__ = [
     "plot_entropy_curve",
     "plot_histories",
     "plot_spectrum",
+    "spectrum_figure",
 ]
 
 
@@ -55,6 +57,20 @@ def plot_spectrum(ax: Axes, spectrum: Spectrum, *, bandwidth: float | None = Non
         ValueError: The spectrum is all zero, or ``bandwidth`` is not positive.
     """
     check_spectrum(spectrum).plot(ax, bandwidth=bandwidth)
+
+
+def spectrum_figure(spectrum: Spectrum, *, bandwidth: float | None = None) -> FigureBase:
+    """Return a new figure with `plot_spectrum` in it; the same as ``spectrum.plot()``.
+
+    Args:
+        spectrum: An exact or estimated spectrum.
+        bandwidth: As in `plot_spectrum`.
+
+    Raises:
+        TypeError: ``spectrum`` is not a `Spectrum`.
+        ValueError: The spectrum is all zero, or ``bandwidth`` is not positive.
+    """
+    return check_spectrum(spectrum).plot(bandwidth=bandwidth)
 
 
 def plot_entropy_curve(

@@ -69,7 +69,7 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
     with operator.evaluation_point(), torch.enable_grad(), _recorded(layer) as calls:
         for index in range(len(operator.batches)):
             calls.clear()
-            outputs = operator.model(operator.batches[index].content[0])
+            outputs = operator.outputs(index)
             features = _features_of(outputs, calls)
             free = outputs.detach().requires_grad_()
             loss = operator.output_loss(free, index)
@@ -90,7 +90,7 @@ def _need_outputs(operator: ModelOperator) -> None:
 
 def _output_slopes(operator: ModelOperator, index: int) -> tuple[Tensor, Tensor]:
     """Outputs of one batch with their graph, and ``∂ℓ_i/∂f`` of every sample."""
-    outputs = operator.model(operator.batches[index].content[0])
+    outputs = operator.outputs(index)
     if not isinstance(outputs, Tensor):
         raise ValueError(f"the model must return one tensor, got {type(outputs).__name__}.")
     free = outputs.detach().requires_grad_()
