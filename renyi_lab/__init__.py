@@ -48,12 +48,13 @@ if TYPE_CHECKING:
     from renyi_lab.perturbation import reparametrize
     from renyi_lab.posterior import GibbsError, gibbs_error
     from renyi_lab.sharpness import SharpnessReport, renyi_sharpness, sharpness_report
-    from renyi_lab.training import Evaluation, History, evaluate, train
+    from renyi_lab.training import DivergenceError, Evaluation, History, evaluate, train
 
 # Names and modules of the higher stages are imported at first use: matplotlib, ipywidgets and others load slowly.
 _LAZY_NAMES = {
     "train": "training",
     "evaluate": "training",
+    "DivergenceError": "training",
     "History": "training",
     "Evaluation": "training",
     "GibbsError": "posterior",
@@ -70,6 +71,7 @@ __all__ = [
     "SAGM",
     "SAM",
     "AlphaChoice",
+    "DivergenceError",
     "Estimate",
     "Evaluation",
     "FisherSAM",

@@ -1,6 +1,6 @@
-"""Optimizers that step with the gradient of a nearby, sharper point: SAM, RSAM and relatives over any torch optimizer.
+"""Optimizers that step with the gradient at a nearby, sharper point: SAM, its variants, RSAM, over any torch optimizer.
 
-Mixed precision, batch norm, several processes, accumulation, clipping, compiling: see `renyi_lab.optim.recipes`.
+Mixed precision, batch norm, several processes, accumulation, clipping, compilation: see `renyi_lab.optim.recipes`.
 """
 
 from renyi_lab.optim._rsam import RSAM

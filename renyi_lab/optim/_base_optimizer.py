@@ -1,4 +1,4 @@
-"""Building, or checking, what a sharpness-aware optimizer is given."""
+"""Building or checking the base optimizer that a sharpness-aware optimizer steps with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from torch.optim import Optimizer
 from renyi_lab._utils.validation import check_real
 
 
-def build_base(params: Iterable[Any], base: Any, base_kwargs: dict[str, Any], own_settings: Iterable[str]) -> Optimizer:
-    """Return ``base`` built on ``params``, or ``base`` itself when it is an optimizer already built on them.
+def build_base(entries: Any, base: Any, base_kwargs: dict[str, Any], own_settings: Iterable[str]) -> Optimizer:
+    """Return ``base`` built on ``entries``, or ``base`` itself when it is an optimizer already built on them.
 
-    ``own_settings`` names what the wrapper will write into each group, which ``base`` must not use itself.
+    Args:
+        entries: List of parameters, named parameters or groups.
+        base: Class or instance of the base optimizer.
+        base_kwargs: Hyperparameters for the class.
+        own_settings: Settings that the wrapper writes into each group, which ``base`` must not use itself.
     """
-    entries = params if isinstance(params, Tensor) else list(params)
     if len(entries) == 0:
         raise ValueError("params is empty. A generator can be used only once: pass model.parameters() afresh.")
     if isinstance(base, type) and issubclass(base, Optimizer):
@@ -60,8 +63,8 @@ def _check_instance(
     if hidden:
         raise ValueError(
             f"base has groups with a {hidden[0]}, which would hide the {hidden[0]} given here: it is wrapped already. "
-            "Build a new one, or, for one value for each group, pass the groups as params and the optimizer's class "
-            "as base."
+            "Build a new one; or, for different values in different groups, pass the groups as params and the "
+            "optimizer's class as base."
         )
 
 
@@ -81,5 +84,5 @@ def _parameters(entries: Iterable[Any]) -> Iterator[Any]:
 
 def _is_sharded(param: Any) -> bool:
     """Whether a parameter holds only this process's part: a DTensor (FSDP2) or a FlatParameter (FSDP1)."""
-    # By name: importing torch.distributed.tensor takes longer than all of this package.
+    # By name, because importing torch.distributed.tensor takes longer than importing all of this package.
     return getattr(param, "_is_flat_param", False) or any(kind.__name__ == "DTensor" for kind in type(param).__mro__)

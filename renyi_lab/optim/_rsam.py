@@ -1,4 +1,4 @@
-"""Rényi sharpness-aware minimisation (Zhang, Sun, Zhang & Liu, ICLR 2026, arXiv:2510.07758), in three forms."""
+"""Rényi sharpness-aware minimisation (RSAM; Zhang et al., arXiv:2510.07758, 2025), in three forms."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 from renyi_lab._utils.validation import check_choice, check_real
 from renyi_lab.optim._base_optimizer import optional_limit
 from renyi_lab.optim._sharpness_aware import SharpnessAware
-from renyi_lab.optim._vectors import joined, multiply_, parted, scaled, total, unit_vector, zero_safe_ratio
+from renyi_lab.optim._vectors import joined, multiply_, scaled, split_like, total, unit_vector, zero_safe_ratio
 
-# Nearer to α = 1 the divergence is formed without cancellation; farther, float32 loses about one digit. Our choice.
+# Heuristic: nearer to α = 1 the divergence is computed without cancellation; farther, float32 loses about one digit.
 _NEAR_ONE = 0.1
 
 
 class RSAM(SharpnessAware):
-    """Step with the gradient at a point whose distance follows how concentrated the squared gradient is.
+    """Step with the gradient at a point whose distance depends on how concentrated the squared gradient is.
 
         R_α = Σ_j |g_j|^{2α} / (Σ_j g_j²)^α,      D_α = log n − H_α(g²) = log n + log R_α / (α−1)
 
@@ -28,41 +28,43 @@ class RSAM(SharpnessAware):
         "divergence":   ε = ρ · D_α/‖g‖² · g
         "exact":        ε = −sign(1−α) · ρ · ∂R_α/∂g,  so that ∇L(θ+ε) = ∇[L − sign(1−α) ρ R_α] + O(ρ²)
 
-    Squared gradient entries stand in for the Hessian's eigenvalues. The first two forms are SAM with a radius that
-    adapts to how spread the gradient is, ‖ε‖ = ρ R_α/‖g‖ or ρ D_α/‖g‖, and that grows without limit as the gradient
+    Squared gradient entries take the place of the Hessian's eigenvalues. The first two forms are SAM with a radius that
+    depends on how spread the gradient is, ‖ε‖ = ρ R_α/‖g‖ or ρ D_α/‖g‖, and that grows without limit as the gradient
     vanishes unless ``max_norm`` caps it (at exactly g = 0, ε = 0). The exact form never moves along the gradient:
     R_α is scale-free, so ∂R_α/∂g ⟂ g.
 
     In the paper's form R_α ∈ [n^{1−α}, 1] for α > 1, but [1, n^{1−α}] for α < 1, where the sign makes ε go *down* the
-    gradient: at α = 0.5 every ρ ≥ 0.1 that we tried diverged on MNIST-1D, or left the loss above that of guessing. In
-    the divergence form ε goes up for every α, α = 1 included, and ρ from 0.06 to 0.14 trained at α = 0.5, 1 and 2
-    alike there (at α = 2, ρ = 0.23 no longer did).
+    gradient: at α = 0.5 every ρ ≥ 0.1 that was tried diverged on MNIST-1D, or left the loss above that of guessing. In
+    the divergence form ε goes up for every α, α = 1 included, and ρ from 0.06 to 0.14 trained there at α = 0.5, 1 and 2
+    alike (at α = 2, ρ = 0.23 no longer did).
 
     Args:
-        params: as for any torch optimizer; groups may have a ``rho`` and an ``alpha`` of their own (the sums run over
-            all groups).
-        base: class, or instance on the same parameters, of the optimizer that takes the step.
-        rho: ρ > 0, in loss units. Default 0.65: the authors' example, for the paper's form; see above for the others.
-        alpha: order α > 0 of the entropy; ≠ 1 except in the divergence form, ≥ ½ in the exact form. Default 1.2: the
-            authors' example.
+        params: Parameters as for any torch optimizer; groups may have a ``rho`` and an ``alpha`` of their own (the sums
+            run over all groups).
+        base: Class of the optimizer that takes the step, or an instance on the same parameters. Default SGD.
+        rho: ρ > 0, in loss units. Default 0.65, from the authors' example, for the paper's form; see above for the
+            others.
+        alpha: Order α > 0 of the entropy; ≠ 1 except in the divergence form, ≥ ½ in the exact form. Default 1.2, from
+            the authors' example.
         form: ``"paper"`` (default), ``"divergence"`` or ``"exact"``.
-        warmup_steps: plain steps, one gradient each, before the first perturbed one. Default 0; the authors' example
-            trains its first 5 epochs plain.
-        max_norm: ‖ε‖ over all parameters is cut to this, > 0. Default: not, as in the paper.
-        **options: ``max_grad_norm`` as in `SharpnessAware`; the rest goes to ``base``. The authors' SGD has lr 0.1,
-            momentum 0.9, weight decay 5e-4.
+        warmup_steps: Number of plain steps, one gradient each, before the first perturbed one. Default 0; the authors'
+            example trains its first six epochs plain (``plain_epoch`` 5 with the test ``epoch > plain_epoch``).
+        max_norm: Limit of ‖ε‖ over all parameters, > 0. Default: none, as in the paper.
+        **options: ``max_grad_norm`` as in `SharpnessAware`; all others are passed to ``base``. The authors' SGD has lr
+            0.1, momentum 0.9, weight decay 5e-4.
 
     Raises:
-        ValueError: an α that the form does not take, besides what `SharpnessAware` refuses.
+        ValueError: If the form does not take this α, or as in `SharpnessAware`.
 
-    >>> w = torch.tensor([3.0, 4.0], requires_grad=True, dtype=torch.float64)
-    >>> optimizer = RSAM([w], torch.optim.SGD, rho=1.0, alpha=2.0, lr=1.0)
-    >>> (0.5 * w @ w).backward(); optimizer.first_step()      # R_2 = (81 + 256)/625, ε = R_2/25 · (3, 4)
-    >>> [round(x, 6) for x in w.tolist()]
-    [3.064704, 4.086272]
+    Source: Zhang et al., arXiv:2510.07758 (2025), for the paper's form.
+
+    Example:
+        >>> w = torch.tensor([3.0, 4.0], requires_grad=True, dtype=torch.float64)
+        >>> optimizer = RSAM([w], torch.optim.SGD, rho=1.0, alpha=2.0, lr=1.0)
+        >>> (0.5 * w @ w).backward(); optimizer.first_step()      # R_2 = (81 + 256)/625, ε = R_2/25 · (3, 4)
+        >>> [round(x, 6) for x in w.tolist()]
+        [3.064704, 4.086272]
     """
-
-    _pickled = (*SharpnessAware._pickled, "form", "max_norm")
 
     def __init__(
         self,
@@ -88,27 +90,27 @@ class RSAM(SharpnessAware):
             check_order(group["alpha"], self.form)
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
-        """ε by the chosen form; a group's own α enters the sums over all parameters, and the group takes the result."""
+        """ε by the chosen form; each group uses its own α, in sums over all parameters."""
         unit, norm = unit_vector(joined(grads))
         orders = {group["alpha"] for group in groups}
-        steps = {alpha: parted(_FORMS[self.form](unit, norm, alpha), grads) for alpha in orders}
+        steps = {alpha: split_like(_FORMS[self.form](unit, norm, alpha), grads) for alpha in orders}
         epsilon = [steps[group["alpha"]][index] for index, group in enumerate(groups)]
         torch._foreach_mul_(epsilon, [group["rho"] for group in groups])
         return epsilon
 
 
 def check_order(alpha: float, form: str) -> float:
-    """Return α if the form of RSAM takes it, or raise."""
+    """Return α if the form of RSAM takes it, or raise ``ValueError``."""
     alpha = check_real("alpha", alpha, 0.0, open_minimum=True)
     if alpha == 1.0 and form != "divergence":
         raise ValueError(
             f"alpha = 1 is refused in the {form} form: R_1 = 1 for every gradient and sign(1−alpha) = 0, so that "
-            'nothing would be perturbed. Take form="divergence", or an alpha beside it, such as 1.2.'
+            'nothing would be perturbed. Use form="divergence", or another alpha, such as 1.2.'
         )
     if alpha < 0.5 and form == "exact":
         raise ValueError(
             f"alpha = {alpha:g} is refused in the exact form: below 1/2 the derivative of |g|^(2·alpha) is infinite at "
-            'g = 0. Take alpha ≥ 0.5, or form="divergence".'
+            'g = 0. Use alpha ≥ 0.5, or form="divergence".'
         )
     return alpha
 
@@ -141,7 +143,7 @@ _FORMS: dict[str, Callable[[list[Tensor], Tensor, float], list[Tensor]]] = {
 
 
 def power_ratio(unit: list[Tensor], alpha: float) -> Tensor:
-    """R_α = Σ_j |g_j|^{2α} / (Σ_j g_j²)^α of a gradient given as q = g/‖g‖, where it is Σ_j |q_j|^{2α}."""
+    """R_α = Σ_j |g_j|^{2α} / (Σ_j g_j²)^α, which is Σ_j |q_j|^{2α} for q = g/‖g‖."""
     powers = list(torch._foreach_abs(unit))
     torch._foreach_pow_(powers, 2 * alpha)
     return total(powers, 1)
@@ -159,7 +161,7 @@ def divergence(unit: list[Tensor], alpha: float) -> Tensor:
 
 
 def _negative_entropy_near_one(unit: list[Tensor], excess: float) -> Tensor:
-    """−H_α(p) = log(1 + Σ p (p^{α−1} − 1)) / (α−1), p = q²; at α = 1 its limit Σ p log p."""
+    """−H_α(p) = log(1 + Σ p (p^{α−1} − 1)) / (α−1) with p = q²; at α = 1 its limit Σ p log p."""
     logs = list(torch._foreach_abs(unit))
     # At q = 0, p log p = 0 needs a finite logarithm.
     torch._foreach_clamp_min_(logs, [torch.finfo(tensor.dtype).tiny for tensor in unit])

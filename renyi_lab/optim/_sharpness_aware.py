@@ -1,14 +1,14 @@
-"""What every sharpness-aware optimizer shares: two gradients a step, exact return, the base optimizer's state.
+"""What every sharpness-aware optimizer shares: two gradients per step, exact return, the base optimizer's state.
 
     θ + ε ← perturb;   g' = ∇L_S(θ + ε);   return to θ exactly;   base optimizer steps from θ with g'
 
-A method is one short override of `SharpnessAware.perturbation`, which says what ε is. What else a training needs (mixed
-precision, batch norm, several processes, accumulation) stands in `renyi_lab.optim.recipes`.
+A method is one short override of `SharpnessAware.perturbation`, which returns ε. `renyi_lab.optim.recipes` covers mixed
+precision, batch norm, several processes and gradient accumulation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,39 +32,40 @@ _SNIPPET = """
 
 
 class SharpnessAware(Optimizer):
-    """Base of the two-pass optimizers: subclasses say in `perturbation` where the second gradient is taken.
+    """Base class of the two-pass optimizers; subclasses define in `perturbation` where the second gradient is taken.
 
     ``param_groups`` and ``state`` are the base optimizer's own, so schedulers, hooks and checkpoints work as they do
-    for a plain optimizer. ``rho`` stands in each group and may differ between groups (0 leaves a group unperturbed).
-    Nothing on a step's path waits for the device.
+    for a plain optimizer. ``rho`` is a setting of each group and may differ between groups (0 leaves a group
+    unperturbed). A step never waits for the device.
 
     Args:
-        params: parameters, named parameters or group dictionaries, as for any torch optimizer.
-        base: class of the optimizer that takes the step, or an instance already built on the same parameters
+        params: Parameters, named parameters or group dictionaries, as for any torch optimizer.
+        base: Class of the optimizer that takes the step, or an instance already built on the same parameters
             (then its own groups are used, and ``base_kwargs`` must be empty).
-        rho: radius of the perturbation, > 0; its unit depends on the method.
-        warmup_steps: number of plain base steps, one gradient each, before the first perturbed one. Default 0: none.
-        max_grad_norm: the gradient that the base steps with, the one of θ + ε, is clipped to this norm, > 0. Default:
-            not. (Clipping inside the closure would shorten the first gradient too, and ε may depend on its length.)
-        group_settings: for subclasses: further settings that stand in each group.
-        **base_kwargs: passed to the ``base`` class (``lr``, ``momentum``, …).
+        rho: Radius of the perturbation, > 0; its unit depends on the method.
+        warmup_steps: Number of plain base steps, one gradient each, before the first perturbed one. Default 0.
+        max_grad_norm: Norm, > 0, to which the gradient at θ + ε, the one that the base steps with, is clipped.
+            Default: no clipping. (Clipping inside the closure would shorten the first gradient too, and ε may depend
+            on its length.)
+        group_settings: Further settings of each group, for subclasses.
+        **base_kwargs: Hyperparameters of the ``base`` class (``lr``, ``momentum``, …).
 
     Attributes:
         perturbation_norm: ‖ε‖ of the latest step over all parameters, a tensor on the first parameter's device.
 
     Raises:
-        ValueError: an empty ``params``, a ``rho`` out of range, a base instance on other parameters or already
-            wrapped, or a base with a hyperparameter of its own named ``rho`` (torch.optim.Adadelta).
-        TypeError: a ``base`` that is no optimizer, or whose step needs a closure itself (torch.optim.LBFGS), or
-            parameters that are sharded among processes (FSDP).
+        ValueError: If ``params`` is empty, ``rho`` is out of range, a base instance is on other parameters or already
+            wrapped, or the base has a hyperparameter of its own named ``rho`` (torch.optim.Adadelta).
+        TypeError: If ``base`` is not an optimizer or needs a closure for its own step (torch.optim.LBFGS), or if
+            parameters are sharded among processes (FSDP).
     """
 
     requires_closure = True
     max_norm: float | None = None  # the limit of ‖ε‖, for methods whose ε may grow without one
-    # Where a step is: (perturbed parameters, their values and gradients before) between first_step() and second_step().
+    # Between first_step() and second_step(): the perturbed parameters, their values and their gradients before.
     _saved: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
-    # What a pickle holds beside torch's own entries; a subclass appends the names of its settings.
-    _pickled: tuple[str, ...] = ("base", "warmup_steps", "max_grad_norm", "steps_taken", "perturbation_norm")
+    # Names of the base's hyperparameters that the constructor was given, for each group.
+    _given: Sequence[set[str]] = ()
 
     def __init__(
         self,
@@ -77,6 +78,10 @@ class SharpnessAware(Optimizer):
         group_settings: dict[str, Any] | None = None,
         **base_kwargs: Any,
     ) -> None:
+        params = params if isinstance(params, Tensor) else list(params)
+        given = base.defaults if isinstance(base, Optimizer) else base_kwargs
+        groups = [entry for entry in params if isinstance(entry, dict)] or [{}]
+        self._given = [{*given, *group} for group in groups]
         settings = {"rho": check_real("rho", rho, 0.0, open_minimum=True), **(group_settings or {})}
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
         self.max_grad_norm = optional_limit("max_grad_norm", max_grad_norm)
@@ -86,19 +91,41 @@ class SharpnessAware(Optimizer):
         self.param_groups, self.state = self.base.param_groups, self.base.state
         self.perturbation_norm = torch.zeros((), device=self.param_groups[0]["params"][0].device)
 
+    def complete_base(self, **settings: float) -> None:
+        """Set those hyperparameters of the base optimizer that it has and that the constructor was not given.
+
+        `renyi_lab.train` does so with its ``lr``, ``momentum`` and ``weight_decay``. A base that was passed as an
+        instance keeps its own values.
+
+        Args:
+            **settings: Hyperparameters by name.
+        """
+        for group, given in zip(self.param_groups, self._given, strict=False):
+            group.update({name: settings[name] for name in settings.keys() & self.base.defaults.keys() - given})
+
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """Return ε, one new tensor for each of ``params``; ``grads`` and ``params`` must stay as they are.
 
-        Called without autograd, with the parameters that have a gradient and each one's group, which holds its ``rho``.
+        Called without autograd.
+
+        Args:
+            grads: Gradients at θ of the parameters that have one.
+            params: These parameters, at θ.
+            groups: The parameter group of each of them, with its ``rho``.
         """
         raise NotImplementedError(f"{type(self).__name__} must override perturbation().")
 
     def combine(self, params: list[Tensor], first: list[Tensor]) -> None:
-        """Mix ``first``, the gradients at θ, into the ``.grad`` of ``params``, those at θ + ε. Default: not at all."""
+        """Mix the gradients at θ into ``.grad``, the gradients at θ + ε. The default leaves ``.grad`` as it is.
+
+        Args:
+            params: The perturbed parameters, back at θ.
+            first: Their gradients at θ.
+        """
 
     @property
     def in_second_pass(self) -> bool:
-        """Whether first_step() is done and second_step() is not: the gradient now computed is the one at θ + ε."""
+        """Whether the weights are at θ + ε: first_step() is done and second_step() is not."""
         return self._saved is not None
 
     @property
@@ -107,16 +134,19 @@ class SharpnessAware(Optimizer):
         return self.steps_taken < self.warmup_steps
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; ``closure`` is run at θ and at θ + ε, and what it returned at θ is returned.
+        """Take one step; ``closure`` is run at θ and at θ + ε.
 
-        If anything goes wrong in between, an interrupt included, the weights are back at θ bit for bit.
+        After an error or interrupt in between, the weights are at θ again, bit for bit.
 
         Args:
-            closure: clears the gradients, computes the loss, calls ``backward()`` and returns the loss.
+            closure: Function that clears the gradients, computes the loss, calls ``backward()`` and returns the loss.
+
+        Returns:
+            What the closure returned at θ.
 
         Raises:
-            TypeError: no callable ``closure``.
-            RuntimeError: a closure that leaves no gradient, a sparse gradient, or an unfinished first_step().
+            TypeError: If ``closure`` is not callable.
+            RuntimeError: If the closure leaves no gradient or a sparse one, or after an unfinished first_step().
         """
         if not callable(closure):
             raise TypeError(f"step() needs a closure, because the gradient is taken twice:{_SNIPPET}")
@@ -142,7 +172,7 @@ class SharpnessAware(Optimizer):
         During warm-up ε = 0, so that a hand-written loop needs no branch.
 
         Raises:
-            RuntimeError: no gradient, a sparse gradient, or a first_step() that was not finished.
+            RuntimeError: If there is no gradient or a sparse one, or after an unfinished first_step().
         """
         self._refuse_mid_step("first_step()")
         params, grads, groups = self._gradients()
@@ -156,10 +186,10 @@ class SharpnessAware(Optimizer):
         self.zero_grad()
 
     def second_step(self) -> None:
-        """Return the weights to θ exactly and let the base optimizer step with the gradients of θ + ε.
+        """Return the weights to θ exactly and let the base optimizer step with the gradients at θ + ε.
 
         Raises:
-            RuntimeError: first_step() has not been called, or no gradient has been computed since.
+            RuntimeError: If first_step() has not been called, or no gradient has been computed since.
         """
         if self._saved is None:
             raise RuntimeError(
@@ -173,7 +203,7 @@ class SharpnessAware(Optimizer):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give up a step after first_step(): the weights return to θ exactly. Elsewhere it does nothing."""
+        """Cancel a step after first_step(): the weights return to θ exactly. Elsewhere this does nothing."""
         if self._saved is not None:
             params, values, _ = self._saved
             if params:
@@ -181,29 +211,33 @@ class SharpnessAware(Optimizer):
             self._saved = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, to the base optimizer as well; its ``rho`` may be given, ≥ 0."""
+        """Add a group, to the base optimizer as well.
+
+        Args:
+            param_group: Dictionary with ``params`` and any settings of the group, such as ``rho`` ≥ 0.
+        """
         if isinstance(param_group, dict):
             self.check_group(param_group)
         super().add_param_group(param_group)
 
     def check_group(self, group: dict[str, Any]) -> None:
-        """Raise an error if a setting that stands in ``group`` is out of range."""
+        """Raise an error if a setting in ``group`` is out of range."""
         if "rho" in group:
             check_real("rho of the parameter group", group["rho"], 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state and the count of steps; refused between first_step() and second_step()."""
+        """The base optimizer's state and the number of steps; refused between first_step() and second_step()."""
         self._refuse_mid_step("state_dict()")
         packed = super().state_dict()
         packed["sharpness_aware"] = {"steps_taken": self.steps_taken}
         return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from `state_dict` bit for bit, the base optimizer's state included."""
+        """Resume from a `state_dict`, bit for bit."""
         self._refuse_mid_step("load_state_dict()")
         if "sharpness_aware" not in state_dict:
             raise ValueError(
-                "state_dict has no 'sharpness_aware' entry: it is not that of a sharpness-aware optimizer. To go on "
+                "state_dict has no 'sharpness_aware' entry, so it is not from a sharpness-aware optimizer. To continue "
                 "from a plain optimizer's state, load it into that optimizer and pass the instance as base."
             )
         super().load_state_dict(state_dict)
@@ -211,11 +245,13 @@ class SharpnessAware(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_mid_step("pickling or copying")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in self._pickled}}
+        # torch keeps three entries; a scheduler's patched step() cannot be pickled.
+        own = {k: value for k, value in vars(self).items() if not (k.startswith("_") or callable(value))}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        # torch comes here after unpickling and after loading, with new containers: the base must hold the same ones.
+        # torch calls this after unpickling and after loading, with new containers: the base must hold the same ones.
         self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
 
     def _base_step(self) -> None:
@@ -224,15 +260,15 @@ class SharpnessAware(Optimizer):
             torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
         self.base.step()
         self.steps_taken += 1
-        self._opt_called = True  # schedulers look for it; without it they warn in hand-written loops
+        self._opt_called = True  # without it schedulers warn in hand-written loops
 
     def _gradients(self) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
-        """The parameters that have a gradient, the gradients, and each one's group."""
+        """The parameters that have a gradient, the gradients, and the group of each."""
         found = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not found:
             raise RuntimeError(
                 "No parameter of this optimizer has a gradient: backward() was not called, was called before the "
-                f"gradients were cleared, or the model is another one. What a step expects:{_SNIPPET}"
+                f"gradients were cleared, or was called on another model. What a step expects:{_SNIPPET}"
             )
         for param, grad, _ in found:
             if grad.layout != torch.strided:
@@ -246,5 +282,5 @@ class SharpnessAware(Optimizer):
         if self._saved is not None:
             raise RuntimeError(
                 f"{what} is refused between first_step() and second_step(), where the weights are perturbed: finish "
-                "with second_step(), or give the step up with restore()."
+                "with second_step(), or cancel the step with restore()."
             )

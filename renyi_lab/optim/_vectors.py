@@ -1,4 +1,4 @@
-"""A list of tensors taken as one long vector, without waiting for the device."""
+"""Arithmetic on a list of tensors as one long vector, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 def joined(tensors: list[Tensor]) -> list[Tensor]:
-    """The same numbers in one flat vector, where all tensors are dense on a CPU and of one type; else as they are.
+    """One flat vector, where all tensors are on a CPU and of one dtype; otherwise the tensors as they are.
 
-    A CPU pays for every operation on every tensor (a third of what a step costs beyond its gradients); a GPU's foreach
-    kernels take all at once, and need no copy.
+    On a CPU each operation on each tensor has its overhead (together a third of what a step costs beyond its
+    gradients); a GPU's foreach kernels take all tensors at once and need no copy.
     """
     if any(tensor.device.type != "cpu" or tensor.dtype != tensors[0].dtype for tensor in tensors):
         return tensors
     return [torch.cat([tensor.reshape(-1) for tensor in tensors])]
 
 
-def parted(vectors: list[Tensor], like: list[Tensor]) -> list[Tensor]:
-    """Undo `joined`: views of the vector in the shapes of ``like``."""
+def split_like(vectors: list[Tensor], like: list[Tensor]) -> list[Tensor]:
+    """The inverse of `joined`: views of the vector in the shapes of ``like``."""
     if len(vectors) == len(like):
         return [vector.view_as(tensor) for vector, tensor in zip(vectors, like, strict=True)]
     parts = vectors[0].split([tensor.numel() for tensor in like])
@@ -29,26 +29,26 @@ def parted(vectors: list[Tensor], like: list[Tensor]) -> list[Tensor]:
 
 
 def total(tensors: list[Tensor], order: float) -> Tensor:
-    """The vector norm of this order over all tensors together, as one number on the first tensor's device."""
+    """The vector norm of this order over all tensors together, a scalar on the first tensor's device."""
     norms = torch._foreach_norm(tensors, order)
     norm: Tensor = torch.linalg.vector_norm(torch.stack([part.to(norms[0].device) for part in norms]), order)
     return norm
 
 
 def multiply_(tensors: list[Tensor], factor: Tensor) -> None:
-    """Multiply all tensors in place by one number, wherever each of them lies."""
+    """Multiply all tensors in place by a scalar, on whatever devices they are."""
     torch._foreach_mul_(tensors, _for_each_device(factor, tensors))
 
 
 def scaled(tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
-    """The tensors times one number, as new tensors."""
+    """The tensors times a scalar, as new tensors."""
     return list(torch._foreach_mul(tensors, _for_each_device(factor, tensors)))
 
 
 def unit_vector(tensors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return q = g/‖g‖ as new tensors (at least float32) and ‖g‖, over all tensors together; q = 0 where g = 0.
+    """Q = g/‖g‖ as new tensors (at least float32) and ‖g‖, over all tensors together; q = 0 where g = 0.
 
-    Divided by max|g| before squaring: in float32 the squares overflow from |g| ≈ 1e19 and vanish below 1e-23.
+    Divides by max|g| before squaring: in float32 the squares overflow from |g| ≈ 1e19 and vanish below 1e-23.
     """
     wide = widened(tensors)
     largest = total(wide, math.inf)
@@ -59,7 +59,7 @@ def unit_vector(tensors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def shorten_(tensors: list[Tensor], max_norm: float | None) -> Tensor:
-    """Shorten in place to ``max_norm`` what is longer, all tensors together, and return the length."""
+    """Shorten the vector in place to ``max_norm`` if it is longer, and return its length."""
     length = total(widened(tensors), 2)
     if max_norm is not None:
         multiply_(tensors, torch.where(length > max_norm, max_norm / length, 1.0))
@@ -68,12 +68,12 @@ def shorten_(tensors: list[Tensor], max_norm: float | None) -> Tensor:
 
 
 def widened(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors in at least float32; those that are so already are not copied."""
+    """The tensors in at least float32, without a copy where they already are."""
     return [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
 
 
 def zero_safe_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide, and give 0 where the denominator is 0, without asking the device which it was."""
+    """The ratio, 0 where the denominator is 0, without reading from the device."""
     return torch.where(denominator > 0, numerator / _or_one(denominator), 0.0)
 
 
@@ -82,7 +82,7 @@ def _or_one(number: Tensor) -> Tensor:
 
 
 def _for_each_device(number: Tensor, tensors: list[Tensor]) -> Any:
-    """The number as torch's foreach kernels want it: itself where all share its device, else a copy beside each."""
+    """The scalar as torch's foreach kernels need it: itself where all share its device, otherwise a copy for each."""
     if all(tensor.device == number.device for tensor in tensors):
         return number
     return [number.to(tensor.device) for tensor in tensors]

@@ -1,8 +1,8 @@
-"""Recipes for two-pass training: mixed precision, batch norm, several processes, accumulation, clipping, compiling.
+"""Recipes for two-pass training: mixed precision, batch norm, several processes, accumulation, clipping, compilation.
 
 **Mixed precision.** With bfloat16 nothing changes: put ``torch.autocast`` around the forward pass in the closure. With
-float16 the closure scales the loss, and `amp_step` takes the place of ``optimizer.step(closure)``; it skips the step
-when the gradient of either pass overflows:
+float16 the closure scales the loss, and `amp_step` replaces ``optimizer.step(closure)``; it skips the step when the
+gradient of either pass overflows:
 
     def closure():
         optimizer.zero_grad()
@@ -12,15 +12,15 @@ when the gradient of either pass overflows:
         return loss
     loss = amp_step(optimizer, scaler, closure)
 
-**Batch norm.** Both passes are training passes, so by default the running statistics are updated twice a step, once
-at θ + ε. `statistics_once` in the closure leaves them alone in the second:
+**Batch norm.** Both passes are training passes, so by default the running statistics are updated twice per step, once
+at θ + ε. `statistics_once` in the closure leaves them unchanged in the second:
 
     with statistics_once(optimizer, model):
         loss = loss_fn(model(x), y)
 
 **Several processes.** ``DistributedDataParallel`` averages the gradient in every backward pass, so every process makes
-the same perturbation, that of the whole batch (global). With `local_perturbation` around forward *and* backward each
-process perturbs by its own gradient (the m-sharpness of Foret et al. 2021, section 4.1; one all-reduce fewer):
+the same perturbation, computed from the whole batch (global). With `local_perturbation` around forward *and* backward
+each process perturbs by its own gradient (the m-sharpness of Foret et al. 2021, section 4.1; one all-reduce fewer):
 
     with local_perturbation(optimizer, ddp_model):
         loss = loss_fn(ddp_model(x), y)
@@ -39,8 +39,8 @@ Sharded parameters (FSDP) are refused, since each process would see only its par
             total += loss.detach()
         return total
 
-**Clipping.** ``max_grad_norm=`` of the optimizer clips the gradient at θ + ε, the one that the base steps with. Clipped
-inside the closure the first gradient is shorter as well: SAM does not notice, but RSAM's ε depends on its length.
+**Clipping.** ``max_grad_norm=`` of the optimizer clips the gradient at θ + ε, the one that the base steps with.
+Clipping inside the closure shortens the first gradient as well: SAM does not depend on its length, but RSAM does.
 
 **Groups.** ``[{"params": ..., "rho": 0.1, "lr": 0.01}, ...]``; ``rho`` = 0 leaves a group unperturbed. ``alpha`` too in
 RSAM. Norms and sums run over all groups together.
@@ -64,24 +64,25 @@ from renyi_lab.optim._vectors import multiply_, total
 
 
 def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any]) -> Any:
-    """Take one step with scaled float16 gradients and update the scaler; skip it if either pass overflowed.
+    """Take one step with scaled float16 gradients and update the scaler; skip the step if either pass overflowed.
 
     Args:
-        optimizer: its weights stay at θ, bit for bit, when the step is skipped.
-        scaler: a ``torch.amp.GradScaler``; ``scaler.update()`` is called here, once.
-        closure: clears the gradients, computes the loss, calls ``scaler.scale(loss).backward()``, returns the loss.
+        optimizer: Optimizer to step with. Its weights stay at θ, bit for bit, when the step is skipped.
+        scaler: A ``torch.amp.GradScaler``; ``scaler.update()`` is called here, once.
+        closure: Function that clears the gradients, computes the loss, calls ``scaler.scale(loss).backward()`` and
+            returns the loss.
 
     Returns:
         What the closure returned at θ.
 
     Raises:
-        RuntimeError: as `SharpnessAware.step`.
+        RuntimeError: As in `SharpnessAware.step`.
     """
     with torch.enable_grad():
         loss = closure()
     try:
         if _finite(optimizer) and not optimizer.warming_up:
-            # By hand, because the scaler's unscale_() works once between updates, and the second pass needs it.
+            # Not by the scaler's unscale_(), which works once between updates and is needed in the second pass.
             _, grads, _ = optimizer._gradients()
             multiply_(grads, torch.tensor(1.0 / scaler.get_scale(), device=grads[0].device))
             optimizer.first_step()
@@ -101,11 +102,11 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
 
 @contextlib.contextmanager
 def statistics_once(optimizer: SharpnessAware, model: nn.Module) -> Iterator[None]:
-    """Leave batch norm's running statistics alone in the second pass; it still normalises by the batch.
+    """Leave batch norm's running statistics unchanged in the second pass; it still normalises by the batch.
 
     Args:
-        optimizer: knows which pass it is; in the first nothing changes.
-        model: whose batch-norm layers, if any, are meant.
+        optimizer: Optimizer whose pass it is. In the first pass the block runs as without this context.
+        model: Model with the batch-norm layers, if any.
     """
     layers = [
         module
@@ -126,16 +127,16 @@ def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.Distributed
     """Let each process perturb by its own gradient: no averaging in the first pass of a two-pass step.
 
     Args:
-        optimizer: knows which pass it is; in the second, and in warm-up, gradients are averaged as usual.
-        model: the wrapped model; forward and backward pass both belong inside.
+        optimizer: Optimizer whose pass it is. In the second pass, and in warm-up, gradients are averaged as usual.
+        model: The wrapped model. Both its forward and its backward pass belong inside the block.
 
     Raises:
-        TypeError: ``model`` is not a ``DistributedDataParallel``.
+        TypeError: If ``model`` is not a ``DistributedDataParallel``.
     """
     if not isinstance(model, nn.parallel.DistributedDataParallel):
         raise TypeError(
-            f"model must be a DistributedDataParallel, got {type(model).__name__}: in one process the perturbation is "
-            "local anyway."
+            f"model must be a DistributedDataParallel, got {type(model).__name__}: in a single process the "
+            "perturbation is always local."
         )
     averaged = optimizer.in_second_pass or optimizer.warming_up
     with contextlib.nullcontext() if averaged else model.no_sync():

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 from renyi_lab._utils.minibatches import Pair
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.datasets import mnist1d
 from renyi_lab.models import cnn1d, mlp
@@ -23,7 +24,7 @@ from renyi_lab.study._grid import Grid, expand_grid
 from renyi_lab.study._measures import standard_measure
 from renyi_lab.study._records import Record, RecordFile
 from renyi_lab.study._study import MIN_ACCURACY, Study
-from renyi_lab.study._training import Measure, ModelFactory, one_thread, train_and_measure
+from renyi_lab.study._training import Measure, ModelFactory, train_and_measure
 
 _MOST_CORES = 10**6  # joblib's -2 is "all cores but one", and so on
 

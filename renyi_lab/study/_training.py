@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from renyi_lab._utils.minibatches import Pair
 from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.threads import one_thread
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._records import Record
-from renyi_lab.training import Evaluation, evaluate, train
+from renyi_lab.training import DivergenceError, Evaluation, evaluate, train
 
 # (width, seed) → a model with fresh weights.
 ModelFactory = Callable[[int, int], nn.Module]
@@ -61,17 +60,6 @@ def train_and_measure(
         )
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, so that sums round alike and workers do not get in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _trained(model: nn.Module, setting: Setting, train_set: Pair) -> bool:
     """Train in place; ``False`` if it diverged."""
     try:
@@ -86,9 +74,7 @@ def _trained(model: nn.Module, setting: Setting, train_set: Pair) -> bool:
             seed=setting.seed,
             progress=False,
         )
-    except ValueError as error:
-        if not str(error).startswith("training diverged"):
-            raise
+    except DivergenceError:
         return False
     return True
 

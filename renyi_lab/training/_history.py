@@ -1,4 +1,4 @@
-"""What training and evaluation return: curves over the epochs, and a loss with an accuracy."""
+"""Results of training and evaluation: curves over the epochs, and a loss with an accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from renyi_lab._utils.figure import new_figure
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss, accuracy in [0, 1] (``None`` where targets are no class labels) and the number of samples."""
+    """Result of `evaluate`.
+
+    Args:
+        loss: Mean loss over the samples.
+        accuracy: Share of labels with the highest score, in [0, 1]; ``None`` where targets are not class labels.
+        num_samples: Number of samples.
+    """
 
     loss: float
     accuracy: float | None
@@ -21,10 +27,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class History:
-    """What `train` saw, one entry an epoch; accuracies are empty in regression, test values without a test set.
+    """Result of `train`, with one entry per epoch.
 
     Training values are running means over the epoch's batches, each taken before its step; test values come from
-    `evaluate` after the epoch. So at equal skill the training loss looks a little worse than it is.
+    `evaluate` after the epoch. So the training loss looks a little worse than it is after the epoch.
+
+    Args:
+        train_loss: Mean training loss.
+        train_accuracy: Training accuracy in [0, 1]; empty in regression.
+        test_loss: Mean test loss; empty without a test set.
+        test_accuracy: Test accuracy in [0, 1]; empty without a test set and in regression.
+        num_gradients: Number of forward and backward passes over one batch: two per step for sharpness-aware
+            optimizers.
+        seconds: Duration of the training; not compared by ``==``.
+        perturbation_norm: Mean ‖ε‖ over the epoch's steps of a sharpness-aware optimizer (0 in warm-up); empty for
+            others.
     """
 
     train_loss: tuple[float, ...]
@@ -32,10 +49,8 @@ class History:
     test_loss: tuple[float, ...]
     test_accuracy: tuple[float, ...]
     num_gradients: int
-    """Forward and backward passes over one batch: two a step for sharpness-aware optimizers."""
     seconds: float = field(compare=False)
     perturbation_norm: tuple[float, ...] = ()
-    """Mean ‖ε‖ over the epoch's steps, of a sharpness-aware optimizer (0 in warm-up); empty for others."""
 
     @property
     def epochs(self) -> int:
@@ -43,13 +58,20 @@ class History:
         return len(self.train_loss)
 
     def __repr__(self) -> str:
-        # No seconds: a notebook's stored output has to come out the same again.
+        # Without seconds, so that a notebook's stored output is reproducible.
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         last = [f"{name.replace('_', ' ')} {getattr(self, name)[-1]:.3f}" for name in names if getattr(self, name)]
         return f"History({self.epochs} epochs, {self.num_gradients} gradients: {', '.join(last)})"
 
     def plot(self, ax: Axes | None = None) -> FigureBase:
-        """Curves of loss and accuracy over the epochs, in a figure of its own, or those of the loss alone in ``ax``."""
+        """Draw loss and accuracy over the epochs.
+
+        Args:
+            ax: Axes for the curves of the loss alone. Default: a new figure with both.
+
+        Returns:
+            The figure.
+        """
         if ax is not None:
             self._draw(ax, "loss")
             return ax.figure

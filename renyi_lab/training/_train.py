@@ -1,4 +1,4 @@
-"""Training and evaluation of small networks: one function each, reproducible, and nothing left behind."""
+"""Training of small networks: reproducible, and without side effects beyond the weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from torch.utils.data import Dataset
 from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved
 from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.random import preserved_rng, seeded_rng
+from renyi_lab._utils.random import seeded_rng
+from renyi_lab._utils.threads import one_thread_if_small
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.optim import SharpnessAware, statistics_once
+from renyi_lab.training._divergence import divergence_error
+from renyi_lab.training._evaluate import check_model, evaluate
 from renyi_lab.training._history import Evaluation, History
 from renyi_lab.training._optimizers import OptimizerFactory, check_optimizer, make_optimizer
 
@@ -44,35 +47,46 @@ def train(
         θ ← θ − lr · v,   v ← momentum · v + ∇L_B(θ) + weight_decay · θ          (``"sgd"``)
 
     On one machine's CPU the same model, data and arguments give the same weights bit for bit, with a test set
-    or without. Training flags, ``.grad``, gradient mode and every global random state are put back, always. After an
-    error so are the weights and buffers; after an interrupt (stop button) they stay as far as they had got.
+    or without. Training flags, ``.grad``, gradient mode and every global random state are always restored. After an
+    error so are the weights and buffers; after an interrupt (stop button) they keep the progress made.
+
+    On a CPU, small models train on one thread whatever ``torch.get_num_threads()``: up to about 3·10⁷ for parameters ×
+    batch size × positions (pixels or time steps), where two threads gain less than a fifth on an idle machine and lose
+    a factor of 3 to 100 beside busy processes.
 
     Args:
-        model: any module with trainable parameters; frozen ones stay as they are.
-        train_set: a data set of ``(input, target)`` or a pair of tensors ``(x, y)``. Floating-point data is cast to
-            the model's dtype, whole on the model's device if it is tensors.
-        epochs: passes over the data. Default 60, our choice: `models.mlp` fits MNIST-1D.
-        lr: learning rate, > 0. Default 0.1, with the next three the usual CIFAR setting (He et al. 2016, with the
-            weight decay of Zagoruyko & Komodakis 2016). Adam wants about 0.001.
-        batch_size: samples a step; the last batch of an epoch may be smaller.
-        momentum: in [0, 1), for ``"sgd"`` only.
-        weight_decay: ≥ 0; decoupled in ``"adamw"``.
-        optimizer: ``"sgd"``, ``"adam"``, ``"adamw"``, or a function from the list of trainable parameters to a
-            ``torch.optim.Optimizer``, which then holds its own ``lr``, ``momentum`` and ``weight_decay``. It is
-            stepped with a closure, so those that evaluate the loss repeatedly (``LBFGS``) work too. Or a class such
-            as `RSAM` or `SAM`, with settings as in ``functools.partial(RSAM, rho=0.3)``: over SGD (or its ``base=``)
-            with the three numbers above. Their second pass leaves batch norm's running statistics alone.
-        warmup_epochs: plain epochs before the first perturbed step, for these. Default 0; the authors of `RSAM` use 5.
-        loss_fn: maps ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
-        test_set: evaluated after every epoch, never used for a decision.
-        seed: of the batch order and of dropout.
-        device: where to train; the model stays there. Default: where it is.
-        progress: show a bar; default: if a person is likely to watch.
+        model: Any module with trainable parameters; frozen ones keep their values.
+        train_set: A data set of ``(input, target)``, or a pair of tensors ``(x, y)``. Floating-point data is cast to
+            the model's dtype. Tensors are moved to the model's device as a whole.
+        epochs: Number of passes over the data. Default 60 (heuristic: `models.mlp` then fits MNIST-1D).
+        lr: Learning rate, > 0. Default 0.1, with the next three the usual CIFAR setting (He et al. 2016, with the
+            weight decay of Zagoruyko & Komodakis 2016). For Adam, about 0.001 is usual.
+        batch_size: Samples per step; the last batch of an epoch may be smaller. Default 128.
+        momentum: Momentum of SGD in [0, 1). Default 0.9.
+        weight_decay: L2 penalty ≥ 0; decoupled in ``"adamw"``. Default 5e-4.
+        optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; or a factory: any callable from the list of trainable
+            parameters to a ``torch.optim.Optimizer``, such as ``functools.partial(torch.optim.SGD, lr=0.1)``. The
+            factory's optimizer has its own settings, except that a sharpness-aware one gets the three above for its
+            base optimizer where it was not given them: ``RSAM``, or ``functools.partial(RSAM, rho=0.3)``. The second
+            pass of these leaves batch norm's running statistics unchanged. Each step is taken with a closure, so
+            optimizers that evaluate the loss repeatedly (``LBFGS``) work too.
+        warmup_epochs: Number of plain epochs before the first perturbed step of a sharpness-aware optimizer. Default
+            0; the authors' example of `RSAM` trains its first six epochs plain (``plain_epoch`` 5 with the test
+            ``epoch > plain_epoch``).
+        loss_fn: Function from ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
+        test_set: Data set that is evaluated after every epoch, and not used for any decision.
+        seed: Random seed for the batch order and for dropout, ≥ 0.
+        device: Device to train on; the model stays there. Default: the model's.
+        progress: Whether to show a progress bar. Default: in a terminal or notebook.
+
+    Returns:
+        `History` with losses and accuracies of every epoch.
 
     Raises:
-        TypeError: if a model, data set or optimizer is of the wrong kind.
-        ValueError: if data is empty, not finite or does not fit the model; if a label has no output; if a number
-            is out of range; if training diverges.
+        TypeError: If a model, data set or optimizer is of the wrong kind.
+        ValueError: If data is empty, not finite or does not fit the model; if a label has no output; if a number
+            is out of range.
+        DivergenceError: If a loss or weight is not finite. (It is a ``ValueError``.)
 
     Example:
         >>> from renyi_lab import datasets, models
@@ -86,20 +100,28 @@ def train(
     lr = check_real("lr", lr, 0, open_minimum=True)
     momentum = check_real("momentum", momentum, 0, 1, open_maximum=True)
     weight_decay = check_real("weight_decay", weight_decay, 0)
-    parameters = [p for p in _check_model(model).parameters() if p.requires_grad]
+    parameters = [p for p in check_model(model).parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no trainable parameters; set requires_grad=True on those to train.")
     warmup_epochs = check_int("warmup_epochs", warmup_epochs, minimum=0)
     check_optimizer(optimizer)
     train_set = check_data("train_set", train_set)
-    num_samples = len(train_set)  # type: ignore[arg-type]  # check_data() made sure that it has a length
+    num_samples = len(train_set)  # type: ignore[arg-type]  # check_data() has checked that it has a length
     test_set = None if test_set is None else check_data("test_set", test_set)
 
     start, num_gradients = time.perf_counter(), 0
     values: dict[str, list[float]] = {f"{a}_{b}": [] for a in ("train", "test") for b in ("loss", "accuracy")}
     values["perturbation_norm"] = []
     bar = progress_bar(epochs, "training", progress)
-    with bar, moved(model, device), _guarded(model), seeded_rng(seed), training_flags(model, True), torch.enable_grad():
+    with (
+        bar,
+        moved(model, device),
+        _restored(model),
+        seeded_rng(seed),
+        training_flags(model, True),
+        torch.enable_grad(),
+        contextlib.ExitStack() as threads,
+    ):
         bar.unit = "epoch"
         warmup_steps = warmup_epochs * math.ceil(num_samples / batch_size)
         stepper = make_optimizer(optimizer, parameters, lr, momentum, weight_decay, warmup_steps)
@@ -107,16 +129,18 @@ def train(
         for epoch in range(epochs):
             means, norms = Means(), []
             for inputs, targets in batches(train_set, batch_size, model, order):
+                if num_gradients == 0:
+                    threads.enter_context(one_thread_if_small(model, inputs))
                 passes = _step(model, stepper, loss_fn, inputs, targets, check=epoch == 0)
                 num_gradients += len(passes)
                 if isinstance(stepper, SharpnessAware):
-                    norms.append(stepper.perturbation_norm)  # tensors: not waited for before the epoch ends
+                    norms.append(stepper.perturbation_norm)  # tensors, not read before the epoch ends
                 outputs, loss = passes[0]
                 if not math.isfinite(loss):
-                    raise _divergence(epoch, f"the loss is {loss}", stepper)
+                    raise divergence_error(epoch, f"the loss is {loss}", stepper)
                 means.add(outputs, loss, targets)
             if not all(bool(torch.isfinite(p).all()) for p in parameters):
-                raise _divergence(epoch, "a weight is not finite", stepper)
+                raise divergence_error(epoch, "a weight is not finite", stepper)
             _record(values, "train", means)
             if norms:
                 values["perturbation_norm"].append(float(torch.stack(norms).mean()))
@@ -128,52 +152,9 @@ def train(
     return History(**curves, num_gradients=num_gradients, seconds=time.perf_counter() - start)
 
 
-def evaluate(
-    model: nn.Module,
-    data_set: Dataset[Any] | Pair,
-    *,
-    loss_fn: LossFunction | None = None,
-    batch_size: int = 1024,
-    device: torch.device | str | None = None,
-) -> Evaluation:
-    """Mean loss and accuracy of ``model`` on ``data_set``, in evaluation mode and without gradients.
-
-    Args:
-        model: any module; its training flags and the global random states are put back.
-        data_set: a data set of ``(input, target)`` or a pair of tensors ``(x, y)``.
-        loss_fn: maps ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
-        batch_size: samples at once; the result does not depend on it. Default 1024, our choice: fast, yet small.
-        device: where to evaluate; the model stays there. Default: where it is.
-
-    Raises:
-        TypeError: if the model or the data set is of the wrong kind.
-        ValueError: if data is empty, not finite or does not fit the model, or a label has no output.
-
-    Example:
-        >>> model = nn.Linear(1, 1, bias=False).requires_grad_(False)
-        >>> _ = model.weight.fill_(2.0)
-        >>> evaluate(model, (torch.ones(3, 1), torch.zeros(3, 1)), loss_fn=nn.MSELoss())
-        Evaluation(loss=4.0, accuracy=None, num_samples=3)
-    """
-    batch_size = check_int("batch_size", batch_size)
-    data_set = check_data("data_set", data_set)
-    means = Means()
-    with moved(_check_model(model), device), preserved_rng(), training_flags(model, False), torch.no_grad():
-        for inputs, targets in batches(data_set, batch_size, model):
-            outputs, loss = forward(model, loss_fn, inputs, targets, check=True)
-            means.add(outputs, float(loss), targets)
-    return Evaluation(means.loss, means.accuracy, means.num_samples)
-
-
-def _check_model(model: Any) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    return model
-
-
 @contextlib.contextmanager
-def _guarded(model: nn.Module) -> Iterator[None]:
-    """Put ``.grad`` back in any case, weights and buffers after an error (not after an interrupt)."""
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Restore ``.grad`` in any case, weights and buffers after an error (not after an interrupt)."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     state = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     try:
@@ -199,7 +180,7 @@ def _step(
     *,
     check: bool,
 ) -> list[tuple[Any, float]]:
-    """One optimizer step; outputs and loss of every pass that the optimizer asked for, the one at θ first."""
+    """One optimizer step; outputs and loss of every pass that the optimizer asked for, that at θ first."""
     passes: list[tuple[Any, float]] = []
 
     def closure() -> Any:
@@ -221,13 +202,3 @@ def _record(values: dict[str, list[float]], part: str, means: Means | Evaluation
     values[f"{part}_loss"].append(means.loss)
     if means.accuracy is not None:
         values[f"{part}_accuracy"].append(means.accuracy)
-
-
-def _divergence(epoch: int, symptom: str, stepper: torch.optim.Optimizer) -> ValueError:
-    lr = float(stepper.param_groups[0]["lr"])
-    rho = f"rho={stepper.param_groups[0]['rho']:g} is, " if isinstance(stepper, SharpnessAware) else ""
-    return ValueError(
-        f"training diverged in epoch {epoch + 1}: {symptom}. Likely causes: lr={lr:g} is too large "
-        f"(try lr={lr / 3:.2g}), {rho}or loss_fn has no finite value at these outputs. "
-        "The weights from before training are back in place."
-    )

@@ -29,7 +29,7 @@ from torch.utils.data import TensorDataset
 from renyi_lab import datasets, models
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
-from renyi_lab.training import evaluate, train
+from renyi_lab.training import DivergenceError, evaluate, train
 
 BATCH_SIZE, WARMUP_EPOCHS, GRID_FACTOR, MAX_EXTENSIONS = 128, 5, 1.6, 8
 SGD = {"base": torch.optim.SGD, "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
@@ -136,9 +136,7 @@ def train_once(run: Run) -> dict[str, object]:
             seed=run.seed,
             progress=False,
         )
-    except ValueError as error:
-        if "diverged" not in str(error):
-            raise
+    except DivergenceError:
         return {"accuracy": None, "gradients": None, "seconds": None}
     result = evaluate(model, test_set)
     return {"accuracy": result.accuracy, "gradients": history.num_gradients, "seconds": round(history.seconds, 2)}

@@ -161,7 +161,7 @@ def test_divergence_names_lr_and_puts_the_weights_back(lr):
     model = small_model()
     before = weights(model)
     with pytest.raises(
-        ValueError, match=rf"diverged in epoch \d+: .* lr={re.escape(f'{lr:g}')} is too large .*back in place"
+        ValueError, match=rf"diverged in epoch \d+: .* lr={re.escape(f'{lr:g}')} is too large .*restored"
     ):
         train(model, blobs(), epochs=60, lr=lr, batch_size=16, weight_decay=0.5)
     assert torch.equal(weights(model), before)

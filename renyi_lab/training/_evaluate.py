@@ -1,0 +1,75 @@
+"""Evaluation of a model on a data set, without side effects."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved
+from renyi_lab._utils.model_state import training_flags
+from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.threads import one_thread_if_small
+from renyi_lab._utils.validation import check_int
+from renyi_lab.training._history import Evaluation
+
+
+def evaluate(
+    model: nn.Module,
+    data_set: Dataset[Any] | Pair,
+    *,
+    loss_fn: LossFunction | None = None,
+    batch_size: int = 1024,
+    device: torch.device | str | None = None,
+) -> Evaluation:
+    """Mean loss and accuracy of ``model`` on ``data_set``, in evaluation mode and without gradients.
+
+    Training flags and every global random state are restored. Small models run on one thread, as in `train`.
+
+    Args:
+        model: Any module.
+        data_set: A data set of ``(input, target)``, or a pair of tensors ``(x, y)``.
+        loss_fn: Function from ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
+        batch_size: Number of samples in one pass; the result does not depend on it. Default 1024 (heuristic: a small
+            network's activations still fit into cache).
+        device: Device to evaluate on; the model stays there. Default: the model's.
+
+    Returns:
+        `Evaluation` with the mean loss, the accuracy in [0, 1] and the number of samples.
+
+    Raises:
+        TypeError: If the model or the data set is of the wrong kind.
+        ValueError: If data is empty, not finite or does not fit the model, or a label has no output.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False).requires_grad_(False)
+        >>> _ = model.weight.fill_(2.0)
+        >>> evaluate(model, (torch.ones(3, 1), torch.zeros(3, 1)), loss_fn=nn.MSELoss())
+        Evaluation(loss=4.0, accuracy=None, num_samples=3)
+    """
+    batch_size = check_int("batch_size", batch_size)
+    data_set = check_data("data_set", data_set)
+    means = Means()
+    with (
+        moved(check_model(model), device),
+        preserved_rng(),
+        training_flags(model, False),
+        torch.no_grad(),
+        contextlib.ExitStack() as threads,
+    ):
+        for inputs, targets in batches(data_set, batch_size, model):
+            if not means.num_samples:
+                threads.enter_context(one_thread_if_small(model, inputs))
+            outputs, loss = forward(model, loss_fn, inputs, targets, check=True)
+            means.add(outputs, float(loss), targets)
+    return Evaluation(means.loss, means.accuracy, means.num_samples)
+
+
+def check_model(model: Any) -> nn.Module:
+    """Return ``model`` if it is a module, or raise ``TypeError``."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    return model
