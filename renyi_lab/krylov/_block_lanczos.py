@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, orthogonal_to
@@ -119,6 +120,7 @@ def block_lanczos(
     return BlockTridiagonal(matrix, start.T, operator.dim)
 
 
+@one_thread()
 def _next_rows(
     residual: Tensor, known: Tensor, scale: float, random_rows: Callable[[int], Tensor]
 ) -> tuple[Tensor, FloatArray]:

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_tensor
 from renyi_lab.operators import LinearOperator, as_operator
@@ -189,6 +190,7 @@ def lanczos(
     return result
 
 
+@one_thread()  # idle, two threads are no faster up to 270,000 parameters
 def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
     """A vector or rows minus the components along the rows of ``bases``, removed twice (Kahan: "twice is enough")."""
     for _ in range(2):

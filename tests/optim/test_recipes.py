@@ -1,4 +1,4 @@
-"""Mixed precision, batch norm, several processes, accumulation, clipping, compiling: what users stumble over."""
+"""Mixed precision, batch norm, accumulation, clipping, compilation; several processes are in test_distributed.py."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_overflow_in_either_pass_skips_the_step_and_lowers_the_scale(method: 
     assert not torch.equal(weights(model), before)
 
 
-def test_a_scale_too_large_for_float16_comes_down_until_steps_are_taken():
+def test_a_scale_too_large_for_float16_is_lowered_until_steps_are_taken():
     model = network(dtype=torch.float32)
     optimizer = SAM(model.parameters(), SGD, rho=0.1, lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
@@ -105,7 +105,7 @@ def test_a_scale_too_large_for_float16_comes_down_until_steps_are_taken():
     assert bool(torch.isfinite(weights(model)).all())
 
 
-def test_the_scale_grows_once_a_step_not_once_a_pass():
+def test_the_scale_grows_once_per_step_not_once_per_pass():
     model = network(dtype=torch.float32)
     optimizer = SAM(model.parameters(), SGD, rho=0.1, lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
@@ -168,7 +168,7 @@ def test_bfloat16_needs_no_scaler():
 
 
 @METHODS
-def test_a_closure_over_a_window_is_the_step_of_the_whole_batch(method: type[SharpnessAware]):
+def test_a_closure_over_a_window_gives_the_step_of_the_whole_batch(method: type[SharpnessAware]):
     x, y = batch()
     whole, parts = network(), network()
     optimizers = [method(model.parameters(), SGD, rho=0.1, lr=0.1, momentum=0.9) for model in (whole, parts)]
@@ -233,7 +233,7 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("once", [True, False])
-def test_running_statistics_are_updated_once_a_step_inside_the_recipe_and_twice_without(once: bool):
+def test_running_statistics_are_updated_once_per_step_inside_the_recipe_and_twice_without(once: bool):
     x, y = batch()
     model, one_pass, two_pass = (network(norm=True) for _ in range(3))
     one_pass(x)
@@ -260,7 +260,7 @@ def test_running_statistics_are_updated_once_a_step_inside_the_recipe_and_twice_
     assert torch.equal(weights(model), weights(two_pass))
 
 
-def test_the_recipe_leaves_layers_in_evaluation_mode_alone_and_recovers_from_errors():
+def test_the_recipe_does_not_change_layers_in_evaluation_mode_and_restores_after_errors():
     x, y = batch()
     model = network(norm=True)
     optimizer = SAM(model.parameters(), SGD, rho=0.5, lr=0.1)
@@ -316,9 +316,6 @@ def test_a_compiled_model_trains_like_the_plain_one(method: type[SharpnessAware]
             optimizer.step(closure)
     torch.testing.assert_close(weights(compiled), weights(plain), rtol=1e-10, atol=1e-13)
     assert int(compiled[1].num_batches_tracked) == 3
-
-
-# --- several processes: see test_optim_distributed.py ----------------------------------------------------------
 
 
 def test_a_local_perturbation_needs_a_distributed_model():

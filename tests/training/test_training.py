@@ -1,3 +1,5 @@
+"""Training against gradient descent written out, its side effects, and every message."""
+
 import functools
 import itertools
 import random
@@ -11,9 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import renyi_lab
 from renyi_lab import models
 from renyi_lab.optim import RSAM, SAM
-from renyi_lab.training import Evaluation, evaluate, train
+from renyi_lab.training import DivergenceError, Evaluation, evaluate, train
 
 
 def blobs(n=60, seed=0):
@@ -44,7 +47,7 @@ class MapStyle(Dataset):
 
 
 class TwoPass(torch.optim.SGD):
-    """Evaluates the loss at the weights, then at shifted ones whose gradient it follows: the form of SAM."""
+    """Evaluates the loss at the weights, then steps with the gradient at shifted weights, as SAM does."""
 
     requires_closure = True
 
@@ -77,7 +80,7 @@ def test_full_batch_sgd_is_gradient_descent_with_momentum_and_weight_decay_step_
     assert history.num_gradients == 3
 
 
-def test_every_sample_is_seen_once_an_epoch_in_an_order_that_changes():
+def test_every_sample_is_seen_once_per_epoch_in_an_order_that_changes():
     seen = []
 
     class Recorder(nn.Linear):
@@ -109,7 +112,7 @@ def test_same_seed_same_weights_bit_for_bit_and_another_seed_other_weights(wrap)
         model.load_state_dict(
             {k.replace("layer1", "0").replace("layer2", "3"): v for k, v in small_model().state_dict().items()}
         )
-        torch.rand(seed)  # wherever the global state happens to be
+        torch.rand(seed)  # another global state
         history = train(model, wrap(blobs()), epochs=2, batch_size=16, seed=seed)
         results.append((weights(model), history))
     assert torch.equal(results[0][0], results[1][0])
@@ -117,15 +120,15 @@ def test_same_seed_same_weights_bit_for_bit_and_another_seed_other_weights(wrap)
     assert not torch.equal(results[0][0], results[2][0])
 
 
-def test_watching_a_test_set_does_not_change_the_weights():
-    plain, watched = nn.Sequential(nn.Dropout(0.5), small_model()), nn.Sequential(nn.Dropout(0.5), small_model())
+def test_evaluating_a_test_set_does_not_change_the_weights():
+    plain, evaluated = nn.Sequential(nn.Dropout(0.5), small_model()), nn.Sequential(nn.Dropout(0.5), small_model())
     train(plain, blobs(), epochs=2, batch_size=16)
-    train(watched, blobs(), epochs=2, batch_size=16, test_set=MapStyle(blobs(seed=1).tensors))
-    assert torch.equal(weights(plain), weights(watched))
+    train(evaluated, blobs(), epochs=2, batch_size=16, test_set=MapStyle(blobs(seed=1).tensors))
+    assert torch.equal(weights(plain), weights(evaluated))
 
 
 @pytest.mark.parametrize("outcome", ["success", "error", "interrupt"])
-def test_flags_gradients_random_states_and_gradient_mode_are_put_back(outcome):
+def test_flags_gradients_random_states_and_gradient_mode_are_restored(outcome):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).double()
     model.train()
     model[1].eval()
@@ -149,7 +152,7 @@ def test_flags_gradients_random_states_and_gradient_mode_are_put_back(outcome):
         assert not torch.is_grad_enabled()
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
     assert [module.training for module in model] == [True, False, True, True]
-    assert calls[0]  # it did train in training mode
+    assert calls[0]  # training mode
     assert torch.equal(model[0].weight.grad, torch.full((4, 3), 7.0, dtype=torch.float64))
     assert all(p.grad is None for name, p in model.named_parameters() if name != "0.weight")
     unchanged = all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -157,17 +160,22 @@ def test_flags_gradients_random_states_and_gradient_mode_are_put_back(outcome):
 
 
 @pytest.mark.parametrize("lr", [1e300, 1e8])
-def test_divergence_names_lr_and_puts_the_weights_back(lr):
+def test_divergence_names_lr_and_restores_the_weights(lr):
     model = small_model()
     before = weights(model)
     with pytest.raises(
-        ValueError, match=rf"diverged in epoch \d+: .* lr={re.escape(f'{lr:g}')} is too large .*restored"
+        DivergenceError, match=rf"diverged in epoch \d+: .* lr={re.escape(f'{lr:g}')} is too large .*restored"
     ):
         train(model, blobs(), epochs=60, lr=lr, batch_size=16, weight_decay=0.5)
     assert torch.equal(weights(model), before)
 
 
-def test_frozen_parameters_stay():
+def test_a_divergence_is_a_value_error_with_a_public_name():
+    assert issubclass(DivergenceError, ValueError)
+    assert renyi_lab.DivergenceError is DivergenceError
+
+
+def test_frozen_parameters_keep_their_values():
     model = small_model()
     model.layer1.requires_grad_(False)
     before = model.layer1.weight.clone()
@@ -184,7 +192,7 @@ def test_frozen_parameters_stay():
         ("adamw", functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.02)),
     ],
 )
-def test_optimizer_names_mean_torchs_optimizers(name, factory):
+def test_optimizer_names_stand_for_the_optimizers_of_torch(name, factory):
     by_name, by_factory = small_model(), small_model()
     train(by_name, blobs(), epochs=2, batch_size=16, optimizer=name, lr=0.01, momentum=0.5, weight_decay=0.02)
     train(by_factory, blobs(), epochs=2, batch_size=16, optimizer=factory)
@@ -205,36 +213,63 @@ def test_a_two_pass_optimizer_follows_the_second_gradient_and_the_first_loss_is_
     assert history.num_gradients == 2
 
 
+class Recipe:
+    """Factories that are a bound method and a callable object."""
+
+    def sam(self, parameters):
+        return SAM(parameters, rho=0.3)
+
+    __call__ = sam
+
+
+def in_groups(parameters):
+    return SAM([{"params": parameters[:2], "lr": 0.001}, {"params": parameters[2:]}])
+
+
+def over_adamw(parameters):
+    return RSAM(parameters, torch.optim.AdamW(parameters, lr=0.001, weight_decay=0.01))
+
+
+ALL = {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.03}
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "factory"),
+    ("optimizer", "expected"),
     [
-        (RSAM, lambda p: RSAM(p, torch.optim.SGD, lr=0.02, momentum=0.5, weight_decay=0.03)),
-        (functools.partial(SAM, rho=0.3), lambda p: SAM(p, rho=0.3, lr=0.02, momentum=0.5, weight_decay=0.03)),
+        (RSAM, lambda p: RSAM(p, torch.optim.SGD, **ALL)),
+        (functools.partial(SAM, rho=0.3), lambda p: SAM(p, rho=0.3, **ALL)),
+        (lambda p: SAM(p, rho=0.3), lambda p: SAM(p, rho=0.3, **ALL)),
+        (Recipe().sam, lambda p: SAM(p, rho=0.3, **ALL)),
+        (Recipe(), lambda p: SAM(p, rho=0.3, **ALL)),
         (functools.partial(SAM, lr=0.1), lambda p: SAM(p, lr=0.1, momentum=0.5, weight_decay=0.03)),
+        (lambda p: SAM(p, lr=0.1, momentum=0), lambda p: SAM(p, lr=0.1, momentum=0, weight_decay=0.03)),
+        (functools.partial(functools.partial(SAM, rho=0.3), lr=0.1), lambda p: SAM(p, rho=0.3, **{**ALL, "lr": 0.1})),
         (
             functools.partial(RSAM, base=torch.optim.AdamW),
             lambda p: RSAM(p, torch.optim.AdamW, lr=0.02, weight_decay=0.03),
         ),
+        (in_groups, lambda p: SAM([{"params": p[:2], "lr": 0.001}, {"params": p[2:]}], **ALL)),
+        (over_adamw, over_adamw),
     ],
 )
-def test_a_sharpness_aware_class_gets_the_numbers_that_it_is_not_given(optimizer, factory):
-    by_class, by_factory = small_model(), small_model()
-    options = {"epochs": 3, "batch_size": 16}
-    history = train(by_class, blobs(), optimizer=optimizer, lr=0.02, momentum=0.5, weight_decay=0.03, **options)
-    assert history == train(by_factory, blobs(), optimizer=factory, **options)
-    assert torch.equal(weights(by_class), weights(by_factory))
-    assert history.num_gradients == 2 * 3 * 4
+def test_a_sharpness_aware_optimizer_gets_the_settings_that_its_factory_does_not_give(optimizer, expected):
+    trained, reference = small_model(), small_model()
+    options = {"epochs": 2, "batch_size": 20}
+    history = train(trained, blobs(), optimizer=optimizer, **ALL, **options)
+    assert history == train(reference, blobs(), optimizer=expected, lr=0.5, **options)
+    assert torch.equal(weights(trained), weights(reference))
+    assert history.num_gradients == 2 * 2 * 3
 
 
-def test_a_history_has_the_mean_perturbation_of_each_epoch_and_none_for_plain_optimizers():
+def test_a_history_has_the_mean_perturbation_of_each_epoch_of_sharpness_aware_optimizers():
     norms = []
 
-    class Noting(SAM):
+    class Recorder(SAM):
         def second_step(self):
             norms.append(float(self.perturbation_norm))
             super().second_step()
 
-    make = functools.partial(Noting, rho=0.3)
+    make = functools.partial(Recorder, rho=0.3)
     history = train(small_model(), blobs(), epochs=3, batch_size=16, optimizer=make, warmup_epochs=1)
     assert len(norms) == 2 * 4
     assert history.perturbation_norm == pytest.approx([0.0, 0.3, 0.3], rel=1e-6)
@@ -243,7 +278,7 @@ def test_a_history_has_the_mean_perturbation_of_each_epoch_and_none_for_plain_op
     assert train(small_model(), blobs(), epochs=2).perturbation_norm == ()
 
 
-def test_warm_up_epochs_are_plain_and_take_one_gradient_a_step():
+def test_warm_up_epochs_are_plain_with_one_gradient_per_step():
     plain, warm = small_model(), small_model()
     train(plain, blobs(), epochs=2, batch_size=25)
     history = train(warm, blobs(), epochs=2, batch_size=25, optimizer=RSAM, warmup_epochs=2)
@@ -262,17 +297,8 @@ def test_batch_norm_counts_each_batch_once_in_a_two_pass_training():
 
 
 def test_divergence_of_a_two_pass_training_names_rho_too():
-    with pytest.raises(ValueError, match=r"lr=1e\+08 is too large .* rho=0.3 is, or"):
+    with pytest.raises(DivergenceError, match=r"lr=1e\+08 is too large .* rho=0.3 is, or"):
         train(small_model(), blobs(), lr=1e8, weight_decay=0.5, optimizer=functools.partial(SAM, rho=0.3))
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", functools.partial(torch.optim.SGD, lr=0.1)])
-def test_warm_up_without_anything_to_warm_up_is_refused_and_nothing_changes(optimizer):
-    model = small_model()
-    before = weights(model)
-    with pytest.raises(ValueError, match=r"warmup_epochs is for sharpness-aware optimizers .* SGD: leave it out"):
-        train(model, blobs(), optimizer=optimizer, warmup_epochs=2)
-    assert torch.equal(weights(model), before)
 
 
 def test_lbfgs_works_through_its_closure():
@@ -297,7 +323,7 @@ def test_evaluation_equals_the_closed_form_and_does_not_depend_on_the_batch_size
         assert (result.accuracy, result.num_samples) == (1 / 3, 3)
 
 
-def test_evaluation_uses_evaluation_mode_and_leaves_everything_as_it_was():
+def test_evaluation_uses_evaluation_mode_and_changes_nothing():
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.9), nn.Linear(3, 2)).double()
     buffers = [buffer.clone() for buffer in model.buffers()]
     before = torch.get_rng_state()
@@ -321,7 +347,7 @@ def test_regression_has_no_accuracy_and_fits_a_line():
     assert len(history.plot().axes) == 1
 
 
-def test_data_of_another_precision_is_cast_to_the_models():
+def test_data_of_another_precision_is_cast_to_the_dtype_of_the_model():
     x, y = blobs().tensors
     assert evaluate(small_model(), (x.float(), y.to(torch.uint8))).loss == pytest.approx(
         evaluate(small_model(), (x, y)).loss, rel=1e-5
@@ -336,7 +362,7 @@ def test_the_last_test_entry_of_a_history_is_the_evaluation_of_the_trained_model
     assert history.epochs == len(history.test_loss) == len(history.train_accuracy) == 3
 
 
-def test_history_prints_one_reproducible_line_and_plots_its_own_numbers():
+def test_a_history_prints_one_reproducible_line_and_plots_its_numbers():
     history = train(small_model(), blobs(), epochs=4, test_set=blobs(seed=1))
     assert repr(history) == (
         f"History(4 epochs, 4 gradients: train loss {history.train_loss[-1]:.3f}, train accuracy "
@@ -362,89 +388,107 @@ def with_nan(x):
     return x
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ((X[:0], Y[:0]), "train_set is empty"),
-        ((X, Y[:-1]), "train_set has 60 inputs and 59 targets"),
-        (TensorDataset(X), "train_set must hold inputs and targets, got 1 tensors"),
-        ((X, Y + 1), "targets hold the label 2, but the model has 2 outputs"),
-        ((X, Y - 1), "targets hold the label -1, but the model has 2 outputs"),
-        (MapStyle((X, Y - 100)), "targets hold the label -(100|99), but the model has 2 outputs"),
-        ((with_nan(X), Y), "train_set's inputs is not finite.*missing values"),
-        (MapStyle((with_nan(X), Y)), "a batch's inputs is not finite.*missing values"),
-        ((X[:, :2], Y), r"model does not take inputs of shape \(60, 2\)"),
-        ((X, Y.double()), "pass loss_fn=torch.nn.MSELoss"),
-    ],
-)
-def test_data_that_does_not_fit_is_refused_with_the_mend_and_nothing_changes(data, message):
+ONES = torch.ones(5, 1, dtype=torch.float64)
+DATA_MESSAGES = [
+    ((X[:0], Y[:0]), ValueError, "train_set is empty"),
+    ((X, Y[:-1]), ValueError, "train_set has 60 inputs and 59 targets"),
+    (TensorDataset(X), ValueError, "train_set must hold inputs and targets, got 1 tensors"),
+    ((X, Y + 1), ValueError, "targets hold the label 2, but the model has 2 outputs"),
+    ((X, Y - 1), ValueError, "targets hold the label -1, but the model has 2 outputs"),
+    (MapStyle((X, Y - 100)), ValueError, "targets hold the label -(100|99), but the model has 2 outputs"),
+    ((with_nan(X), Y), ValueError, "train_set's inputs is not finite.*missing values"),
+    (MapStyle((with_nan(X), Y)), ValueError, "a batch's inputs is not finite.*missing values"),
+    ((X[:, :2], Y), ValueError, r"model does not take inputs of shape \(60, 2\)"),
+    ((X, Y.double()), ValueError, "pass loss_fn=torch.nn.MSELoss"),
+    (DataLoader(blobs()), TypeError, "train_set must be a data set, got a DataLoader; pass loader.dataset"),
+    (X, TypeError, "train_set must be a map-style torch Dataset or a pair of tensors .* got Tensor"),
+    ((X.numpy(), Y.numpy()), TypeError, "got tuple; use torch.from_numpy"),
+]
+MESSAGES = [
+    *(({"train_set": data}, error, message) for data, error, message in DATA_MESSAGES),
+    ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+    ({"lr": 0}, ValueError, r"lr must lie in \(0, .*got 0"),
+    ({"lr": float("nan")}, ValueError, "lr must be finite, got nan"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+    ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\), got 1"),
+    ({"weight_decay": -1}, ValueError, "weight_decay must lie in .*got -1"),
+    ({"device": "nowhere"}, ValueError, "device='nowhere' cannot be used here"),
+    ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, ValueError, r"loss_fn must return one .* shape \(60,\)"),
+    ({"loss_fn": nn.BCEWithLogitsLoss()}, ValueError, r"loss_fn does not take targets of shape \(60,\)"),
+    ({"optimizer": "sdg"}, ValueError, "optimizer must be one of 'sgd', 'adam', 'adamw', got 'sdg'"),
+    ({"optimizer": 0.1}, TypeError, "optimizer must be one of .* or a function .*; got 0.1"),
+    ({"optimizer": torch.optim.SGD}, TypeError, r"as in functools.partial\(torch.optim.SGD, lr=0.1\)"),
+    ({"optimizer": TwoPass}, TypeError, r"as in functools.partial\(torch.optim.SGD, lr=0.1\)"),
+    ({"optimizer": lambda parameters: None}, TypeError, "must return a torch.optim.Optimizer, got NoneType"),
+    ({"warmup_epochs": 2}, ValueError, "warmup_epochs is for sharpness-aware optimizers .* SGD: leave it out"),
+    (
+        {"warmup_epochs": 2, "optimizer": functools.partial(torch.optim.SGD, lr=0.1)},
+        ValueError,
+        "warmup_epochs is for sharpness-aware optimizers .* SGD: leave it out",
+    ),
+    ({"model": nn.ReLU()}, ValueError, "model has no trainable parameters; set requires_grad=True"),
+    ({"model": small_model().requires_grad_(False)}, ValueError, "model has no trainable parameters; set requires_gra"),
+    ({"model": lambda x: x}, TypeError, r"model must be a torch\.nn\.Module, got function"),
+    (
+        {"model": nn.Linear(1, 1).double(), "train_set": (ONES, ONES[:, 0]), "loss_fn": nn.MSELoss()},
+        ValueError,
+        r"outputs have shape \(5, 1\) but targets \(5,\); reshape",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), MESSAGES)
+def test_train_refuses_bad_arguments_by_name_and_changes_nothing(options, error, message):
+    arguments = {"model": small_model(), "train_set": blobs(), "epochs": 1, **options}
+    parameters = list(arguments["model"].parameters()) if isinstance(arguments["model"], nn.Module) else []
+    before = [parameter.detach().clone() for parameter in parameters]
+    with pytest.raises(error, match=message):
+        train(**arguments)
+    assert all(map(torch.equal, parameters, before))
+
+
+@pytest.mark.parametrize(("data", "error", "message"), DATA_MESSAGES)
+def test_evaluate_refuses_the_same_data(data, error, message):
     model = small_model()
-    before = weights(model)
-    with pytest.raises(ValueError, match=message):
-        train(model, data, epochs=1)
-    assert torch.equal(weights(model), before)
-    with pytest.raises(ValueError, match=message.replace("train_set", "data_set")):
+    with pytest.raises(error, match=message.replace("train_set", "data_set")):
         evaluate(model, data)
     assert all(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (DataLoader(blobs()), "train_set must be a data set, got a DataLoader; pass loader.dataset"),
-        (X, "train_set must be a map-style torch Dataset or a pair of tensors .* got Tensor"),
-        ((X.numpy(), Y.numpy()), "got tuple; use torch.from_numpy"),
-    ],
-)
-def test_data_of_the_wrong_type_is_refused(data, message):
-    with pytest.raises(TypeError, match=message):
-        train(small_model(), data)
+# --- threads ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"lr": 0}, r"lr must lie in \(0, .*got 0"),
-        ({"lr": float("nan")}, "lr must be finite, got nan"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1"),
-        ({"weight_decay": -1}, "weight_decay must lie in .*got -1"),
-        ({"optimizer": "sdg"}, "optimizer must be one of 'sgd', 'adam', 'adamw', got 'sdg'"),
-        ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, r"loss_fn must return one number .* got shape \(60,\)"),
-        ({"loss_fn": nn.BCEWithLogitsLoss()}, r"loss_fn does not take targets of shape \(60,\)"),
-        ({"device": "nowhere"}, "device='nowhere' cannot be used here"),
-    ],
-)
-def test_bad_options_are_named_with_their_value(options, message):
-    with pytest.raises(ValueError, match=message):
-        train(small_model(), blobs(), **options)
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "message"),
-    [
-        (torch.optim.SGD, r"as in functools.partial\(torch.optim.SGD, lr=0.1\)"),
-        (lambda parameters: None, "must return a torch.optim.Optimizer, got NoneType"),
-    ],
-)
-def test_an_optimizer_of_the_wrong_kind_is_refused(optimizer, message):
-    with pytest.raises(TypeError, match=message):
-        train(small_model(), blobs(), optimizer=optimizer)
+@pytest.mark.parametrize(("width", "expected"), [(8, 1), (1_500_000, 3)])  # 6 parameters per unit: below and above 2²⁵
+def test_small_models_run_on_one_thread_and_the_number_is_restored(three_threads, width, expected):
+    seen = []
+
+    def loss_fn(outputs, targets):
+        seen.append(torch.get_num_threads())
+        return F.cross_entropy(outputs, targets)
+
+    data = TensorDataset(X[:8].float(), Y[:8])
+    model = models.mlp(3, width, 2)
+    train(model, data, epochs=1, batch_size=4, lr=1e-6, loss_fn=loss_fn, test_set=data)
+    evaluate(model, data, loss_fn=loss_fn)
+    assert seen == 4 * [expected]
+    assert torch.get_num_threads() == 3
 
 
-def test_a_model_without_trainable_parameters_is_refused():
-    for model in (nn.ReLU(), small_model().requires_grad_(False)):
-        with pytest.raises(ValueError, match="model has no trainable parameters; set requires_grad=True"):
-            train(model, blobs())
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):
-        train(lambda x: x, blobs())
-
-
-def test_targets_that_would_broadcast_against_the_outputs_are_refused():
-    x = torch.ones(5, 1, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"outputs have shape \(5, 1\) but targets \(5,\); reshape"):
-        train(nn.Linear(1, 1).double(), (x, x[:, 0]), loss_fn=nn.MSELoss())
+def test_a_training_does_not_depend_on_the_number_of_threads(three_threads):
+    data = TensorDataset(X.repeat(40, 1).float(), Y.repeat(40))  # large enough for torch to split operations
+    on_three, on_one = models.mlp(3, 300, 2), models.mlp(3, 300, 2)
+    train(on_three, data, epochs=2, batch_size=1000)
+    torch.set_num_threads(1)
+    train(on_one, data, epochs=2, batch_size=1000)
+    assert torch.equal(weights(on_three), weights(on_one))
 
 
 @pytest.mark.gpu
