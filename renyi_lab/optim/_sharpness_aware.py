@@ -17,18 +17,8 @@ from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, optional_limit
+from renyi_lab.optim._gradients import STEP_SNIPPET, gradients
 from renyi_lab.optim._vectors import shorten_
-
-_SNIPPET = """
-
-    def closure():
-        optimizer.zero_grad()
-        loss = loss_fn(model(x), y)
-        loss.backward()
-        return loss
-
-    loss = optimizer.step(closure)
-"""
 
 
 class SharpnessAware(Optimizer):
@@ -149,7 +139,7 @@ class SharpnessAware(Optimizer):
             RuntimeError: If the closure leaves no gradient or a sparse one, or after an unfinished first_step().
         """
         if not callable(closure):
-            raise TypeError(f"step() needs a closure, because the gradient is taken twice:{_SNIPPET}")
+            raise TypeError(f"step() needs a closure, because the gradient is taken twice:{STEP_SNIPPET}")
         self._refuse_mid_step("step()")
         with torch.enable_grad():
             loss = closure()
@@ -175,7 +165,7 @@ class SharpnessAware(Optimizer):
             RuntimeError: If there is no gradient or a sparse one, or after an unfinished first_step().
         """
         self._refuse_mid_step("first_step()")
-        params, grads, groups = self._gradients()
+        params, grads, groups = gradients(self.param_groups)
         if self.warming_up:
             self._saved = ([], [], [])
         else:
@@ -245,7 +235,7 @@ class SharpnessAware(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_mid_step("pickling or copying")
-        # torch keeps three entries; a scheduler's patched step() cannot be pickled.
+        # torch's own state lacks the settings; a scheduler's replacement of step() cannot be pickled.
         own = {k: value for k, value in vars(self).items() if not (k.startswith("_") or callable(value))}
         return {**super().__getstate__(), **own}
 
@@ -255,28 +245,12 @@ class SharpnessAware(Optimizer):
         self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
 
     def _base_step(self) -> None:
-        params, _, _ = self._gradients()
+        params, _, _ = gradients(self.param_groups)
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
         self.base.step()
         self.steps_taken += 1
         self._opt_called = True  # without it schedulers warn in hand-written loops
-
-    def _gradients(self) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
-        """The parameters that have a gradient, the gradients, and the group of each."""
-        found = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not found:
-            raise RuntimeError(
-                "No parameter of this optimizer has a gradient: backward() was not called, was called before the "
-                f"gradients were cleared, or was called on another model. What a step expects:{_SNIPPET}"
-            )
-        for param, grad, _ in found:
-            if grad.layout != torch.strided:
-                raise RuntimeError(
-                    f"The parameter of shape {tuple(param.shape)} has a sparse gradient, which is not supported: "
-                    "build the embedding with sparse=False."
-                )
-        return [p for p, _, _ in found], [grad for _, grad, _ in found], [group for _, _, group in found]
 
     def _refuse_mid_step(self, what: str) -> None:
         if self._saved is not None:

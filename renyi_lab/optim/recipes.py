@@ -59,6 +59,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from renyi_lab.optim._gradients import gradients
 from renyi_lab.optim._sharpness_aware import SharpnessAware
 from renyi_lab.optim._vectors import multiply_, total
 
@@ -83,7 +84,7 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
     try:
         if _finite(optimizer) and not optimizer.warming_up:
             # Not by the scaler's unscale_(), which works once between updates and is needed in the second pass.
-            _, grads, _ = optimizer._gradients()
+            _, grads, _ = gradients(optimizer.param_groups)
             multiply_(grads, torch.tensor(1.0 / scaler.get_scale(), device=grads[0].device))
             optimizer.first_step()
             with torch.enable_grad():
@@ -145,5 +146,5 @@ def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.Distributed
 
 def _finite(optimizer: SharpnessAware) -> bool:
     """Whether all gradients are finite; waits for the device, as a gradient scaler does anyway."""
-    _, grads, _ = optimizer._gradients()
+    _, grads, _ = gradients(optimizer.param_groups)
     return bool(torch.isfinite(total(grads, math.inf)))

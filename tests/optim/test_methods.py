@@ -246,7 +246,7 @@ def test_the_papers_form_at_one_half_loses_more_than_guessing_where_the_divergen
         for form in ("paper", "divergence")
     }
     assert histories["paper"].train_loss[:3] == histories["divergence"].train_loss[:3]
-    # Over 16 seeds 3.25 ± 0.23, after 1.4 in the epoch before, and for the mean of the perturbed epochs 3.05 ± 0.24: one
+    # Over 16 seeds 3.25 ± 0.23, after 1.4 in the epoch before; 3.05 ± 0.24 for the mean of the perturbed epochs: one
     # false alarm in 700.
     assert histories["paper"].train_loss[3] > math.log(10)
     assert sum(histories["paper"].train_loss[3:]) / 4 > math.log(10)

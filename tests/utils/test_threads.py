@@ -9,6 +9,7 @@ from torch import nn
 from renyi_lab import models
 from renyi_lab._utils import threads
 from renyi_lab._utils.threads import AdaptiveThreads, one_thread, one_thread_if_small
+from renyi_lab.operators import HessianOperator
 
 THREADS = 3
 
@@ -75,6 +76,17 @@ def test_overlapping_guards_of_two_python_threads_both_restore_the_number_from_o
 def test_small_work_is_parameters_times_samples_times_positions(model, shape, is_small):
     with one_thread_if_small(model, torch.zeros(shape)):
         assert torch.get_num_threads() == (1 if is_small else THREADS)
+    assert torch.get_num_threads() == THREADS
+
+
+def test_hessian_products_agree_on_all_numbers_of_threads_and_restore_the_number():
+    model = models.mlp(6, 40, 3).double()
+    x, y = torch.randn(2000, 6, dtype=torch.float64), torch.arange(2000) % 3
+    H = HessianOperator(model, nn.functional.cross_entropy, (x, y))
+    v = torch.linspace(-1, 1, H.dim, dtype=torch.float64)
+    first, *others = [H @ v for _ in range(5)]
+    for product in others:
+        torch.testing.assert_close(product, first, rtol=1e-9, atol=1e-12)
     assert torch.get_num_threads() == THREADS
 
 
