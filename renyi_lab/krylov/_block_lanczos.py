@@ -111,8 +111,9 @@ def block_lanczos(
         products = (operator @ rows.T).T
         diagonal = _numpy(rows) @ _numpy(products).T
         matrix[here, here] = (diagonal + diagonal.T) / 2
-        scale = max(scale, check_product(float(products.to(accumulator(products)).norm())))
-        rows, coupling = _next_rows(orthogonal_to(products, known), known, scale, random_rows)
+        with one_thread():  # as in orthogonal_to()
+            scale = max(scale, check_product(float(products.to(accumulator(products)).norm())))
+            rows, coupling = _next_rows(orthogonal_to(products, known), known, scale, random_rows)
         matrix[below, here] = coupling
         if step + 1 < num_steps:
             matrix[here, below] = coupling.T
@@ -120,7 +121,6 @@ def block_lanczos(
     return BlockTridiagonal(matrix, start.T, operator.dim)
 
 
-@one_thread()
 def _next_rows(
     residual: Tensor, known: Tensor, scale: float, random_rows: Callable[[int], Tensor]
 ) -> tuple[Tensor, FloatArray]:

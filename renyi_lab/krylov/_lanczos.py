@@ -190,7 +190,7 @@ def lanczos(
     return result
 
 
-@one_thread()  # idle, two threads are no faster up to 270,000 parameters
+@one_thread()  # two threads are no faster up to 270,000 parameters, and many times slower on a busy machine
 def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
     """A vector or rows minus the components along the rows of ``bases``, removed twice (Kahan: "twice is enough")."""
     for _ in range(2):

@@ -13,6 +13,7 @@ from torch import Tensor
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.model_state import Fingerprint
 from renyi_lab._utils.parameters import ParameterSelection
+from renyi_lab._utils.threads import one_thread
 from renyi_lab.operators._graph_memory import default_graph_budget, saved_bytes
 from renyi_lab.operators._model import ModelOperator
 
@@ -116,14 +117,17 @@ class KeptGraphOperator(ModelOperator):
     def _product(self, vectors: Tensor) -> Tensor:
         """The matrix times one vector ``(n,)`` or rows ``(k, n)``: the sum over batches."""
         parts = self.unflatten(vectors)
-        graphs = self._kept_graphs()
-        results = [self.flatten(graph.product(parts, keep_graph=True)) for graph in graphs if graph is not None]
-        recomputed = [index for index, graph in enumerate(graphs) if graph is None]
-        if recomputed:
-            with self.evaluation_point():
-                results += [
-                    self.flatten(self._checked_graph(index).product(parts, keep_graph=False)) for index in recomputed
-                ]
+        with one_thread():  # built once, too rarely to find out which number of threads is faster
+            graphs = self._kept_graphs()
+        with self._threads["product"].run():
+            results = [self.flatten(graph.product(parts, keep_graph=True)) for graph in graphs if graph is not None]
+            recomputed = [index for index, graph in enumerate(graphs) if graph is None]
+            if recomputed:
+                with self.evaluation_point():
+                    results += [
+                        self.flatten(self._checked_graph(index).product(parts, keep_graph=False))
+                        for index in recomputed
+                    ]
         return torch.stack(results).sum(0) if len(results) > 1 else results[0]
 
     def _kept_graphs(self) -> list[BatchGraph | None]:

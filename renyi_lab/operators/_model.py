@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from renyi_lab._utils.batches import Batch, batch_mass, freeze_batches, tensors_
 from renyi_lab._utils.model_state import evaluation_point, stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, select_parameters, unflatten
 from renyi_lab._utils.random import seed_torch
+from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_choice, check_finite, check_int, check_labels, check_real
 from renyi_lab.operators._base import LinearOperator
 
@@ -93,6 +95,7 @@ class ModelOperator(LinearOperator):
         self.graph_budget = graph_budget
         if micro_batch_size is not None:
             check_int("micro_batch_size", micro_batch_size)
+        self._threads = defaultdict[str, AdaptiveThreads](AdaptiveThreads)  # by what is computed
         self._set_batches(freeze_batches(data, self.device, micro_batch_size))
         pairs = all(batch.is_pair for batch in self.batches)
         default_style = "output_target" if pairs else "model_batch"
@@ -130,6 +133,7 @@ class ModelOperator(LinearOperator):
         """
         part = copy.copy(self)
         part.num_matvecs = 0
+        part._threads = defaultdict(AdaptiveThreads)
         if params is not None:
             part.parameters = select_parameters(self.model, params)
             if outside := [name for name in part.parameters if name not in self.parameters]:
@@ -156,7 +160,7 @@ class ModelOperator(LinearOperator):
         """`total_loss` and `gradient` in one pass over the data."""
         parameters = list(self.parameters.values())
         total, gradient = 0.0, torch.zeros(self.dim, dtype=self.dtype, device=self.device)
-        with self.evaluation_point(), torch.enable_grad():
+        with self.evaluation_point(), torch.enable_grad(), self._threads["gradient"].run():
             for index in range(len(self.batches)):
                 loss = self.batch_loss(index)
                 total += float(loss.detach())
@@ -213,7 +217,7 @@ class ModelOperator(LinearOperator):
         return loss.reshape(()) * weight
 
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
-        with torch.no_grad(), self.evaluation_point():
+        with torch.no_grad(), self.evaluation_point(), self._threads["loss"].run():
             return math.fsum(torch.stack([loss_of(index) for index in range(len(self.batches))]).tolist())
 
     def _checked_loss(self) -> float:
