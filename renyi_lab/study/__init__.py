@@ -1,7 +1,7 @@
-"""The correlation study: a grid of trainings, what was measured on each, and Kendall's τ with the generalization gap.
+"""The correlation study: train a grid of networks, measure each, and correlate with the generalization gap.
 
-Does a measure of sharpness order networks as their generalization gaps do? `run_study` trains and measures, `Study`
-holds the records and correlates, `Study.standard` is one that comes with the package.
+Does a measure of sharpness rank networks as their generalization gaps do? `run_study` trains and measures, `Study`
+holds the records and computes Kendall's τ, and `Study.standard` loads a study that ships with the package.
 """
 
 from renyi_lab.study._correlation import Tau, granulated_tau, kendall_tau

@@ -1,4 +1,4 @@
-"""``python -m renyi_lab.study``: train and measure the standard study again, and print its table."""
+"""``python -m renyi_lab.study``: repeat the standard study and print its table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from renyi_lab.study._table import markdown_table
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="File of records; if it exists, the study goes on where it stopped.")],
-    quick: Annotated[bool, typer.Option("--quick", help="A part of the grid; two minutes on two cores.")] = False,
-    jobs: Annotated[int, typer.Option(help="Trainings side by side; -1: one a core.")] = 2,
+    out: Annotated[Path, typer.Option(help="File for the records; an existing one is resumed.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Only a part of the grid; two minutes on two cores.")] = False,
+    jobs: Annotated[int, typer.Option(help="Number of parallel trainings; -1 uses every core.")] = 2,
 ) -> None:
     """Train a grid of MLPs and CNNs on MNIST-1D, measure them, and correlate with both generalization gaps."""
     start = time.perf_counter()
@@ -27,7 +27,7 @@ def main(
         raise typer.Exit(1) from None
     minutes = (time.perf_counter() - start) / 60
     typer.echo(f"{study!r}\n\n{table}\n")
-    typer.echo(f"{minutes:.1f} minutes here; {study.cpu_seconds / 60:.1f} minutes of processor time in all.")
+    typer.echo(f"{minutes:.1f} minutes; {study.cpu_seconds / 60:.1f} minutes of processor time in total.")
 
 
 if __name__ == "__main__":

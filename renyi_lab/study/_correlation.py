@@ -4,8 +4,8 @@ Over pairs of models i < j, with s the sign of a difference (Kendall's τ_b, whi
 
     τ = Σ s(x_i − x_j) s(y_i − y_j) / √( Σ s(x_i − x_j)² · Σ s(y_i − y_j)² )
 
-A bootstrap resample only changes how often each pair counts, so that its τ_b is the same three sums with weights: two
-thousand of them are three matrix products.
+A bootstrap resample only changes how often each pair counts, so its τ_b is the same three sums with weights: all
+resamples together take three matrix products.
 """
 
 from __future__ import annotations
@@ -20,16 +20,24 @@ from scipy.stats import kendalltau
 
 from renyi_lab._utils.typing import FloatArray
 
-# Customary for percentile intervals (Efron & Tibshirani 1993 ask for 1000 or more).
+# Efron & Tibshirani 1993 recommend at least 1000 resamples for percentile intervals.
 NUM_RESAMPLES = 2000
 COVERAGE = 0.95
-# Our choice: below, an interval says nothing.
+# Heuristic: with fewer models the interval covers most of [−1, 1].
 FEWEST_MODELS = 5
 
 
 @dataclass(frozen=True)
 class Tau:
-    """Kendall's τ_b with its interval; NaN with a ``remark`` where it is not defined."""
+    """Kendall's τ_b with its interval.
+
+    Attributes:
+        value: τ_b in [−1, 1]; NaN where it is undefined.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        num_models: Number of models that count.
+        remark: Why τ_b is undefined, or how many models were left out.
+    """
 
     value: float
     low: float
@@ -39,18 +47,18 @@ class Tau:
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Tau:
-    """τ_b between two measurements of the same models, with a 95 % percentile interval from resampling models.
+    """Kendall's τ_b between two measurements of the same models, with a 95 % bootstrap interval.
 
-    Models with a value that is not finite are left out, and the remark says how many. Models are resampled as if
-    independent; trainings that differ in the seed alone are alike, so that an interval is rather too narrow.
+    Models with a value that is not finite are left out, and the remark says how many. The bootstrap resamples models as
+    if they were independent; trainings that differ only in the seed are similar, so the interval is rather too narrow.
 
     Args:
-        x: ``(k,)``, one number a model.
-        y: ``(k,)``.
-        seed: Of the resampling; the same for every measure, so that these are compared on the same resamples.
+        x: First measurement, shape ``(k,)``: one number per model.
+        y: Second measurement, shape ``(k,)``.
+        seed: Random seed for the resampling. Equal seeds compare measures on the same resamples.
 
     Raises:
-        ValueError: ``x`` and ``y`` are no vectors of one length.
+        ValueError: ``x`` and ``y`` are not vectors of equal length.
 
     Source: Kendall 1945 (τ_b); Efron & Tibshirani 1993 (percentile interval).
 
@@ -78,7 +86,7 @@ def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
-            f"x and y must be vectors of one length, one number a model, got shapes {first.shape} and {second.shape}."
+            f"x and y must be vectors of equal length, one number per model, got {first.shape} and {second.shape}."
         )
     return first, second
 
@@ -92,12 +100,12 @@ def _resampled_taus(x: FloatArray, y: FloatArray, seed: int) -> FloatArray:
         return np.asarray(np.einsum("bi,bi->b", counts @ pairs, counts))
 
     product = total(sign_x**2) * total(sign_y**2)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may hold one value only: left out by the caller
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may be constant; the caller leaves it out
         return np.asarray(total(sign_x * sign_y) / np.sqrt(product))
 
 
 def _tau_b(x: FloatArray, y: FloatArray) -> float:
-    """τ_b of a few models; SciPy's takes most of a millisecond, and a table has thousands of groups."""
+    """τ_b of a few models. SciPy takes most of a millisecond, and a table has thousands of groups."""
     sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
     return float((sign_x * sign_y).sum() / math.sqrt((sign_x**2).sum() * (sign_y**2).sum()))
 
@@ -105,22 +113,22 @@ def _tau_b(x: FloatArray, y: FloatArray) -> float:
 def granulated_tau(
     x: ArrayLike, y: ArrayLike, settings: Sequence[dict[str, Hashable]], axes: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
-    r"""The granulated Kendall coefficient, axis by axis: whether a measure tells what *one* hyperparameter does.
+    r"""The granulated Kendall coefficient per axis: does a measure track the effect of *one* hyperparameter?
 
         ψ_i = (1/m_i) Σ τ_b(models that share every hyperparameter and the seed, except axis i)
 
-    The sum runs over the ``m_i`` groups of two or more models in which τ_b is defined (neither measure nor gap
-    constant). Jiang et al.'s Ψ is the mean of ψ_i over the axes. Theirs is over a full grid; here models that missed
-    the minimum leave their group, and where nothing is left ψ_i is NaN.
+    The sum runs over the ``m_i`` groups of two or more models in which τ_b is defined (neither measure nor gap is
+    constant). Ψ of Jiang et al. is the mean of ψ_i over the axes. Their grid is complete; here models that are not at a
+    minimum are missing from their groups, and ψ_i is NaN where no group is left.
 
     Args:
-        x: ``(k,)``, the measure; models where it is not finite are left out.
-        y: ``(k,)``, the gap.
+        x: The measure, shape ``(k,)``; models where it is not finite are left out.
+        y: The generalization gap, shape ``(k,)``.
         settings: ``k`` mappings from axis to value.
         axes: The axes i to vary.
 
     Returns:
-        Axis → (ψ_i, m_i).
+        Mapping from axis to ``(ψ_i, m_i)``.
 
     Raises:
         ValueError: ``x``, ``y`` and ``settings`` differ in length.

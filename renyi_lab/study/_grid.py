@@ -1,4 +1,4 @@
-"""Grids of trainings: which axes there are, and the settings that a grid stands for."""
+"""Grids of trainings: the axes, and how a grid expands to settings."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from renyi_lab._utils.validation import check_choice, check_int, check_real
 
 Grid = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
-# Those of `train` that need a name only, so that a record can say which it was.
+# The optimizers of `train` that have a name, so that a record can state which was used.
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one training is made of; the fields are the axes of a grid. Defaults are those of `train`.
+    """The settings of one training; the fields are the axes of a grid. Defaults are those of `train`.
 
     Attributes:
         architecture: A key of ``models``.
-        width: Of the hidden layers (MLP), or channels (CNN). Default 100, the MLP of the tour.
+        width: Units per hidden layer (MLP), or channels (CNN). Default 100, the MLP of ``renyi-lab tour``.
         optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
-        lr: Learning rate, > 0.
-        batch_size: Samples a step.
-        weight_decay: ≥ 0.
-        epochs: Passes over the data.
-        seed: Of the initial weights and of the batch order.
+        lr: Learning rate, positive.
+        batch_size: Samples per step.
+        weight_decay: Weight decay, non-negative.
+        epochs: Number of passes over the data.
+        seed: Random seed for the initial weights and the batch order.
     """
 
     architecture: str = "mlp"
@@ -43,7 +43,7 @@ class Setting:
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], architectures: Iterable[str]) -> Setting:
-        """A setting from raw values: numbers of the right kind and in range, names that exist."""
+        """A setting from raw values, each checked for type and range."""
         raw = {**asdict(cls()), **values}
         return cls(
             architecture=check_choice("architecture", raw["architecture"], architectures),
@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """One text a setting, the same in every process: what a record is found by."""
+        """A string that identifies the setting, the same in every process."""
         return json.dumps(asdict(self), sort_keys=True)
 
     def __str__(self) -> str:
@@ -69,16 +69,19 @@ AXES = tuple(field.name for field in fields(Setting))
 
 
 def expand_grid(grid: Grid, architectures: Iterable[str]) -> list[Setting]:
-    """The settings of a grid: all combinations of one mapping, or the union of those of several.
+    """The settings of a grid: all combinations of one mapping, or the union over several mappings.
 
     Args:
-        grid: Axis name → values (or one value); axes left out keep `Setting`'s default. Several mappings allow what a
-            product cannot, such as other learning rates for Adam than for SGD.
-        architectures: Names that the axis ``architecture`` may take.
+        grid: Mapping from axis name to values (or to one value); axes left out keep the default of `Setting`. Several
+            mappings allow what a product cannot, such as different learning rates for Adam and SGD.
+        architectures: Values that the axis ``architecture`` may take.
+
+    Returns:
+        Every setting once, in the order of the grid.
 
     Raises:
-        TypeError: The grid is no mapping and no sequence of mappings, or a value has the wrong type.
-        ValueError: Nothing in it, an unknown axis or name, an axis without values, or a number out of range.
+        TypeError: The grid is neither a mapping nor a sequence of mappings, or a value has the wrong type.
+        ValueError: The grid is empty, an axis or name is unknown, an axis has no values, or a number is out of range.
 
     Example:
         >>> len(expand_grid([{"lr": [0.03, 0.1], "seed": range(3)}, {"optimizer": "adam", "lr": 0.001}], ["mlp"]))
@@ -88,7 +91,7 @@ def expand_grid(grid: Grid, architectures: Iterable[str]) -> list[Setting]:
     parts = [grid] if isinstance(grid, Mapping) else grid
     if not isinstance(parts, Sequence) or isinstance(parts, str) or not all(isinstance(p, Mapping) for p in parts):
         raise TypeError(
-            f"grid must be a mapping from axis names to values, or a list of such, got {grid!r}; "
+            f"grid must be a mapping from axis names to values, or a list of mappings, got {grid!r}; "
             "try {'lr': [0.03, 0.1], 'seed': range(3)}."
         )
     if not parts:
@@ -103,17 +106,17 @@ def expand_grid(grid: Grid, architectures: Iterable[str]) -> list[Setting]:
 
 
 def check_axis(name: Any) -> str:
-    """Return ``name`` if it is an axis; else raise, with the nearest one."""
+    """Return ``name`` if it is an axis; otherwise raise and suggest the closest one."""
     if name in AXES:
         return str(name)
     near = difflib.get_close_matches(str(name), AXES, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{name!r} is no axis of a grid; {hint}Axes: {', '.join(AXES)}.")
+    raise ValueError(f"{name!r} is not an axis of a grid; {hint}Axes: {', '.join(AXES)}.")
 
 
 def _axis_values(name: Any, values: Any) -> list[Any]:
     check_axis(name)
     several = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not several:
-        raise ValueError(f"axis {name!r} has no values; give it some, or leave it out for the default.")
+        raise ValueError(f"axis {name!r} has no values; give at least one, or leave the axis out for its default.")
     return several

@@ -1,4 +1,4 @@
-"""What was measured on one trained model: numbers, and curves over the order α."""
+"""The measures of one trained model: numbers, and curves over the order α."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from renyi_lab._utils.validation import check_reals
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured on one trained model.
+    """The measures of one trained model.
 
     Attributes:
-        values: Measure → number.
-        curves: Measure → its value at each order α, such as ``{"renyi_sharpness": {0.5: -8.3, 1.0: -7.0}}``.
-        chosen_alphas: Curve → the order that `choose_alpha` picks from that model's spectrum.
+        values: Mapping from measure to number.
+        curves: Mapping from measure to its value per order α, as in ``{"renyi_sharpness": {0.5: -8.3, 1.0: -7.0}}``.
+        chosen_alphas: Mapping from curve to the order that `choose_alpha` picks from the spectrum of that model.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -23,7 +23,10 @@ class Measurement:
     chosen_alphas: Mapping[str, float] = field(default_factory=dict)
 
     def at(self, alphas: Sequence[float]) -> dict[str, float]:
-        """All as numbers by name: curves at ``alphas`` and at the order that the rule chose, then the values.
+        """All measures as numbers by name: curves at ``alphas`` and at the order chosen by the rule, then the values.
+
+        Args:
+            alphas: Orders at which to evaluate every curve.
 
         Raises:
             ValueError: A curve was not recorded at one of ``alphas``.
@@ -40,7 +43,7 @@ class Measurement:
             for alpha in orders:
                 if alpha not in curve:
                     recorded = ", ".join(f"{a:g}" for a in curve)
-                    raise ValueError(f"alphas holds {alpha:g}, where {name} was not recorded; there are {recorded}.")
+                    raise ValueError(f"alphas holds {alpha:g}, where {name} was not recorded; available: {recorded}.")
                 row[f"{label}_{alpha:g}{suffix}"] = curve[alpha]
             if name in self.chosen_alphas:
                 row[f"{label}_by_rule{suffix}"] = curve[self.chosen_alphas[name]]

@@ -1,4 +1,4 @@
-"""What a study measures unless told otherwise: Rényi sharpness at a grid of orders, and what it is compared with."""
+"""The default measure of a study: Rényi sharpness at a grid of orders, and the measures it is compared with."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from renyi_lab.spectrum import Spectrum, choose_alpha
 from renyi_lab.study._measurement import Measurement
 
 RENYI = "renyi_sharpness"
-# Orders at which τ(α) is shown; below 0.25 the estimates of a single-precision spectrum hear rounding.
+# Orders at which τ(α) is shown; below 0.25, estimates from a single-precision spectrum are dominated by rounding.
 ALPHA_GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-# Our choice: 120 products gave the correlations of the pilots; 150 are enough for the standard errors at α < 1.
+# Heuristic: pilot studies gave the same correlations with 120 products; 150 suffice for the standard errors at α < 1.
 NUM_MATVECS = 150
-# Our choice, of the training set's samples, the same ones for every model: a quarter of the cost.
+# Training samples per measurement, the same ones for every model. Heuristic: a quarter of the cost of all 4000.
 NUM_SAMPLES = 1000
 
 
@@ -30,17 +30,28 @@ def standard_measure(
     num_matvecs: int = NUM_MATVECS,
     num_samples: int | None = NUM_SAMPLES,
 ) -> Measurement:
-    """Everything in `sharpness_report`, for the whole network and for its first and last weight.
+    """All measures of `sharpness_report`, for the whole network and for its first and last weight matrix.
 
-    Measures of a block end in `` [first]`` or `` [last]``, so that networks of different shapes can be compared. Rényi
-    sharpness is kept as a curve over `ALPHA_GRID`, with the order that `choose_alpha` picks from each spectrum.
+    Names of block measures end in `` [first]`` or `` [last]``, so that networks of different shapes can be compared.
+    Rényi sharpness is kept as a curve over `ALPHA_GRID`, with the order that `choose_alpha` picks from each spectrum.
+
+    Args:
+        model: Trained network with at least one trainable weight matrix.
+        loss_fn: Mean loss of ``(outputs, targets)``.
+        data: Training set ``(x, y)``.
+        initial_parameters: Parameters before training, by name.
+        num_matvecs: Hessian-vector products per spectrum. Default 150 (heuristic: see the standard errors at α < 1).
+        num_samples: Training samples to measure on; ``None`` for all. Default 1000 (heuristic: a quarter of the cost).
+
+    Raises:
+        ValueError: The model has no trainable weight matrix.
     """
     weights = [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and parameter.requires_grad]
     if not weights:
-        raise ValueError("the model has no trainable weight matrix, so no first and last one to measure.")
+        raise ValueError("the model has no trainable weight matrix; a study measures the first and the last one.")
     blocks = {"whole": "", weights[0]: " [first]", weights[-1]: " [last]"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on single estimates are for readers of one report
+        warnings.simplefilter("ignore")  # warnings about single estimates are for readers of one report
         report = sharpness_report(
             model,
             loss_fn,
@@ -67,10 +78,10 @@ def _curve(spectrum: Spectrum) -> dict[float, float]:
 
 
 def _chosen(spectrum: Spectrum) -> list[float]:
-    """The order that the rule chooses, if there is anything to choose from."""
+    """The order chosen by the rule; empty for a zero spectrum."""
     return [] if _is_zero(spectrum) else [choose_alpha(spectrum).alpha]
 
 
 def _is_zero(spectrum: Spectrum) -> bool:
-    """Whether no direction is curved, as behind a layer whose units are all dead."""
+    """Whether all eigenvalues are zero, as for a layer whose units are all dead."""
     return not spectrum.magnitudes.any()

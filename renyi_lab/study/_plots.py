@@ -1,4 +1,4 @@
-"""Pictures of a study's tables: each function takes what `Study` computes, by gap."""
+"""Figures of the tables that `Study` computes for each gap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INCHES_PER_MEASURE = 0.26
 
 
 def plot_taus(tables: Mapping[str, pd.DataFrame], num_models: int) -> NotebookFigure:
-    """One row per measure: τ with its 95 % interval on the loss gap and on the error gap; undefined ones are absent."""
+    """One row per measure: τ with its 95 % interval on the loss gap and on the error gap, where it is defined."""
     names = list(tables["loss"].index)
     figure = new_figure(7.5, 1.2 + _INCHES_PER_MEASURE * len(names))
     ax = figure.subplots()
@@ -36,7 +36,7 @@ def plot_measure(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], measur
     """Loss gap and error gap of the models in ``frame`` against one measure, coloured by architecture."""
     names = list(tables["loss"].index)
     if measure not in names:
-        raise ValueError(f"there is no measure {measure!r}; there are {', '.join(map(repr, names))}.")
+        raise ValueError(f"there is no measure {measure!r}; available: {', '.join(map(repr, names))}.")
     figure = new_figure(9, 3.4)
     for ax, gap in zip(figure.subplots(1, 2), _GAP_COLORS, strict=True):
         colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))

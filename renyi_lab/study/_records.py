@@ -1,6 +1,6 @@
-"""Records of trainings in a file: a head, then one JSON line a training, written as it finishes.
+"""Records of trainings in a file: a header, then one JSON line per training, written as soon as it finishes.
 
-Nothing in a file is ever changed or deleted: lines are appended, and what cannot be read is named and left alone.
+Lines are only appended, never changed or deleted. A line that cannot be read causes a warning and stays in the file.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ from renyi_lab.study._grid import AXES, Setting
 from renyi_lab.study._measurement import Measurement
 
 FORMAT = "renyi_lab study"
-# Raise it when a record's fields, or the meaning of a standard measure, change.
+# Increase it when the fields of a record, or the meaning of a standard measure, change.
 VERSION = 1
-# Of stored numbers. Our choice: finer than any standard error here, and a file of 100 trainings stays small.
+# Significant digits of stored numbers. Heuristic: finer than any standard error here, and 100 trainings stay small.
 _DIGITS = 6
 _RESULTS = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "cpu_seconds"}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One training: its setting, how it ended, and what was measured. Numbers but the setting's have 6 digits.
+    """One training: its setting, its result, and its measures; all results have 6 significant digits.
 
     Attributes:
-        setting: What was trained.
-        diverged: Whether a loss or weight ceased to be finite; all that follows is then empty or NaN.
-        train_loss, train_accuracy, test_loss, test_accuracy: After the training, by `evaluate`.
-        measurement: What was measured.
-        cpu_seconds: Processor time of training and measuring.
+        setting: Setting of the training.
+        diverged: Whether a loss or weight became non-finite; the other results are then empty or NaN.
+        train_loss: Training loss after the training, in loss units.
+        train_accuracy: Training accuracy after the training, in [0, 1].
+        test_loss: Test loss after the training, in loss units.
+        test_accuracy: Test accuracy after the training, in [0, 1].
+        measurement: Measures of the trained model.
+        cpu_seconds: Processor time of training and measuring, in seconds.
     """
 
     setting: Setting
@@ -58,23 +61,23 @@ class Record:
         return self.train_accuracy - self.test_accuracy
 
     def to_line(self) -> str:
-        """The record as one line of JSON; NaN and infinity as Python's json spells them."""
+        """The record as one line of JSON, with NaN and infinity spelled as in Python's ``json``."""
         return json.dumps(_rounded(asdict(self)) | {"setting": asdict(self.setting)}, separators=(",", ":"))
 
     def as_stored(self) -> Record:
-        """The record as it comes back from a file: numbers rounded."""
+        """The record as it is read back from a file, with rounded numbers."""
         return Record.from_line(self.to_line())
 
     @classmethod
     def from_line(cls, line: str) -> Record:
-        """The record of a line; ``ValueError`` if it is none."""
+        """The record in a line; raises ``ValueError`` if there is none."""
         try:
             raw = json.loads(line)
             setting, measured, diverged = raw.pop("setting"), raw.pop("measurement"), raw.pop("diverged")
             if set(setting) != set(AXES):
-                raise ValueError("the setting has other axes")
+                raise ValueError("its setting has other axes")
             if set(raw) != _RESULTS:
-                raise ValueError(f"it lacks or has too much: {', '.join(sorted(set(raw) ^ _RESULTS))}")
+                raise ValueError(f"missing or unexpected: {', '.join(sorted(set(raw) ^ _RESULTS))}")
             return cls(
                 setting=Setting.checked(setting, [setting["architecture"]]),
                 diverged=bool(diverged),
@@ -86,34 +89,25 @@ class Record:
                 **_numbers(raw),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"no record of a training ({error})") from error
-
-
-def head_line(data: str, measure: str, models: dict[str, str] | None = None) -> str:
-    """The first line of a file: what it is, of which version, and on what data what was measured.
-
-    ``models`` are the names of the caller's; the package's own go unmentioned.
-    """
-    head = {"format": FORMAT, "version": VERSION, "renyi_lab": __version__, "data": data, "measure": measure}
-    return json.dumps(head if models is None else {**head, "models": models})
+            raise ValueError(f"not a training record ({error})") from error
 
 
 def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Record]]:
-    """Head and records of a file.
+    """Header and records of a file.
 
     Raises:
-        ValueError: No file of a study, or one of another version.
+        ValueError: The file is not a study file, or has another version.
 
     Warns:
-        UserWarning: A line is no record, or only half of one; it is passed over.
+        UserWarning: A line is not a complete record; it is skipped.
     """
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}; run_study(..., path=...) writes one.") from None
+        raise ValueError(f"file {path} does not exist; run_study(..., path=...) writes one.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a study ({error}); it is left as it is.") from error
+        raise ValueError(f"{path} cannot be read as a study ({error}); the file was not changed.") from error
     head = _checked_head(path, lines[0])
     records: dict[str, Record] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -122,10 +116,10 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Rec
         try:
             record = Record.from_line(line)
         except ValueError as error:
-            what = "half-written" if number == len(lines) else str(error)
+            what = "incomplete" if number == len(lines) else str(error)
             warnings.warn(
-                f"{path}, line {number}: {what}. It is passed over and left as it is; run_study does its training "
-                "again, if the grid has it.",
+                f"{path}, line {number}: {what}. The line is skipped and stays in the file; run_study repeats its "
+                "training if it is in the grid.",
                 stacklevel=3,
             )
             continue
@@ -134,31 +128,32 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Rec
 
 
 class RecordFile:
-    """A file that records are appended to, each in a single write; without a path, nothing."""
+    """A file to which records are appended, each in a single write; without a path, nothing is written."""
 
     def __init__(
         self, path: str | os.PathLike[str] | None, data: str, measure: str, models: dict[str, str] | None = None
     ) -> None:
-        """Read what is there already and check that it belongs to the same study; nothing is written yet."""
+        """Read existing records and check that they belong to the same study; nothing is written yet."""
         self.path = None if path is None else Path(path)
         self.records: list[Record] = []
-        self._head = head_line(data, measure, models)
+        head = {"format": FORMAT, "version": VERSION, "renyi_lab": __version__, "data": data, "measure": measure}
+        self._head = json.dumps(head if models is None else {**head, "models": models})
         if self.path is None:
             return
         place = self.path if self.path.exists() else self.path.parent
         if place.is_dir() == (place is self.path) or not os.access(place, os.W_OK):
-            raise ValueError(f"path {self.path} cannot be written; name a file in a folder that exists.")
+            raise ValueError(f"path {self.path} cannot be written; pass a file in an existing folder.")
         if self.path.exists() and self.path.stat().st_size:
-            head, self.records = read_records(self.path)
+            found, self.records = read_records(self.path)
             for what, ours in (("data", data), ("measure", measure), ("models", models)):
-                if head.get(what) != ours:
+                if found.get(what) != ours:
                     raise ValueError(
-                        f"{self.path} holds a study with {what} {head.get(what)!r}, not {ours!r}; it is left as it is. "
-                        "Name another file, or go on with the same data, models and measure."
+                        f"{self.path} holds a study with {what} {found.get(what)!r}, not {ours!r}; the file was not "
+                        "changed. Pass another file, or the same data, models and measure."
                     )
 
     def append(self, record: Record) -> None:
-        """Write a record and see to it that it survives a crash."""
+        """Write a record and flush it to the disk."""
         if self.path is None:
             return
         with open(self.path, "ab+") as file:
@@ -167,7 +162,7 @@ class RecordFile:
                 text = f"{self._head}\n{text}"
             else:
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # half a line is left alone, on a line of its own
+                if file.read(1) != b"\n":  # an incomplete line stays, on a line of its own
                     text = "\n" + text
             file.write(text.encode("utf-8"))
             file.flush()
@@ -177,16 +172,16 @@ class RecordFile:
 def _checked_head(path: Path, line: str) -> dict[str, Any]:
     try:
         head = json.loads(line)
-        foreign = not isinstance(head, dict) or head.get("format") != FORMAT
+        valid = isinstance(head, dict) and head.get("format") == FORMAT
     except (ValueError, RecursionError):
-        foreign = True
-    if foreign:
-        raise ValueError(f"{path} is no file of a study: its first line is {line[:60]!r}. It is left as it is.")
+        valid = False
+    if not valid:
+        raise ValueError(f"{path} is not a study file: its first line is {line[:60]!r}. The file was not changed.")
     if head.get("version") != VERSION or not {"data", "measure"} <= head.keys():
         raise ValueError(
             f"{path} was written by renyi_lab {head.get('renyi_lab')} in version {head.get('version')} of the format; "
-            f"this one ({__version__}) reads version {VERSION}. It is left as it is: read it with that release, or "
-            "run the study again into another file."
+            f"this release ({__version__}) reads version {VERSION}. The file was not changed: read it with that "
+            "release, or write the study to another file."
         )
     return dict(head)
 

@@ -1,4 +1,4 @@
-"""`run_study`: a grid of trainings, side by side, each recorded as it finishes."""
+"""`run_study`: a grid of trainings, in parallel, each recorded as soon as it finishes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from renyi_lab.study._records import Record, RecordFile
 from renyi_lab.study._study import MIN_ACCURACY, Study
 from renyi_lab.study._training import Measure, ModelFactory, train_and_measure
 
-_MOST_CORES = 10**6  # joblib's -2 is "all cores but one", and so on
+_MOST_CORES = 10**6  # joblib reads -2 as all cores but one, and so on
 
 
 def run_study(
@@ -40,38 +40,39 @@ def run_study(
     n_jobs: int | None = None,
     progress: bool | None = None,
 ) -> Study:
-    """Train every setting of a grid, measure the trained models, and gather both generalization gaps.
+    """Train every setting of a grid, measure the trained models, and record both generalization gaps.
 
-    Every training runs on one thread of a CPU, so that records do not depend on ``n_jobs``. The test set is evaluated
-    once, after a training, and chooses nothing.
+    Every training runs on one CPU thread, so that records do not depend on ``n_jobs``. The test set is evaluated once,
+    after the training, and no decision depends on it.
 
     Args:
-        grid: Axis → values, all combinations; or a list of such mappings, whose union is taken. Axes: those of
-            `Setting`; what is left out keeps its default.
-        path: File of records, one line a training, written as it finishes. Trainings that it holds already are not done
-            again, so that an interrupted study goes on where it stopped. The data and the names of the measure and the
-            models are compared, but not what is behind a name: when that changes, take another file. Default: nothing
-            is written.
+        grid: Mapping from axis to values, of which all combinations are trained; or a list of such mappings, for their
+            union. The axes are the fields of `Setting`; axes left out keep their default.
+        path: File for the records, one line per training, written as soon as it finishes. Trainings that the file
+            already holds are not repeated, so that an interrupted study can be resumed. The data and the names of the
+            measure and the models must match, but their code is not compared: use another file when it changes.
+            Default: nothing is written.
         data: ``(train_set, test_set)``, each a ``TensorDataset`` or a pair of tensors ``(x, y)``. Default: MNIST-1D.
-        models: Architecture → function of ``(width, seed)`` that returns a fresh classifier. Default: ``"mlp"`` (two
-            hidden layers) and ``"cnn1d"``, fitted to the data.
-        measure: ``measure(model, loss_fn, data, initial_parameters=...)`` returns a mapping from names to numbers;
-            ``data`` is the training set ``(x, y)``, ``initial_parameters`` maps names to tensors. Default:
-            `standard_measure`, Rényi sharpness and all that `sharpness_report` has beside it.
-        min_accuracy: Training accuracy at which a model counts as at a minimum. Default 0.97, that of the pilots in
-            which smaller thresholds flipped signs.
-        n_jobs: Workers, as in ``joblib.Parallel``; ``None``: as set by ``joblib.parallel_config``, which also chooses
-            the backend (processes, Dask, Ray); else 1. Threads take turns, since torch's settings are global.
-        progress: Show a bar; default: if a person is likely to watch.
+        models: Mapping from architecture to a function of ``(width, seed)`` that returns a new classifier. Default:
+            ``"mlp"`` (two hidden layers) and ``"cnn1d"``, sized for the data.
+        measure: Function ``measure(model, loss_fn, data, initial_parameters=...)`` that returns a mapping from names to
+            numbers; ``data`` is the training set ``(x, y)``, ``initial_parameters`` maps names to tensors. Default:
+            `standard_measure`, Rényi sharpness and all other measures of `sharpness_report`.
+        min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum. Default 0.97 (heuristic:
+            in pilot studies, smaller thresholds flipped the sign of correlations).
+        n_jobs: Number of workers, as in ``joblib.Parallel``. Default: as set by ``joblib.parallel_config``, which also
+            chooses the backend (processes, Dask, Ray), otherwise 1. Threads run one training at a time, since the
+            settings of torch are global.
+        progress: Whether to show a progress bar. Default: in a terminal or notebook.
 
     Returns:
-        A `Study`: in the order of the grid, under-trained and diverged models marked, not lost.
+        A `Study` in the order of the grid; under-trained and diverged models are kept and marked.
 
     Raises:
-        TypeError: The grid, data or measure is of the wrong kind.
-        ValueError: An unknown axis, a value out of range, or a file that is foreign, of another version, or of a study
-            on other data, of other models or with another measure; a lambda together with ``path``.
-        RuntimeError: The measure raised; what finished before is in the file.
+        TypeError: The grid, data or measure has the wrong type.
+        ValueError: An axis is unknown or a value out of range; the file is not a study file, has another version, or
+            holds a study with other data, models or measure; or ``path`` is used with a lambda.
+        RuntimeError: The measure raised; the trainings that finished before are in the file.
 
     Warns:
         UserWarning: No model reached a minimum, or a line of the file cannot be read.
@@ -86,7 +87,7 @@ def run_study(
     """
     check_real("min_accuracy", min_accuracy, 0, 1)
     if n_jobs is not None and check_int("n_jobs", n_jobs, -_MOST_CORES) == 0:
-        raise ValueError("n_jobs must not be 0; 1 trains one after another, -1 takes every core.")
+        raise ValueError("n_jobs must not be 0; use 1 to train one model at a time, -1 for every core.")
     measure = standard_measure if measure is None else measure
     if not callable(measure):
         raise TypeError(f"measure must be callable, got {type(measure).__name__}.")
@@ -94,14 +95,14 @@ def run_study(
     factories = _default_models(pairs) if models is None else _checked_models(models)
     settings = expand_grid(grid, factories)
     if path is not None:
-        _refuse_nameless(measure, *(models or {}).values())
+        _refuse_lambdas(measure, *(models or {}).values())
     names = None if models is None else {architecture: _name(make) for architecture, make in models.items()}
     file = RecordFile(path, _fingerprint(pairs), _name(measure), names)
     records = {record.setting.key: record for record in file.records}
     todo = [setting for setting in settings if setting.key not in records]
     with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
         bar.update(len(settings) - len(todo))
-        # pre_dispatch: a task carries the data, so that few should wait at once
+        # pre_dispatch: every waiting task holds a copy of the data
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
         jobs = (joblib.delayed(train_and_measure)(setting, pairs, factories, measure) for setting in todo)
         for record in map(Record.as_stored, parallel(jobs)):
@@ -163,16 +164,16 @@ def _fingerprint(pairs: tuple[Pair, Pair]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _refuse_nameless(*functions: Any) -> None:
-    if nameless := [name for name in map(_name, functions) if "<lambda>" in name]:
+def _refuse_lambdas(*functions: Any) -> None:
+    if lambdas := [name for name in map(_name, functions) if "<lambda>" in name]:
         raise ValueError(
-            f"path= with {nameless[0]}: a file tells measures and models apart by their names, and a lambda has none. "
-            "Define it with def."
+            f"path cannot be used with {lambdas[0]}: a file identifies measures and models by name, and a lambda has "
+            "none. Define it with def."
         )
 
 
 def _name(measure: Any) -> str:
-    """What a file says about who measured; a partial is told apart by its arguments, too."""
+    """The name by which a file identifies a function; that of a partial includes its arguments."""
     if isinstance(measure, functools.partial):
         return f"{_name(measure.func)}{measure.args}{dict(sorted(measure.keywords.items()))}"
     return f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', type(measure).__qualname__)}"

@@ -1,4 +1,4 @@
-"""The study that comes with the package: its grids, and where its records lie."""
+"""The study that ships with the package: its grids and the path of its records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-# Our choice: learning rates and epochs with which most networks fit the training set, found by training accuracy alone.
+# Heuristic: with these learning rates and epochs most networks fit the training set (found by training accuracy alone).
 STANDARD_GRID: list[dict[str, Any]] = [
     {
         "architecture": "mlp",
@@ -18,7 +18,7 @@ STANDARD_GRID: list[dict[str, Any]] = [
         "epochs": 80,
         "seed": (0, 1, 2),
     },
-    {  # slower, so with small batches only
+    {  # slower, therefore with small batches only
         "architecture": "mlp",
         "width": (80, 120),
         "lr": 0.05,
@@ -47,7 +47,7 @@ STANDARD_GRID: list[dict[str, Any]] = [
         "seed": (0, 1),
     },
 ]
-# A part of it that takes two minutes on two cores.
+# A subset that takes two minutes on two cores.
 QUICK_GRID: list[dict[str, Any]] = [
     {**STANDARD_GRID[0], "width": 120, "weight_decay": 0.0},
     {**STANDARD_GRID[3], "weight_decay": 0.0, "batch_size": 256, "seed": 0},
@@ -55,5 +55,5 @@ QUICK_GRID: list[dict[str, Any]] = [
 
 
 def shipped_path() -> AbstractContextManager[Path]:
-    """The file of the standard study's records."""
+    """The file with the records of the standard study."""
     return importlib.resources.as_file(importlib.resources.files("renyi_lab.study") / "standard.jsonl")

@@ -1,4 +1,4 @@
-"""`Study`: the records of a grid of trainings, and what they say about measures and generalization gaps."""
+"""`Study`: the records of a grid of trainings, and the correlations of measures with generalization gaps."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from renyi_lab.study._plots import plot_alpha, plot_measure, plot_taus
 from renyi_lab.study._records import Record, read_records
 from renyi_lab.study._standard import shipped_path
 
-# That of the pilots before this package: below, models are on their way to a minimum rather than at one.
+# Heuristic: in pilot studies, models below this accuracy were still far from a minimum.
 MIN_ACCURACY = 0.97
-# Those of the paper (0.5 and 1.5, its rule's), Shannon's and the collision entropy's; none chosen by its result.
+# The two orders of the rule of Zhang et al. 2025 (0.5, 1.5), Shannon and collision entropy; fixed before any result.
 ALPHAS = (0.5, 1.0, 1.5, 2.0)
 GAPS = ("loss", "error")
 
 
 @dataclass(frozen=True, repr=False)
 class Study:
-    """Trainings of a grid with their gaps and measures; those at a minimum are what every correlation is over.
+    """Trainings of a grid with their gaps and measures; correlations use only the models at a minimum.
 
     Attributes:
-        records: One for each training, diverged and under-trained ones included.
-        min_accuracy: The training accuracy from which on a model counts as at a minimum, in [0, 1].
+        records: One record per training, including diverged and under-trained ones.
+        min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum.
     """
 
     records: tuple[Record, ...]
@@ -42,22 +42,25 @@ class Study:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, min_accuracy: float = MIN_ACCURACY) -> Study:
-        """The study in a file that `run_study` wrote, finished or not.
+        """Read a file that `run_study` wrote, finished or not.
+
+        Args:
+            path: File with the records.
+            min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum.
 
         Raises:
-            ValueError: The file is none of a study, or of another version.
+            ValueError: The file is not a study file, or has another version.
         """
         return cls(tuple(read_records(path)[1]), min_accuracy)
 
     @classmethod
     def standard(cls) -> Study:
-        """The study that comes with the package: MLPs and CNNs on MNIST-1D, trained and measured beforehand.
+        """The study that ships with the package: records of MLPs and CNNs trained on MNIST-1D.
 
-        ``python -m renyi_lab.study --out FILE`` makes it again.
+        ``python -m renyi_lab.study --out FILE`` repeats it.
 
         Example:
-            >>> study = Study.standard()
-            >>> len(study.kept) >= 60
+            >>> len(Study.standard().kept) >= 60
             True
         """
         with shipped_path() as path:
@@ -65,48 +68,51 @@ class Study:
 
     @property
     def kept(self) -> tuple[Record, ...]:
-        """The records at a minimum, by setting: bootstrap intervals do not depend on which training ended first."""
+        """The records at a minimum, sorted by setting, so that intervals do not depend on the order of records."""
         found = (r for r in self.records if not r.diverged and r.train_accuracy >= self.min_accuracy)
         return tuple(sorted(found, key=lambda record: astuple(record.setting)))
 
     @property
     def num_diverged(self) -> int:
-        """How many trainings diverged."""
+        """Number of trainings that diverged."""
         return sum(record.diverged for record in self.records)
 
     @property
     def num_dropped(self) -> int:
-        """How many trainings ended short of a minimum, diverged ones not counted."""
+        """Number of trainings that did not reach a minimum, not counting those that diverged."""
         return len(self.records) - len(self.kept) - self.num_diverged
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time of all trainings and measurements."""
+        """Processor time of all trainings and measurements, in seconds."""
         return math.fsum(record.cpu_seconds for record in self.records)
 
     def with_minimum(self, min_accuracy: float) -> Study:
-        """The same records under another definition of a minimum; 0 keeps all that did not diverge."""
+        """The same records with another ``min_accuracy``; 0 keeps every model that did not diverge."""
         return replace(self, min_accuracy=min_accuracy)
 
     def select(self, **axes: Any) -> Study:
-        """The trainings with the given values, such as ``select(architecture="mlp", seed=0)``.
+        """The trainings with the given values, as in ``select(architecture="mlp", seed=0)``.
+
+        Args:
+            **axes: Required value per axis.
 
         Raises:
-            ValueError: An unknown axis, or no training has these values.
+            ValueError: An axis is unknown, or no training has the value.
         """
         for name, value in axes.items():
             check_axis(name)
             present = sorted({getattr(record.setting, name) for record in self.records})
             if value not in present:
-                raise ValueError(f"no training has {name}={value!r}; there are {', '.join(map(repr, present))}.")
-        records = tuple(r for r in self.records if all(getattr(r.setting, k) == v for k, v in axes.items()))
-        return replace(self, records=records)
+                raise ValueError(f"no training has {name}={value!r}; available: {', '.join(map(repr, present))}.")
+        chosen = (r for r in self.records if all(getattr(r.setting, name) == value for name, value in axes.items()))
+        return replace(self, records=tuple(chosen))
 
     def to_frame(self, *, alphas: Sequence[float] = ALPHAS) -> pd.DataFrame:
-        """One row a training: setting, status, losses, accuracies, gaps (test − train), measures, and orders chosen.
+        """One row per training: setting, status, losses, accuracies, gaps (test − train), measures and chosen orders.
 
         Args:
-            alphas: Orders at which curves become columns, such as ``renyi_sharpness_0.5``.
+            alphas: Orders at which a curve becomes a column, such as ``renyi_sharpness_0.5``.
 
         Raises:
             ValueError: A curve was not recorded at one of ``alphas``.
@@ -117,24 +123,24 @@ class Study:
             row["status"] = self._status(record)
             for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "loss_gap", "error_gap"):
                 row[name] = getattr(record, name)
-            row |= record.measurement.at(alphas)
-            row |= {f"alpha of {name}": alpha for name, alpha in record.measurement.chosen_alphas.items()}
-            rows.append(row | {"cpu_seconds": record.cpu_seconds})
+            chosen = {f"alpha of {name}": alpha for name, alpha in record.measurement.chosen_alphas.items()}
+            rows.append(row | record.measurement.at(alphas) | chosen | {"cpu_seconds": record.cpu_seconds})
         return pd.DataFrame(rows)
 
     def kendall(self, gap: str = "loss", *, alphas: Sequence[float] = ALPHAS, seed: int = 0) -> pd.DataFrame:
         r"""Kendall's τ of every measure with a generalization gap, over the models at a minimum.
 
-        Columns: ``tau`` (τ_b), ``low`` and ``high`` (95 % bootstrap interval), ``within`` (Ψ, the granulated
-        coefficient of Jiang et al. 2019: the mean over hyperparameters of τ_b among models that differ in this one
-        alone; see `kendall_within`), ``num_models``, ``remark`` (why a τ is undefined, what was left out).
-
         Args:
-            gap: ``"loss"`` (test − training loss) or ``"error"`` (test − training error). Report both: the first grows
-                with confidence, too.
-            alphas: Orders of Rényi sharpness, fixed before any gap is seen. Beside them stands each model's sharpness
-                at the order that `choose_alpha` picks from its spectrum (``renyi_sharpness_by_rule``).
-            seed: Of the bootstrap.
+            gap: ``"loss"`` (test − training loss) or ``"error"`` (test − training error). Report both: the loss gap
+                also grows with the confidence of the predictions.
+            alphas: Orders of Rényi sharpness, fixed before any gap is seen. The table also has the sharpness at the
+                order that `choose_alpha` picks from the spectrum of each model (``renyi_sharpness_by_rule``).
+            seed: Random seed for the bootstrap.
+
+        Returns:
+            Table with one row per measure and the columns ``tau`` (τ_b), ``low``, ``high`` (95 % bootstrap interval),
+            ``within`` (Ψ, the granulated coefficient of Jiang et al. 2019; see `kendall_within`), ``num_models`` and
+            ``remark`` (why τ is undefined, or how many models were left out).
 
         Raises:
             ValueError: No model is at a minimum, or an argument is out of range.
@@ -149,13 +155,18 @@ class Study:
         return _frame(rows, "measure")
 
     def kendall_within(self, gap: str = "loss", *, alphas: Sequence[float] = ALPHAS) -> pd.DataFrame:
-        """The granulated Kendall coefficient ψ of every measure, one column a hyperparameter, and their ``mean`` Ψ.
+        """The granulated Kendall coefficient ψ of every measure per hyperparameter, and its ``mean`` Ψ.
 
-        Groups share everything, the seed included, but one hyperparameter; see `granulated_tau` for the formula.
-        The seed is no hyperparameter and has no ψ; where a hyperparameter never varies alone, its ψ is NaN.
+        Models of a group differ in exactly one hyperparameter and share everything else, the seed included; see
+        `granulated_tau` for the formula. The seed itself is not a hyperparameter and has no ψ. ψ is NaN for a
+        hyperparameter that never varies alone.
+
+        Args:
+            gap: As for `kendall`.
+            alphas: As for `kendall`.
 
         Raises:
-            ValueError: As for `kendall`.
+            ValueError: No model is at a minimum, or an argument is out of range.
         """
         y = self._gaps(gap)
         settings = [asdict(record.setting) for record in self.kept]
@@ -169,53 +180,53 @@ class Study:
         return _frame(rows, "measure")
 
     def tau_against_alpha(self, gap: str = "loss", *, measure: str = "renyi_sharpness", seed: int = 0) -> pd.DataFrame:
-        """The whole curve τ(α) of a measure that has an order, with 95 % intervals: never only its maximum.
+        """The curve τ(α) of a measure that has an order, with 95 % intervals, so that no maximum is reported alone.
 
         Args:
             gap: ``"loss"`` or ``"error"``.
-            measure: A curve's name, such as ``"renyi_sharpness"`` or ``"renyi_sharpness [first]"``.
-            seed: Of the bootstrap.
+            measure: Name of a curve, such as ``"renyi_sharpness"`` or ``"renyi_sharpness [first]"``.
+            seed: Random seed for the bootstrap.
 
         Raises:
-            ValueError: No model is at a minimum, or there is no such curve.
+            ValueError: No model is at a minimum, or the curve does not exist.
         """
         y, kept = self._gaps(gap), self.kept
         names = sorted({name for record in kept for name in record.measurement.curves})
         if measure not in names:
-            raise ValueError(f"no curve {measure!r} was recorded; there are {', '.join(map(repr, names)) or 'none'}.")
+            raise ValueError(f"no curve {measure!r} was recorded; available: {', '.join(map(repr, names)) or 'none'}.")
         curves = [record.measurement.curves.get(measure, {}) for record in kept]
         alphas = sorted({alpha for curve in curves for alpha in curve})
         taus = {alpha: kendall_tau([curve.get(alpha, math.nan) for curve in curves], y, seed=seed) for alpha in alphas}
         return _frame({a: {**_tau_row(t), "num_models": t.num_models} for a, t in taus.items()}, "alpha")
 
     def plot(self) -> Figure:
-        """τ of every measure with its interval, on both gaps."""
+        """Plot τ of every measure with its interval, for both gaps."""
         return plot_taus({gap: self.kendall(gap) for gap in GAPS}, len(self.kept))
 
     def plot_measure(self, measure: str) -> Figure:
-        """Both gaps against one measure, a dot a model at a minimum; ``measure`` is a row of `kendall`."""
+        """Plot both gaps against one measure (a row of `kendall`), one dot per model at a minimum."""
         frame = self.to_frame()
         return plot_measure(frame[frame["status"] == "minimum"], {gap: self.kendall(gap) for gap in GAPS}, measure)
 
     def plot_alpha(self, measure: str = "renyi_sharpness") -> Figure:
-        """`tau_against_alpha` on both gaps."""
+        """Plot `tau_against_alpha` for both gaps."""
         return plot_alpha({gap: self.tau_against_alpha(gap, measure=measure) for gap in GAPS}, measure)
 
     def _gaps(self, gap: str) -> list[float]:
-        """The gap of each model at a minimum; raises when there is none."""
+        """The gap of each model at a minimum; raises if there is no such model."""
         check_choice("gap", gap, GAPS)
         kept = self.kept
         if not kept:
             best = max((r.train_accuracy for r in self.records if not r.diverged), default=math.nan)
             raise ValueError(
                 f"none of {len(self.records)} trainings is at a minimum (training accuracy ≥ {self.min_accuracy:g}): "
-                f"{self.num_diverged} diverged, the best of the others reached {best:.3f}. Train for more epochs, with "
-                "other learning rates, or lower the demand with study.with_minimum(...)."
+                f"{self.num_diverged} diverged, the best of the others reached {best:.3f}. Train for more epochs, "
+                "with other learning rates, or lower the threshold with study.with_minimum(...)."
             )
         return [record.loss_gap if gap == "loss" else record.error_gap for record in kept]
 
     def _table(self, alphas: Sequence[float]) -> pd.DataFrame:
-        """One row a model at a minimum, one column a measure."""
+        """One row per model at a minimum, one column per measure."""
         return pd.DataFrame([record.measurement.at(alphas) for record in self.kept])
 
     def _status(self, record: Record) -> str:

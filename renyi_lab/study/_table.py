@@ -1,4 +1,4 @@
-"""A study's correlations as a table of Markdown."""
+"""The correlations of a study as a Markdown table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from renyi_lab.study._study import Study
 
 
 def markdown_table(study: Study) -> str:
-    """τ with its interval, and Ψ, of every measure on both gaps, as a table of Markdown."""
+    """τ with its interval, and Ψ, of every measure for both gaps, as a Markdown table."""
     loss, error = study.kendall("loss"), study.kendall("error")
     lines = [
         "| measure | loss gap: τ [95 %] | within | error gap: τ [95 %] | within | models |",

@@ -1,4 +1,4 @@
-"""One training of a study, from its setting to its record: what the workers run."""
+"""One training of a study, from its setting to its record; this is what a worker runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._records import Record
 from renyi_lab.training import DivergenceError, Evaluation, evaluate, train
 
-# (width, seed) → a model with fresh weights.
+# (width, seed) → a new model.
 ModelFactory = Callable[[int, int], nn.Module]
 Measure = Callable[..., Mapping[str, float] | Measurement]
 
-# The threads of one process share torch's random state, its number of threads and its switches for kernels: there,
-# trainings go one after another, and come out as in processes of their own.
+# The threads of a process share torch's random state, number of threads and kernel settings. Therefore they run one
+# training at a time, with the same results as separate processes.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -33,7 +33,7 @@ def train_and_measure(
 ) -> Record:
     """Train the model of ``setting``, evaluate it on both parts of ``data``, and measure it on the training part.
 
-    Runs on one thread whatever torch's setting, so that the result does not depend on how many trainings run at once.
+    Always uses one thread, so that the result does not depend on how many trainings run in parallel.
     """
     with _ONE_AT_A_TIME, preserved_rng(), one_thread():
         start = time.thread_time()
@@ -80,7 +80,7 @@ def _trained(model: nn.Module, setting: Setting, train_set: Pair) -> bool:
 
 
 def _accuracy(evaluation: Evaluation) -> float:
-    assert evaluation.accuracy is not None  # run_study took class labels only
+    assert evaluation.accuracy is not None  # run_study accepts class labels only
     return evaluation.accuracy
 
 

@@ -1,9 +1,10 @@
-"""Kendall's τ against SciPy's and against counting by hand; intervals against their coverage."""
+"""Kendall's τ against SciPy and against counting by hand; intervals against their coverage."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from renyi_lab.study import granulated_tau, kendall_tau
 from renyi_lab.study._correlation import _resampled_taus
 
 
-def test_tau_is_scipys_with_ties() -> None:
+def test_tau_equals_that_of_scipy_with_ties() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 6, 40), rng.integers(0, 6, 40)
     assert kendall_tau(x, y).value == pytest.approx(kendalltau(x, y).statistic, abs=1e-15)
 
 
-def test_every_resample_s_tau_is_scipys_of_the_models_drawn() -> None:
+def test_the_tau_of_a_resample_equals_that_of_scipy() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=15).round(1), rng.normal(size=15).round(1)
     taus = _resampled_taus(x, y, seed=3)
@@ -29,7 +30,7 @@ def test_every_resample_s_tau_is_scipys_of_the_models_drawn() -> None:
         assert taus[k] == pytest.approx(kendalltau(x[drawn], y[drawn]).statistic, abs=1e-12)
 
 
-def test_the_interval_is_that_of_the_resamples_and_seeded() -> None:
+def test_the_interval_has_the_quantiles_of_the_resamples_and_depends_on_the_seed_only() -> None:
     rng = np.random.default_rng(2)
     x = rng.normal(size=30)
     y = x + rng.normal(size=30)
@@ -40,7 +41,7 @@ def test_the_interval_is_that_of_the_resamples_and_seeded() -> None:
     assert kendall_tau(x, y, seed=6) != tau
 
 
-def test_the_interval_covers_the_true_tau_about_as_often_as_it_says() -> None:
+def test_the_interval_has_about_its_nominal_coverage() -> None:
     rng = np.random.default_rng(4)
     true = 2 / math.pi * math.asin(0.6)  # of a normal pair with correlation 0.6
     hits = 0
@@ -52,7 +53,7 @@ def test_the_interval_covers_the_true_tau_about_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("which", ["measure", "gap"])
-def test_a_constant_has_no_tau_and_says_so(which: str) -> None:
+def test_tau_of_a_constant_is_undefined_with_a_remark(which: str) -> None:
     varying, constant = np.arange(9.0), np.full(9, 2.0)
     tau = kendall_tau(constant, varying) if which == "measure" else kendall_tau(varying, constant)
     assert math.isnan(tau.value)
@@ -67,13 +68,13 @@ def test_models_without_a_finite_value_are_left_out_and_counted() -> None:
     assert tau.value == pytest.approx(1)
 
 
-def test_too_few_models_have_no_tau() -> None:
+def test_tau_of_too_few_models_is_undefined_with_a_remark() -> None:
     tau = kendall_tau([1, 2, 3], [1, 2, 3])
     assert math.isnan(tau.value)
     assert tau.remark == "3 models are too few"
 
 
-def test_the_granulated_coefficient_is_jiang_s_on_a_full_grid() -> None:
+def test_the_granulated_coefficient_is_that_of_jiang_et_al_on_a_full_grid() -> None:
     rng = np.random.default_rng(0)
     axes = {"lr": (0.1, 0.2, 0.3), "width": (10, 20, 30)}
     settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
@@ -86,8 +87,8 @@ def test_the_granulated_coefficient_is_jiang_s_on_a_full_grid() -> None:
     assert result["width"] == (pytest.approx(psi_width), 3)
 
 
-def test_a_measure_that_only_knows_the_width_is_found_out() -> None:
-    """Plain τ is high since wide nets have large gaps; within a width the measure says the opposite of the truth."""
+def test_a_measure_of_width_alone_has_a_high_tau_and_a_negative_granulated_coefficient() -> None:
+    """τ is high because wide networks have large gaps; at a fixed width the measure ranks in the wrong order."""
     settings = [{"width": width, "lr": lr} for width in (10, 20, 30) for lr in (1, 2, 3)]
     gap = [10 * s["width"] + s["lr"] for s in settings]
     measure = [10 * s["width"] - s["lr"] for s in settings]
@@ -95,7 +96,7 @@ def test_a_measure_that_only_knows_the_width_is_found_out() -> None:
     assert granulated_tau(measure, gap, settings, ["width", "lr"]) == {"width": (1.0, 3), "lr": (-1.0, 3)}
 
 
-def test_seeds_are_held_fixed_within_a_group() -> None:
+def test_models_of_a_group_share_the_seed() -> None:
     settings = [{"lr": lr, "seed": seed} for seed in (0, 1) for lr in (1, 2)]
     assert granulated_tau([1, 2, 3, 4], [2, 3, 0, 1], settings, ["lr"])["lr"] == (1.0, 2)
 
@@ -110,10 +111,14 @@ def test_groups_without_a_defined_tau_do_not_count() -> None:
     assert groups == 0
 
 
-def test_vectors_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one length.*\(5,\) and \(3,\)"):
-        kendall_tau([1, 2, 3, 4, 5], [1, 2, 3])
-    with pytest.raises(ValueError, match="vectors of one length"):
-        kendall_tau(np.ones((5, 2)), np.ones((5, 2)))
-    with pytest.raises(ValueError, match="one mapping for each of 2 models, got 1"):
-        granulated_tau([1, 2], [1, 2], [{"lr": 1}], ["lr"])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kendall_tau([1, 2, 3, 4, 5], [1, 2, 3]), r"equal length.*\(5,\) and \(3,\)"),
+        (lambda: kendall_tau(np.ones((5, 2)), np.ones((5, 2))), "vectors of equal length"),
+        (lambda: granulated_tau([1, 2], [1, 2], [{"lr": 1}], ["lr"]), "one mapping for each of 2 models, got 1"),
+    ],
+)
+def test_messages(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
