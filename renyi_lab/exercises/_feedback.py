@@ -1,4 +1,4 @@
-"""What a checker of an exercise answers: solved, not attempted yet, or a hint at what goes wrong."""
+"""The answer of an exercise checker: solved, not attempted yet, or a hint at the mistake; and how checkers find it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 Status = Literal["solved", "not attempted yet", "not yet"]
 _COLORS = {"solved": "#009E73", "not attempted yet": "#777777", "not yet": "#D55E00"}
+# Relative to the largest entry or 1, whichever is larger; answers in single precision pass.
+TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """The answer of a checker; the last value of a cell shows it.
+    """The answer of a checker; a notebook shows it as the last value of a cell.
 
     Attributes:
-        status: ``"solved"``, ``"not attempted yet"`` (the stub stands as it was) or ``"not yet"``.
-        message: What to notice next.
+        status: ``"solved"``, ``"not attempted yet"`` (the stub is unchanged) or ``"not yet"``.
+        message: The hint, or what a correct solution shows.
     """
 
     status: Status
@@ -27,7 +30,7 @@ class Feedback:
 
     @property
     def solved(self) -> bool:
-        """Whether the attempt passed every question."""
+        """Whether the attempt passed every check."""
         return self.status == "solved"
 
     def __repr__(self) -> str:
@@ -42,42 +45,61 @@ class NotAttempted(Exception):
 
 
 class Hint(Exception):
-    """Ends the questions; the text is the hint."""
+    """Ends the checks; its text is the hint."""
 
 
-Question = Callable[[Any], str | None]
-"""Looks at an attempt; returns the hint where it falls short, ``None`` where it does not."""
+Check = Callable[[Any], str | None]
+"""Maps an attempt to a hint, or to ``None`` if the attempt passes."""
 
 
-def first_hint(attempt: Any, questions: Iterable[Question], praise: str) -> Feedback:
-    """Ask the questions in order, easiest mistake first, and answer with the first hint.
+def first_hint(attempt: Any, checks: Iterable[Check], success: str) -> Feedback:
+    """Run the checks in order, simplest mistake first, and return the first hint.
 
-    An attempt counts as not made when it is ``None`` or ``...``, holds one of these, or is a function that returns one
-    of them. What the attempt raises becomes part of a hint: an exercise never fails with a traceback.
+    An attempt counts as not made if it is ``None`` or ``...``, contains one of these, or is a function that returns one
+    of them. An exception raised by the attempt becomes part of a hint: an exercise never ends with a traceback.
     """
     if _is_blank(attempt):
         return Feedback("not attempted yet", "fill in the stub and run the cell again.")
-    for question in questions:
+    for check in checks:
         try:
-            hint = question(attempt)
+            hint = check(attempt)
         except NotAttempted:
             return Feedback("not attempted yet", "the function returns nothing so far.")
         except Hint as found:
             hint = str(found)
         except Exception as error:
             kind = type(error).__name__
-            hint = f"looking at your answer raised {kind}: {error}. Has it the type and shape that was asked for?"
+            hint = f"checking your answer raised {kind}: {error}. Does it have the expected type and shape?"
         if hint is not None:
             return Feedback("not yet", hint)
-    return Feedback("solved", praise)
+    return Feedback("solved", success)
+
+
+def explain(answer: Any, right: Any, mistakes: Mapping[str, Any], otherwise: str) -> str | None:
+    """``None`` for the right answer, otherwise the hint of the first mistake that gives the same answer.
+
+    Args:
+        answer: Number or array.
+        right: The right answer.
+        mistakes: Mapping from hint to the answer that it explains; NaN matches NaN.
+        otherwise: Hint for any other answer.
+    """
+    if close(answer, right):
+        return None
+    return next((hint for hint, wrong in mistakes.items() if close(answer, wrong)), otherwise)
+
+
+def close(answer: Any, expected: Any) -> bool:
+    """Whether two numbers or arrays have the same shape and the same entries up to `TOLERANCE`."""
+    found, wanted = (np.asarray(values, dtype=np.float64) for values in (answer, expected))
+    scale = max(1.0, float(np.abs(wanted).max(initial=0.0, where=np.isfinite(wanted))))
+    return found.shape == wanted.shape and np.allclose(found, wanted, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
 
 
 def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the attempt; `NotAttempted` where it returns nothing, `Hint` where it raises or is no function."""
+    """Call the attempt; raises `NotAttempted` if it returns nothing, `Hint` if it raises or is not a function."""
     if not callable(function):
-        raise Hint(
-            f"a function is asked for, this is of type {type(function).__name__}; pass its name, do not call it."
-        )
+        raise Hint(f"a function is expected, got {type(function).__name__}; pass its name, do not call it.")
     try:
         result = function(*arguments)
     except Exception as error:
@@ -88,12 +110,23 @@ def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def number_of(answer: Any) -> float:
-    """The answer as a ``float``; `Hint` where it is not one number."""
+    """The answer as a ``float``; raises `Hint` if it is not one number."""
     try:
         return float(answer.detach() if isinstance(answer, Tensor) else answer)
     except (TypeError, ValueError, RuntimeError):
-        shape = f" of shape {tuple(answer.shape)}" if hasattr(answer, "shape") else ""
-        raise Hint(f"one number is asked for, this is of type {type(answer).__name__}{shape}.") from None
+        raise Hint(f"one number is expected, got {_described(answer)}.") from None
+
+
+def tensor_of(answer: Any, shape: Iterable[int]) -> Tensor:
+    """The answer as a tensor in double precision; raises `Hint` if it is not a tensor of this shape."""
+    if not isinstance(answer, Tensor) or answer.shape != tuple(shape):
+        raise Hint(f"a tensor of shape {tuple(shape)} is expected, got {_described(answer)}.")
+    return answer.detach().cpu().double()
+
+
+def _described(answer: Any) -> str:
+    shape = f" of shape {tuple(answer.shape)}" if hasattr(answer, "shape") else ""
+    return f"{type(answer).__name__}{shape}"
 
 
 def _is_blank(attempt: Any) -> bool:

@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, first_hint
+from renyi_lab.exercises._feedback import Feedback, answer_of, explain, first_hint, tensor_of
 from renyi_lab.models import mlp
 from renyi_lab.operators import HessianOperator
 
 _STEP = 0.1
-_TOLERANCE = 1e-6  # relative, in double precision
 
 
 def check_central_difference(function: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, float], Any]) -> Feedback:
     """Check ``function(gradient, theta, v, step)``: the Hessian product from gradients on both sides of ``theta``.
 
-    Tried on ``L(θ) = Σ θ_i⁴/4``, for which ``(∇L(θ + h v) − ∇L(θ − h v)) / 2h = 3θ²v + h²v³`` exactly.
+    The test problem is ``L(θ) = Σ θ_i⁴/4``, for which ``(∇L(θ + h v) − ∇L(θ − h v)) / 2h = 3θ²v + h²v³`` exactly.
+
+    Args:
+        function: Your solution; ``gradient`` maps a flat tensor to the gradient there.
     """
     return first_hint(
         function,
@@ -30,23 +32,24 @@ def check_central_difference(function: Callable[[Callable[[Tensor], Tensor], Ten
 
 
 def _central(function: Callable[..., Any]) -> str | None:
-    theta, v = _vector([1.0, -0.5, 2.0]), _vector([0.5, 2.0, -1.0])
-    answer = _tensor(answer_of(function, lambda point: point**3, theta.clone(), v.clone(), _STEP), theta.shape)
+    theta, v = torch.tensor([[1.0, -0.5, 2.0], [0.5, 2.0, -1.0]], dtype=torch.float64)
+    answer = answer_of(function, lambda point: point**3, theta.clone(), v.clone(), _STEP)
     right = 3 * theta**2 * v + _STEP**2 * v**3
     ahead, here, behind = (theta + _STEP * v) ** 3, theta**3, (theta - _STEP * v) ** 3
     mistakes = {
-        "you moved 2·step from one side to the other, but divided by step: this is twice the product.": 2 * right,
-        "divided by the square of the step: you difference a gradient, which is a derivative already.": right / _STEP,
-        "the difference is not divided yet: ask how much the gradient changes per unit of step.": 2 * _STEP * right,
-        "the sign is turned round: ahead minus behind.": -right,
-        "this is the one-sided difference: take the second gradient at theta − step·v instead of at theta.": (
-            (ahead - here) / _STEP
-        ),
+        "the two points are 2·step apart, but you divided by step: this is twice the product.": 2 * right,
+        "divided by the square of the step: a gradient is already a derivative.": right / _STEP,
+        "the difference is not divided yet: how much does the gradient change per unit of step?": 2 * _STEP * right,
+        "the sign is wrong: ahead minus behind.": -right,
+        "this is the one-sided difference: take the second gradient at theta − step·v.": (ahead - here) / _STEP,
         "one-sided, and halved: the second gradient belongs at theta − step·v.": (ahead - here) / (2 * _STEP),
         "this is the average of the two gradients; the product is in their difference.": (ahead + behind) / 2,
     }
-    return _judge(
-        answer, right, mistakes, "compare with (gradient(theta + step·v) − gradient(theta − step·v)) / (2·step)."
+    return explain(
+        tensor_of(answer, theta.shape),
+        right,
+        mistakes,
+        "not the product yet; compare with (gradient(theta + step·v) − gradient(theta − step·v)) / (2·step).",
     )
 
 
@@ -55,12 +58,15 @@ def check_batched_product(
 ) -> Feedback:
     """Check ``function(model, loss_fn, batches, v)``: the product with the Hessian of the mean over *all* samples.
 
-    Tried on a small network with batches of different size and a ``loss_fn`` that averages over a batch.
+    The test problem is a small network, batches of different size, and a ``loss_fn`` that averages over a batch.
+
+    Args:
+        function: Your solution; ``batches`` is a list of pairs ``(x, y)``, ``v`` a flat tensor.
     """
     return first_hint(
         function,
-        [_batched, _gradients_left_alone],
-        "equal to the product over all samples at once, whatever the batches, and no .grad was touched.",
+        [_batched, _gradients_unchanged],
+        "equal to the product over all samples at once, for any batches, and .grad is unchanged.",
     )
 
 
@@ -69,25 +75,26 @@ def _batched(function: Callable[..., Any]) -> str | None:
     sizes = [len(y) for _, y in batches]
     products = [HessianOperator(model, F.cross_entropy, batch) @ v for batch in batches]
     right = torch.stack([size * product for size, product in zip(sizes, products, strict=True)]).sum(0) / sum(sizes)
-    answer = _tensor(answer_of(function, model, F.cross_entropy, batches, v.clone()), v.shape)
     total = torch.stack(products).sum(0)
     mistakes = {
-        "this is the plain average over batches: the last one is smaller, so its samples count for too much. "
-        "Weight each batch by its share of the samples.": total / len(batches),
-        "this is the sum over batches; the loss is a mean over samples, so each batch counts with its share.": total,
+        "this is the plain average over batches; weight each batch by its share of the samples.": total / len(batches),
+        "this is the sum over batches; weight each batch by its share of the samples.": total,
         "this is a sum over samples: divide by their number.": sum(sizes) * right,
-        "only the last batch is in it; did the loop overwrite instead of adding?": products[-1],
-        "only the first batch is in it; does the return stand inside the loop?": products[0],
+        "only the last batch is in it; does the loop overwrite instead of adding?": products[-1],
+        "only the first batch is in it; is the return inside the loop?": products[0],
     }
-    return _judge(answer, right, mistakes, "compare with HessianOperator(model, loss_fn, batches) @ v.")
+    answer = tensor_of(answer_of(function, model, F.cross_entropy, batches, v.clone()), v.shape)
+    return explain(
+        answer, right, mistakes, "not the product yet; compare with HessianOperator(model, loss_fn, batches) @ v."
+    )
 
 
-def _gradients_left_alone(function: Callable[..., Any]) -> str | None:
+def _gradients_unchanged(function: Callable[..., Any]) -> str | None:
     model, batches, v = _small_problem()
     answer_of(function, model, F.cross_entropy, batches, v)
     if all(parameter.grad is None for parameter in model.parameters()):
         return None
-    return "right, but .grad of the parameters was written: torch.autograd.grad returns gradients and leaves it alone."
+    return "right, but .grad of the parameters was written: torch.autograd.grad returns gradients without writing it."
 
 
 def _small_problem() -> tuple[nn.Module, list[tuple[Tensor, Tensor]], Tensor]:
@@ -97,22 +104,3 @@ def _small_problem() -> tuple[nn.Module, list[tuple[Tensor, Tensor]], Tensor]:
     y = torch.randint(0, 3, (20,), generator=generator)
     v = torch.randn(sum(p.numel() for p in model.parameters()), generator=generator, dtype=torch.float64)
     return model, list(zip(x.split(8), y.split(8), strict=True)), v
-
-
-def _judge(answer: Tensor, right: Tensor, mistakes: dict[str, Tensor], otherwise: str) -> str | None:
-    for hint, value in {"": right, **mistakes}.items():
-        if torch.allclose(answer, value, rtol=_TOLERANCE, atol=_TOLERANCE * float(right.abs().max())):
-            return hint or None
-    return f"not the product yet; {otherwise}"
-
-
-def _tensor(answer: Any, shape: torch.Size) -> Tensor:
-    if not isinstance(answer, Tensor):
-        raise Hint(f"a flat tensor of shape {tuple(shape)} is asked for, this is of type {type(answer).__name__}.")
-    if answer.shape != shape:
-        raise Hint(f"a flat tensor of shape {tuple(shape)} is asked for, this has shape {tuple(answer.shape)}.")
-    return answer.detach().double()
-
-
-def _vector(values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
