@@ -1,4 +1,4 @@
-"""Explorers: controls → pure computation → picture, from plain results, in JupyterLab or without a kernel."""
+"""Explorers: interactive figures of spectra, Lanczos runs and perturbations, in JupyterLab or without a kernel."""
 
 from renyi_lab.widgets._alpha import AlphaExplorer
 from renyi_lab.widgets._base import Explorer

@@ -1,10 +1,7 @@
-"""`AlphaExplorer`: what the order α listens to in a spectrum."""
+"""`AlphaExplorer`: which eigenvalues the order α is sensitive to."""
 
 from __future__ import annotations
 
-import warnings
-
-import ipywidgets
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -13,20 +10,22 @@ from renyi_lab._utils.validation import check_real
 from renyi_lab.plots import BLUE, GREY, ORANGE, magnitude_grid
 from renyi_lab.spectrum import Spectrum, weighted_escort
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._controls import float_slider
+from renyi_lab.widgets._sources import entropies
 
 _CURVE_POINTS = 81
 
 
 class AlphaExplorer(Explorer):
-    """Move α; see the entropy, the effective number of directions, and the weight that each eigenvalue gets.
+    """Rényi entropy, effective number of directions and the weight of every eigenvalue as functions of the order α.
 
-    Left: ``H_α`` against α with the current order marked. Right: the share ``w |λ|^α / Σ w |λ|^α`` of every magnitude,
-    over the density of the spectrum.
+    Left: ``H_α`` against α with the current order marked. Right: the cumulative share ``w |λ|^α / Σ w |λ|^α`` of the
+    magnitudes, over the density of the spectrum.
 
     Args:
-        spectrum: Any `Spectrum`; or all eigenvalues as a vector.
-        alpha: Where the slider starts, in ``[0, max_alpha]``.
-        max_alpha: Right end of the slider. Default 4, our choice: beyond, little moves.
+        spectrum: A `Spectrum`, or all eigenvalues as a vector.
+        alpha: Initial order, in ``[0, max_alpha]``.
+        max_alpha: Right end of the slider, positive. Default 4 (heuristic: larger orders hardly change the entropy).
 
     Example:
         >>> explorer = AlphaExplorer(Spectrum.from_eigenvalues([4.0, 1.0, 1.0, 0.1]), alpha=1.0)
@@ -39,25 +38,14 @@ class AlphaExplorer(Explorer):
         spectrum = spectrum if isinstance(spectrum, Spectrum) else Spectrum.from_eigenvalues(spectrum)
         self.spectrum = spectrum
         limit = check_real("max_alpha", max_alpha, 0.0, open_minimum=True)
-        self.alpha = ipywidgets.FloatSlider(
-            value=check_real("alpha", alpha, 0.0, limit),
-            min=0.0,
-            max=limit,
-            step=0.05,
-            description="α",
-            continuous_update=True,
-            readout_format=".2f",
-        )
+        self.alpha = float_slider("α", check_real("alpha", alpha, 0.0, limit), 0.0, limit)
         rule = spectrum.last_rule
         order = np.argsort(rule.magnitudes)
         self._magnitudes, self._weights = rule.magnitudes[order], rule.weights[order]
         figure = new_figure(8.6, 3.1)
         left, right = figure.subplots(1, 2)
         alphas = np.linspace(0, limit, _CURVE_POINTS)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the slider shows each order's own
-            curve = [spectrum.renyi_entropy(float(a)).value for a in alphas]
-        left.plot(alphas, curve, color=BLUE)
+        left.plot(alphas, entropies(spectrum, alphas), color=BLUE)
         left.set(xlabel="α", ylabel="H_α (nats)", xlim=(0, limit), ylim=(0, 1.08 * np.log(max(spectrum.dim, 2))))
         (self.marker,) = left.plot([], [], "o", color=ORANGE, markersize=9, clip_on=False)
         grid = magnitude_grid(spectrum, 200)

@@ -1,7 +1,7 @@
-"""What all explorers share: controls above a picture that is redrawn as PNG bytes, with errors shown in place.
+"""The base of all explorers: controls above a picture that is redrawn as PNG bytes, with errors shown in place.
 
-The picture is drawn without pyplot. Its still parts are drawn once; a move of a slider redraws only the moving artists
-on top of them, which takes a few milliseconds.
+The picture is drawn without pyplot. Its static parts are drawn once; a control redraws only the moving artists on top
+of them, which takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _DPI = 100
 
 
 class Explorer(ipywidgets.VBox):
-    """Controls, a picture and a line of text; subclasses say how a change of the controls moves the artists.
+    """Controls, a picture and a caption; subclasses define how the controls move the artists.
 
-    A subclass builds its controls and figure, calls ``super().__init__``, and implements `_update`. Displayed in a
-    notebook it shows the live widget; where widgets cannot run (GitHub, static HTML) the current picture is shown.
+    A subclass creates its controls and figure, calls ``super().__init__`` and implements `_update`. A notebook shows
+    the live widget, or the current picture where widgets cannot run (GitHub, static HTML).
 
     Args:
-        controls: Widgets with a ``value``; each change redraws, and Reset puts all of them back.
-        figure: Drawn once, as it is; its axes keep their limits.
-        moving: The artists that `_update` moves.
-        beside: Widgets shown before the controls that need no redraw, such as a play button linked to a slider.
+        controls: Widgets with a ``value``; every change redraws the picture, and Reset restores all of them.
+        figure: Figure whose static parts are drawn once; its axes keep their limits.
+        moving: Artists that `_update` moves.
+        beside: Widgets shown before the controls that cause no redraw, such as a play button linked to a slider.
     """
 
     def __init__(
@@ -51,36 +51,36 @@ class Explorer(ipywidgets.VBox):
         self._moving = tuple(moving)
         for artist in self._moving:
             artist.set_animated(True)
-            # Where the axes lie must not hang on data: an empty line counts as a point in the figure's corner.
+            # The layout must not depend on data: an empty line counts as a point in the corner of the figure.
             artist.set_in_layout(isinstance(artist, Text))
         figure.set_dpi(_DPI)
         self.figure = figure
         self._canvas = FigureCanvasAgg(figure)
-        self._still: Any = None
-        # At its own size, not stretched over a wide page: stretched text is blurred.
+        self._static: Any = None
+        # At its own size: stretched over a wide page, text is blurred.
         self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(align_self="flex-start"))
         self.caption = ipywidgets.HTML()
         self.status = ipywidgets.HTML()
-        reset = ipywidgets.Button(description="Reset", tooltip="Back to the starting values", icon="undo")
+        reset = ipywidgets.Button(description="Reset", tooltip="Restore the initial values", icon="undo")
         reset.on_click(lambda _: self.reset())
         row = ipywidgets.HBox([*beside, *controls, reset], layout=ipywidgets.Layout(flex_flow="row wrap"))
-        # Text below the picture: a line more or less must not make the picture jump.
+        # Text is below the picture, so that the number of lines does not move the picture.
         super().__init__([row, self.picture, self.caption, self.status])
         for control in self._controls:
             control.observe(self._on_change, names="value")
         self._redraw()
 
     def reset(self) -> None:
-        """Put every control back to its starting value, and redraw once."""
+        """Restore the initial value of every control, and redraw once."""
         with self._without_redraws():
             for control, value in zip(self._controls, self._defaults, strict=True):
                 control.value = value
         self._on_change()
 
     def _update(self) -> str:
-        """Move the artists to the controls' values; returns the caption (HTML).
+        """Move the artists according to the controls and return the caption (HTML).
 
-        It may set controls itself (one that must follow another): that does not redraw again.
+        It may set other controls; that does not redraw again.
         """
         raise NotImplementedError
 
@@ -98,20 +98,20 @@ class Explorer(ipywidgets.VBox):
         try:
             self._redraw()
         except Exception as error:
-            # A notebook hides exceptions of callbacks: show this one where the reader looks, then let it pass.
+            # A notebook hides exceptions of callbacks: show this one in the explorer, then raise it.
             self.status.value = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
             raise
 
     def _redraw(self) -> None:
         with warnings.catch_warnings(record=True) as caught, self._without_redraws():
-            # A callback's warnings, too, go where nobody looks.
+            # A notebook also hides warnings of callbacks.
             warnings.simplefilter("always")
             self.caption.value = self._update()
         self.status.value = "<br>".join(html.escape(str(warning.message)) for warning in caught)
-        if self._still is None:
+        if self._static is None:
             self._canvas.draw()
-            self._still = self._canvas.copy_from_bbox(self.figure.bbox)
-        self._canvas.restore_region(self._still)
+            self._static = self._canvas.copy_from_bbox(self.figure.bbox)
+        self._canvas.restore_region(self._static)
         for artist in self._moving:
             self.figure.draw_artist(artist)
         self.picture.value = _png(self._canvas)
@@ -126,6 +126,6 @@ class Explorer(ipywidgets.VBox):
 
 def _png(canvas: FigureCanvasAgg) -> bytes:
     buffer = io.BytesIO()
-    # Fast compression, and no channel for transparency: a third of the default's time, a few kilobytes more.
+    # Fast compression and no alpha channel: a third of the default time, a few kilobytes more.
     PillowImage.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, format="png", compress_level=1)
     return buffer.getvalue()

@@ -1,9 +1,9 @@
-"""`DifferenceExplorer`: how well finite differences of the gradient stand in for a Hessian-vector product."""
+"""`DifferenceExplorer`: how well finite differences of the gradient approximate a Hessian-vector product."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import ipywidgets
@@ -14,39 +14,41 @@ from torch import Tensor, nn
 from renyi_lab._utils.batches import Batch, freeze_batches, map_tensors
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.model_state import unwrap_model
+from renyi_lab._utils.parameters import unflatten
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_int, check_real
 from renyi_lab.operators import HessianOperator
 from renyi_lab.plots import BLUE, GREEN, GREY, ORANGE
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._controls import nearest
 
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
 SCHEMES = ("one-sided", "central")
-# Steps from where even double precision only rounds to where a step is as long as the direction; four a decade make the
-# slider smooth. Our choice.
+# Heuristic: from steps at which even double precision is all rounding error to steps as long as the direction; four per
+# decade make the slider smooth.
 _STEPS = np.logspace(-11, 0, 45)
-_MOST_POINTS = 2000  # entries drawn: more would only fill the picture
+_MAX_POINTS = 2000  # entries drawn
 
 
 class DifferenceExplorer(Explorer):
-    """Move the step ``h``; see how far ``(∇L(θ+hv) − ∇L(θ))/h`` and its central relative are from ``H v``.
+    """Error of the one-sided difference ``(∇L(θ+hv) − ∇L(θ))/h`` and the central one as functions of the step ``h``.
 
     Left: relative error ``‖d − Hv‖ / ‖Hv‖`` against the step, for both schemes and both precisions, with the current
-    one marked; dotted, what double backward reaches. Right: each entry of the difference against that of ``H v``.
-    ``H v`` is taken by double backward in double precision, along a random direction of norm 1. All gradients are taken
-    at the start, two for each step and precision: for networks whose gradient takes milliseconds.
+    one marked; dotted: the error of double backward. Right: each entry of the difference against that of ``H v``. The
+    reference ``H v`` is double backward in double precision, along a random direction of norm 1. All gradients are
+    computed at construction, two per step and precision: for networks whose gradient takes milliseconds.
 
     Args:
-        model: Any module; it is copied, and stays as it is.
-        loss_fn: As for `HessianOperator`.
-        data: As for `HessianOperator`.
-        step: Where the slider starts, in ``[1e-11, 1]``; the nearest quarter of a decade is taken.
-        precision: ``"single"`` or ``"double"``.
-        scheme: ``"one-sided"`` or ``"central"``.
-        seed: Of the direction.
+        model: Any module; it is copied and not changed.
+        loss_fn: Loss function, as for `HessianOperator`.
+        data: Data, as for `HessianOperator`.
+        step: Initial step, in ``[1e-11, 1]``, rounded to a quarter of a decade.
+        precision: Initial precision, ``"single"`` or ``"double"``.
+        scheme: Initial scheme, ``"one-sided"`` or ``"central"``.
+        seed: Random seed for the direction.
 
     Raises:
-        ValueError: ``H v`` is zero, so that there is no relative error, or what `HessianOperator` refuses.
+        ValueError: ``H v`` is zero, so that the relative error is undefined, or `HessianOperator` refuses an argument.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
@@ -75,9 +77,8 @@ class DifferenceExplorer(Explorer):
         self.errors = {key: _relative_errors(values, self.product) for key, values in self._differences.items()}
         self.step = ipywidgets.SelectionSlider(
             options=[(f"{value:.1e}", float(value)) for value in _STEPS],
-            index=int(np.abs(np.log(_STEPS / step)).argmin()),
+            index=nearest(np.log(_STEPS), np.log(step)),
             description="step h",
-            continuous_update=True,
         )
         self.scheme = ipywidgets.ToggleButtons(options=SCHEMES, value=scheme, style={"button_width": "6em"})
         self.precision = ipywidgets.ToggleButtons(
@@ -89,7 +90,7 @@ class DifferenceExplorer(Explorer):
             color, line = (BLUE, ORANGE)[SCHEMES.index(kind)], ("--", "-")[name == "double"]
             left.plot(_STEPS, errors, color=color, ls=line, lw=1.3, label=f"{kind}, {name}")
         for name, error in self.double_backward.items():
-            if error > 0:  # double precision is the judge
+            if error > 0:  # double precision is the reference
                 left.axhline(error, color=GREY, ls=":", lw=1.3, label=f"double backward, {name}")
         left.set(xscale="log", yscale="log", xlabel="step h", ylabel="relative error", ylim=(1e-12, 30))
         left.legend(fontsize="x-small", frameon=False, loc="lower left")
@@ -103,22 +104,22 @@ class DifferenceExplorer(Explorer):
 
     @property
     def difference(self) -> FloatArray:
-        """The finite difference at the controls' values, ``(n,)``."""
+        """The current finite difference, shape ``(n,)``."""
         differences = self._differences[self.precision.value, self.scheme.value]
         return np.asarray(differences[self.step.index])
 
     @property
     def error(self) -> float:
-        """Its relative error."""
+        """Relative error of the current finite difference."""
         return float(self.errors[self.precision.value, self.scheme.value][self.step.index])
 
     def _update(self) -> str:
-        every = -(-len(self.product) // _MOST_POINTS)
+        every = -(-len(self.product) // _MAX_POINTS)
         self.marker.set_data([self.step.value], [max(self.error, 1e-12)])
         self.entries.set_data(self.product[::every], self.difference[::every])
         digits = max(-np.log10(max(self.error, 1e-16)), 0.0)
         return (
-            f"relative error <b>{self.error:.1e}</b>: {digits:.1f} digits are right · double backward in "
+            f"relative error <b>{self.error:.1e}</b>: {digits:.1f} correct digits · double backward in "
             f"single precision: {self.double_backward['single']:.1e}"
         )
 
@@ -133,26 +134,28 @@ def _differences(
     """Differences ``(steps, n)`` by precision and scheme, ``H v``, and the errors of double backward by precision."""
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     batches = freeze_batches(data, torch.device("cpu"))
-    sides = {name: _Side(model, loss_fn, batches, dtype) for name, dtype in PRECISIONS.items()}
-    direction = torch.randn(sides["double"].operator.dim, generator=generator, dtype=torch.float64)
+    copies = {name: _Copy(model, loss_fn, batches, dtype) for name, dtype in PRECISIONS.items()}
+    direction = torch.randn(copies["double"].operator.dim, generator=generator, dtype=torch.float64)
     direction /= direction.norm()
-    products = {name: (side.operator @ direction).double().numpy() for name, side in sides.items()}
+    products = {name: (copy.operator @ direction).double().numpy() for name, copy in copies.items()}
     product = products["double"]
     if not product.any():
-        raise ValueError("the Hessian product is zero, so no relative error exists; is the loss linear in the weights?")
+        raise ValueError(
+            "the Hessian product is zero, so the relative error is undefined; is the loss linear in the weights?"
+        )
     differences = {}
-    for name, side in sides.items():
-        here = side.gradient(torch.zeros_like(direction))
-        ahead = np.stack([side.gradient(step * direction) for step in _STEPS])
-        behind = np.stack([side.gradient(-step * direction) for step in _STEPS])
+    for name, copy in copies.items():
+        here = copy.gradient(torch.zeros_like(direction))
+        ahead = np.stack([copy.gradient(step * direction) for step in _STEPS])
+        behind = np.stack([copy.gradient(-step * direction) for step in _STEPS])
         differences[name, "one-sided"] = (ahead - here) / _STEPS[:, None]
         differences[name, "central"] = (ahead - behind) / (2 * _STEPS[:, None])
     errors = {name: float(_relative_errors(value[None], product)[0]) for name, value in products.items()}
     return differences, product, errors
 
 
-class _Side:
-    """A copy of the model in one precision, whose weights can be moved."""
+class _Copy:
+    """A copy of the model in one precision, whose weights can be shifted."""
 
     def __init__(
         self, model: nn.Module, loss_fn: Callable[..., Tensor], batches: list[Batch], dtype: torch.dtype
@@ -160,7 +163,7 @@ class _Side:
         def cast(tensor: Tensor) -> Tensor:
             return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-        moved = copy.deepcopy(unwrap_model(model)).to("cpu", dtype)
+        moved = deepcopy(unwrap_model(model)).to("cpu", dtype)
         data = [Batch(map_tensors(batch.content, cast), batch.size) for batch in batches]
         self.operator = HessianOperator(moved, loss_fn, data)
         chosen = dict(moved.named_parameters())
@@ -169,8 +172,7 @@ class _Side:
 
     def gradient(self, shift: Tensor) -> FloatArray:
         """The gradient at the start plus ``shift``, computed in this precision."""
-        parts = shift.split([weight.numel() for weight in self.weights])
         with torch.no_grad():
-            for weight, start, part in zip(self.weights, self.start, parts, strict=True):
-                weight.copy_(start + part.reshape(start.shape).to(start.dtype))
+            for weight, start, change in zip(self.weights, self.start, unflatten(shift, self.start), strict=True):
+                weight.copy_(start + change.to(start.dtype))
         return np.asarray(self.operator.gradient().double().numpy())

@@ -1,4 +1,4 @@
-"""`LanczosExplorer`: Ritz values arriving over the true spectrum, one product at a time."""
+"""`LanczosExplorer`: Ritz values over the true spectrum, one product at a time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from renyi_lab.operators import as_operator
 from renyi_lab.plots import BLUE, GREEN, ORANGE
 from renyi_lab.spectrum import Spectrum
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._controls import count_slider
 from renyi_lab.widgets._sources import exact_or_none, is_results, tridiagonals
 
 # Ritz values this close, relative to the largest, are copies of one eigenvalue.
@@ -24,29 +25,28 @@ _SAME = 1e-6
 # Residuals below this share of the largest eigenvalue are rounding; drawn at this height.
 _FLOOR = 1e-16
 _MILLISECONDS_PER_STEP = 250
-_LIGHT = "0.82"  # a crowd of lines stays a background
+_LIGHT = "0.82"  # many lines must stay in the background
 
 
 class LanczosExplorer(Explorer):
-    """Take Lanczos steps with a slider or the play button; see which eigenvalues are found, and how well.
+    """The convergence of Lanczos step by step: which eigenvalues are found, and how accurately.
 
-    Left: the Ritz values after 1, 2, … products, one row for each, over the true eigenvalues (vertical lines). Right:
+    Left: the Ritz values after 1, 2, … products, one row per step, over the true eigenvalues (vertical lines). Right:
     the residual ``‖A x − θ x‖`` of each Ritz pair of the current step. Green: converged, that is, the residual is below
     ``|θ| / 1000``.
 
     Args:
-        source: A `HessianOperator`, a matrix, anything with ``.shape`` and ``@``, of which ``num_steps`` products are
-            taken here; or steps already taken: what `lanczos_steps` yields (from any start, with or without
-            re-orthogonalisation), or one `Tridiagonal`.
-        num_steps: Most steps, for an operator. Default 40, our choice: the largest eigenvalues of a trained network
-            have converged.
-        step: Where the slider starts.
-        exact: The true spectrum: a `Spectrum`, or all eigenvalues; ``None``: computed from an operator of up to 1,000
-            rows, else the Ritz values of the last step stand in for it.
+        source: An operator: a `HessianOperator`, a matrix, anything with ``.shape`` and ``@``. Or results: what
+            `lanczos_steps` yields (from any start, with or without re-orthogonalization), or one `Tridiagonal`.
+        num_steps: Largest number of steps for an operator. Default 40 (heuristic: the largest eigenvalues of a trained
+            network have converged).
+        step: Initial step.
+        exact: The true spectrum, as a `Spectrum` or as all eigenvalues. Default: computed for an operator of at most
+            1,000 rows, otherwise replaced by the Ritz values of the last step.
 
     Raises:
         TypeError: ``source`` is neither an operator nor Lanczos steps.
-        ValueError: No steps, ``step`` past the last one, or ``exact`` of another dimension.
+        ValueError: There are no steps, ``step`` exceeds their number, or ``exact`` has another dimension.
 
     Example:
         >>> import torch
@@ -61,27 +61,25 @@ class LanczosExplorer(Explorer):
     ) -> None:
         self.steps = _steps_of(source, check_int("num_steps", num_steps))
         count = len(self.steps)
-        self.step = ipywidgets.IntSlider(
-            value=check_int("step", step, 1, count), min=1, max=count, description="step", continuous_update=True
-        )
+        self.step = count_slider("step", check_int("step", step, 1, count), count)
         self.play = ipywidgets.Play(
-            value=step, min=1, max=count, interval=_MILLISECONDS_PER_STEP, tooltip="Take one step after the other"
+            value=step, min=1, max=count, interval=_MILLISECONDS_PER_STEP, tooltip="Take the steps in order"
         )
-        # In the browser, where both live: a kernel in between would make the animation wait for it.
+        # Linked in the browser, so that the animation does not wait for the kernel.
         ipywidgets.jslink((self.play, "value"), (self.step, "value"))
         self.exact = exact_or_none(source, self.steps[-1].basis.shape[1], exact)
         self._largest = float(max(np.abs(s.ritz_values).max() for s in self.steps)) or 1.0
         self._converged = [s.residuals <= CONVERGED * np.abs(s.ritz_values) for s in self.steps]
-        # All rows of the left picture, so that a move only cuts them off at the current step.
+        # All rows of the left picture; an update shows those up to the current step.
         self._ends = np.cumsum([len(s.ritz_values) for s in self.steps])
         self._values = np.concatenate([s.ritz_values for s in self.steps])
         self._rows = np.repeat(np.arange(1, count + 1), np.diff(self._ends, prepend=0))
         self._green = np.concatenate(self._converged)
         figure = new_figure(9.2, 3.8)
         left, right = figure.subplots(1, 2, sharex=True, width_ratios=(3, 2))
-        self._draw_still(left, right)
+        self._draw_static(left, right)
         (self.found,) = left.plot([], [], ".", color=GREEN, markersize=4, label="converged")
-        (self.searching,) = left.plot([], [], ".", color=ORANGE, markersize=4, label="not yet")
+        (self.searching,) = left.plot([], [], ".", color=ORANGE, markersize=4, label="not converged")
         (self.current,) = left.plot([], [], "o", color="black", markerfacecolor="none", markersize=6, label="this step")
         (self.small,) = right.plot([], [], "o", color=GREEN, markersize=4, clip_on=False)
         (self.large,) = right.plot([], [], "o", color=ORANGE, markersize=4, clip_on=False)
@@ -91,16 +89,16 @@ class LanczosExplorer(Explorer):
 
     @property
     def ritz_values(self) -> FloatArray:
-        """Ritz values at the slider's step, ascending."""
+        """Ritz values at the current step, ascending."""
         values: FloatArray = self.steps[self.step.value - 1].ritz_values
         return values
 
     def reset(self) -> None:
-        """Stop playing and go back to the first picture."""
+        """Stop playing and restore the initial step."""
         self.play.playing = False
         super().reset()
 
-    def _draw_still(self, left: Any, right: Any) -> None:
+    def _draw_static(self, left: Any, right: Any) -> None:
         reference = self._values[-len(self.steps[-1].ritz_values) :] if self.exact is None else self.exact.nodes
         for axes in (left, right):
             axes.vlines(reference, 0, 1, transform=axes.get_xaxis_transform(), color=_LIGHT, lw=0.8)
@@ -132,7 +130,7 @@ class LanczosExplorer(Explorer):
         if self.exact is not None:
             parts[-1] += f" (largest eigenvalue {self.exact.nodes[-1]:.5g})"
         if copies:
-            parts.append(f"<b>{copies}</b> of them are copies of others: ghosts")
+            parts.append(f"<b>{copies}</b> of them are copies of others (ghosts)")
         return " · ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""`PerturbationExplorer`: other data or other weights, and one and the same loss."""
+"""`PerturbationExplorer`: perturbed data or perturbed weights, with the same loss."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from renyi_lab.perturbation import (
 )
 from renyi_lab.plots import BLUE, GREY, ORANGE
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._controls import grid_slider, nearest
 
-_NUM_STEPS = 20  # of the slider, each computed beforehand. Our choice.
-_NUM_ROTATIONS = 3  # enough to see how alike they are. Our choice.
-_LOG_FROM = 20.0  # losses that differ by a larger factor are drawn on a logarithmic axis. Our choice.
-
-Array = FloatArray
+_NUM_STEPS = 20  # of the slider, each computed in advance. Heuristic: smooth, at a moderate cost.
+_NUM_ROTATIONS = 3  # Heuristic: enough to see how similar they are.
+_LOG_FROM = 20.0  # Heuristic: losses that differ by a larger factor need a logarithmic axis.
 
 
 class PerturbationExplorer(Explorer):
-    """Change a layer's input by ``ρ A h`` or its weight by ``ρ W A``, and see the same loss.
+    """Changing the input of a layer by ``ρ A h`` or its weight by ``ρ W A`` gives the same loss.
 
-    Left, the data form: the layer's input for one sample, before and after. Middle, the weight form: the layer's
-    weight. Right: the loss of both forms against ``ρ``, computed beforehand.
+    Left, the data form: the input of the layer for one sample, before and after. Middle, the weight form: the weight of
+    the layer. Right: the loss of both forms against ``ρ``, computed at construction.
 
     Args:
-        operator: A `HessianOperator`; its model, loss and data are used. The model is left as it was.
-        layer: Name of a linear or convolutional layer; ``None``: the one that is applied first.
-        directions: Matrices ``A`` by name; ``None``: three random rotations, and ``A = I``, which only lengthens ``h``.
-        rho: Where the slider starts; taken to the nearest of 21 values.
-        max_rho: Right end of the slider. Default 1: the change is then as long as ``h`` and ``W`` themselves.
-        sample: Which sample of the first batch the left picture shows.
+        operator: A `HessianOperator`; its model, loss and data are used. The model is not changed.
+        layer: Name of a linear or convolutional layer. Default: the layer that is applied first.
+        directions: Matrices ``A`` by name. Default: three random rotations, and ``A = I``, which only scales ``h``.
+        rho: Initial size ``ρ``, rounded to the nearest of 21 values.
+        max_rho: Right end of the slider, positive. Default 1: the change is then as long as ``h`` and ``W``.
+        sample: Index of the sample in the first batch that the left picture shows.
 
     Raises:
-        TypeError, ValueError: As `renyi_lab.perturbation.discrepancy_curve`; or no direction, a number out of range, or
-            a loss that is nowhere finite.
+        TypeError: ``operator`` is not a `HessianOperator`, or ``directions`` is not a mapping.
+        ValueError: There are no directions, a layer or matrix does not fit, a number is out of range, or the loss is
+            nowhere finite.
 
     Example:
         >>> from renyi_lab import HessianOperator
@@ -75,7 +75,7 @@ class PerturbationExplorer(Explorer):
     ) -> None:
         limit = check_real("max_rho", max_rho, 0.0, open_minimum=True)
         rhos = np.linspace(0.0, limit, _NUM_STEPS + 1)
-        start = rhos[np.abs(rhos - check_real("rho", rho, 0.0, limit)).argmin()]
+        self.rho = grid_slider("ρ", rhos, check_real("rho", rho, 0.0, limit))
         self.layer = scalable_layers(check_operator(operator).model)[0] if layer is None else layer
         module = find_layer(operator.model, self.layer)
         inputs, weight = layer_input(operator, self.layer), module.weight.detach()
@@ -89,9 +89,6 @@ class PerturbationExplorer(Explorer):
         self._input, self._weight = _vector(h), _table(weight)
         self._input_change = {name: _vector(mixed(module, h, A)) for name, A in matrices.items()}
         self._weight_change = {name: _table(weight_perturbation(weight, A)) for name, A in matrices.items()}
-        self.rho = ipywidgets.FloatSlider(
-            value=start, min=0.0, max=limit, step=rhos[1], description="ρ", continuous_update=True, readout_format=".2f"
-        )
         self.direction = ipywidgets.Dropdown(options=list(matrices), description="A")
         figure = new_figure(10.5, 3.1)
         left, middle, right = figure.subplots(1, 3)
@@ -100,16 +97,16 @@ class PerturbationExplorer(Explorer):
 
     @property
     def losses(self) -> tuple[float, float]:
-        """The loss at the slider's ``ρ`` in the data form and in the weight form."""
+        """The current loss in the data form and in the weight form."""
         curve = self.curves[self.direction.value]
-        index = int(np.abs(curve.rhos - self.rho.value).argmin())
+        index = nearest(curve.rhos, self.rho.value)
         return float(curve.data_form[index]), float(curve.weight_form[index])
 
     def _draw_forms(self, left: Any, middle: Any, limit: float) -> list[Any]:
         left.plot(self._input, color=GREY, lw=1, label="h")
         (self.input,) = left.plot(self._input, color=BLUE, lw=1.5, label="h + ρAh")
         reach = 1.25 * max(_reach(self._input, change, limit) for change in self._input_change.values()) or 1.0
-        left.set(title="data form: another input", xlabel=f"entry of the input of {self.layer}", ylim=(-reach, reach))
+        left.set(title="data form: h + ρAh", xlabel=f"entry of the input of {self.layer}", ylim=(-reach, reach))
         left.legend(loc="upper right", fontsize="small", frameon=False, ncols=2)
         reach = max(_reach(self._weight, change, limit) for change in self._weight_change.values()) or 1.0
         self.weight = middle.imshow(
@@ -119,11 +116,11 @@ class PerturbationExplorer(Explorer):
         middle.set(title="weight form: W + ρWA", xlabel="input", ylabel="output")
         return [self.input, self.weight]
 
-    def _draw_losses(self, ax: Any, rhos: Array) -> list[Any]:
+    def _draw_losses(self, ax: Any, rhos: FloatArray) -> list[Any]:
         every = np.concatenate([form for c in self.curves.values() for form in (c.data_form, c.weight_form)])
         finite = every[np.isfinite(every)]
         if finite.size == 0:
-            raise ValueError("the loss is finite for no direction and size; lower max_rho.")
+            raise ValueError("the loss is not finite for any direction and size; reduce max_rho.")
         low, high = float(finite.min()), float(finite.max())
         if low > 0 and high > _LOG_FROM * low:
             ax.set(yscale="log", ylim=(low / 1.3, high * 1.3))
@@ -148,7 +145,7 @@ class PerturbationExplorer(Explorer):
         self.data_marker.set_data([rho], [data_loss])
         self.weight_marker.set_data([rho], [weight_loss])
         return (
-            f"loss <b>{data_loss:.4g}</b> with other data, <b>{weight_loss:.4g}</b> with other weights · "
+            f"loss <b>{data_loss:.4g}</b> with perturbed data, <b>{weight_loss:.4g}</b> with perturbed weights · "
             f"the forms differ by at most {curve.largest_difference:.0e} · ‖ρAh‖ = "
             f"{_share(rho * self._input_change[name], self._input)} ‖h‖, ‖ρWA‖ = "
             f"{_share(rho * self._weight_change[name], self._weight)} ‖W‖"
@@ -160,7 +157,7 @@ def _rotations(n: int) -> dict[str, Tensor]:
     return {**matrices, "A = I": torch.eye(n, dtype=torch.float64)}
 
 
-def _curves(operator: ModelOperator, layer: str, matrices: Mapping[str, Tensor], rhos: Array) -> dict[str, Any]:
+def _curves(operator: ModelOperator, layer: str, matrices: Mapping[str, Tensor], rhos: FloatArray) -> dict[str, Any]:
     curves: dict[str, DiscrepancyCurve] = {}
     with progress_bar(len(matrices), "losses of both forms") as bar:
         for name, matrix in matrices.items():
@@ -169,18 +166,18 @@ def _curves(operator: ModelOperator, layer: str, matrices: Mapping[str, Tensor],
     return curves
 
 
-def _vector(tensor: Tensor) -> Array:
+def _vector(tensor: Tensor) -> FloatArray:
     return tensor.double().cpu().numpy().reshape(-1)
 
 
-def _table(weight: Tensor) -> Array:
+def _table(weight: Tensor) -> FloatArray:
     return weight.double().cpu().numpy().reshape(len(weight), -1)
 
 
-def _reach(start: Array, change: Array, limit: float) -> float:
+def _reach(start: FloatArray, change: FloatArray, limit: float) -> float:
     return float(max(np.abs(start).max(), np.abs(start + limit * change).max()))
 
 
-def _share(change: Array, whole: Array) -> str:
+def _share(change: FloatArray, whole: FloatArray) -> str:
     length = float(np.linalg.norm(whole))
     return f"{float(np.linalg.norm(change)) / length:.2f}" if length else "–"

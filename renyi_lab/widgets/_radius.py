@@ -1,10 +1,9 @@
-"""`RadiusExplorer`: the worst and the average loss in a ball that grows."""
+"""`RadiusExplorer`: the worst and the average loss in a ball as functions of its radius."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -25,31 +24,31 @@ from renyi_lab.perturbation import (
 )
 from renyi_lab.plots import BLUE, GREY, ORANGE
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._controls import grid_slider, nearest
 
-_NUM_RADII = 20  # steps of the slider, each computed beforehand. Our choice.
-_PLANE_POINTS = 25  # a side of the left picture's grid. Our choice: a second or two for a small network.
-_PLANE_POWER = 1.7  # closer together near the centre, where the valley is narrow. Our choice.
-_PLANE_REACH = 1.15  # of the largest radius, so that its circle is seen whole.
-
-Array = FloatArray
+_NUM_RADII = 20  # of the slider, each computed in advance. Heuristic: smooth, at a moderate cost.
+_PLANE_POINTS = 25  # per axis of the left picture. Heuristic: a second or two for a small network.
+_PLANE_POWER = 1.7  # Heuristic: points are denser near the centre, where the valley is narrow.
+_PLANE_REACH = 1.15  # of the largest radius, so that its full circle is visible
 
 
 class RadiusExplorer(Explorer):
-    """Let the ball ``‖ε‖ ≤ ρ`` grow; see the worst loss in it, the average, and a plane cut through it.
+    """The worst and the average loss in the ball ``‖ε‖ ≤ ρ``, and a plane through it, as functions of ``ρ``.
 
-    Left: the loss on the plane of the worst direction of the largest ball and of a random one; the circle is the ball's
-    edge, the point the worst that was found, seen from above. Right: worst and average (± 2 standard errors) against
-    ``ρ``.
+    Left: the loss on the plane of the worst direction of the largest ball and of a random one; the circle is the
+    boundary of the ball, the point the projection of the worst perturbation found. Right: worst and average loss
+    (± 2 standard errors) against ``ρ``.
 
     Args:
-        operator: A `HessianOperator`; its loss, data and parameters are used. The model is left as it was.
-        max_rho: Largest radius > 0, in units of the weights. Default 1, our choice.
-        rho: Where the slider starts; taken to the nearest of 20 values.
-        seed: Of the climbs, the draws and the random direction.
+        operator: A `HessianOperator`; its loss, data and parameters are used. The model is not changed.
+        max_rho: Largest radius, positive, in units of the weights. Default 1 (heuristic: the loss of a small network
+            rises visibly).
+        rho: Initial radius, rounded to the nearest of 20 values. Default: half of ``max_rho``.
+        seed: Random seed for the ascents, the draws and the random direction.
 
     Raises:
-        TypeError: ``operator`` is of another type.
-        ValueError: A number out of range, or losses that are not finite in the largest ball.
+        TypeError: ``operator`` is not a `HessianOperator`.
+        ValueError: A number is out of range, or losses are not finite in the largest ball.
 
     Example:
         >>> import torch
@@ -71,17 +70,9 @@ class RadiusExplorer(Explorer):
         wanted = limit / 2 if rho is None else check_real("rho", rho, 0.0, limit)
         self._radii, seed = radii, check_int("seed", seed, 0)
         if check_operator(operator).dim < 2:
-            raise ValueError("operator has one parameter, which spans no plane; choose more of the model's parameters.")
+            raise ValueError("operator has one parameter, which spans no plane; select more parameters of the model.")
         self.worst_cases, self.averages = _balls(operator, radii, seed)
-        self.rho = ipywidgets.FloatSlider(
-            value=radii[np.abs(radii - wanted).argmin()],
-            min=radii[0],
-            max=limit,
-            step=radii[0],
-            description="ρ",
-            continuous_update=True,
-            readout_format=".3g",
-        )
+        self.rho = grid_slider("ρ", radii, wanted, ".3g")
         figure = new_figure(9.2, 3.7)
         left, right = figure.subplots(1, 2)
         self.plane = self._draw_plane(left, operator, seed)
@@ -95,30 +86,30 @@ class RadiusExplorer(Explorer):
 
     @property
     def worst(self) -> WorstCase:
-        """The worst case at the slider's radius."""
+        """The worst case at the current radius."""
         return self.worst_cases[self._index]
 
     @property
     def average(self) -> AverageCase:
-        """The average at the slider's radius."""
+        """The average case at the current radius."""
         return self.averages[self._index]
 
     @property
     def _index(self) -> int:
-        return int(np.abs(self._radii - self.rho.value).argmin())
+        return nearest(self._radii, self.rho.value)
 
     def _draw_plane(self, ax: Axes, operator: ModelOperator, seed: int) -> LossPlane:
         first = self.worst_cases[-1].perturbation
         first = first / first.norm() if first.any() else random_direction(operator, seed)
-        second = random_direction(operator, seed + 1)  # the climb has started along that of the seed itself
+        second = random_direction(operator, seed + 1)  # the ascent started along the direction of the seed itself
         second = second - (second @ first) * first
         second = second / second.norm()
-        self._seen = np.array([[float(w.perturbation @ d) for d in (first, second)] for w in self.worst_cases])
+        self._projections = np.array([[float(w.perturbation @ d) for d in (first, second)] for w in self.worst_cases])
         even = np.linspace(-1, 1, _PLANE_POINTS)
         steps = np.sign(even) * np.abs(even) ** _PLANE_POWER * _PLANE_REACH * self._radii[-1]
         plane = loss_plane(operator, first, second, steps)
         plane.plot(ax)
-        ax.set(xlabel="along the worst direction", ylabel="along a random one", aspect="equal")
+        ax.set(xlabel="along the worst direction", ylabel="along a random direction", aspect="equal")
         return plane
 
     def _draw_curves(self, ax: Axes) -> None:
@@ -139,7 +130,7 @@ class RadiusExplorer(Explorer):
         rho, index = self._radii[self._index], self._index
         angle = np.linspace(0, 2 * np.pi, 121)
         self.circle.set_data(rho * np.cos(angle), rho * np.sin(angle))
-        self.point.set_data(*self._seen[index][:, None])
+        self.point.set_data(*self._projections[index][:, None])
         self.worst_marker.set_data([rho], [self.worst.loss])
         self.average_marker.set_data([rho], [self.average.loss])
         parts = [
@@ -152,13 +143,13 @@ class RadiusExplorer(Explorer):
         return " · ".join(parts)
 
 
-def _balls(operator: ModelOperator, radii: Array, seed: int) -> tuple[list[WorstCase], list[AverageCase]]:
+def _balls(operator: ModelOperator, radii: FloatArray, seed: int) -> tuple[list[WorstCase], list[AverageCase]]:
     worst_cases: list[WorstCase] = []
     averages: list[AverageCase] = []
     with progress_bar(len(radii), "worst and average cases") as bar:
         for rho in radii.tolist():
             found = worst_case_loss(operator, rho, seed=seed)
-            if worst_cases and worst_cases[-1].loss > found.loss:  # a ball holds the smaller ones
+            if worst_cases and worst_cases[-1].loss > found.loss:  # a ball contains the smaller ones
                 found = dataclasses.replace(worst_cases[-1], rho=rho)
             worst_cases.append(found)
             averages.append(average_case_loss(operator, rho, seed=seed))

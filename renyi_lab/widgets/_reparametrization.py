@@ -1,4 +1,4 @@
-"""`ReparametrizationExplorer`: what rescaling a network's layers does to every spectrum, the function left as it is."""
+"""`ReparametrizationExplorer`: how rescaling the layers of a network changes its spectra, but not its function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import ipywidgets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.parameters import flatten
@@ -22,36 +21,37 @@ from renyi_lab.perturbation import reparametrize, scalable_layers
 from renyi_lab.plots import GREY, ORANGE
 from renyi_lab.spectrum import Spectrum
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._controls import float_slider
 
-# The eigenvalues of a larger matrix take longer than the 50 ms that a slider allows. Our choice.
+# Heuristic: the eigenvalues of a larger matrix take longer than the 50 ms at which a slider feels smooth.
 _MAX_DIM = 400
-# Eigenvalues further below the largest than this are rounding, and not drawn.
+# Smaller eigenvalues, relative to the largest, are rounding errors and not drawn.
 _DEPTH = 1e-8
 _WHOLE = "whole"
-_REACH = 3  # sliders go from 2⁻³ to 2³: far enough for one layer to take over. Our choice.
+_REACH = 3  # sliders range from 2⁻³ to 2³. Heuristic: far enough for one layer to dominate.
 
 
 class ReparametrizationExplorer(Explorer):
-    """Rescale the layers of a positively homogeneous network, the product of the scales being 1.
+    """Rescaling the layers of a positively homogeneous network by scales whose product is 1.
 
-    The function stays, the block of ``W_l`` becomes ``c_l⁻² H_l`` and the whole Hessian ``D⁻¹ H D⁻¹``, both in closed
-    form from the Hessian that is there at the start. Left: magnitudes of the whole network's eigenvalues, before (grey)
-    and now. Middle: by what factor the largest magnitude of each block and of the whole has changed. Right: their
-    Rényi entropies, before (grey rings) and now.
+    The function does not change, the block of ``W_l`` becomes ``c_l⁻² H_l`` and the whole Hessian ``D⁻¹ H D⁻¹``, both
+    in closed form from the initial Hessian. Left: eigenvalue magnitudes of the whole network, before (grey) and now.
+    Middle: the factor by which the largest magnitude of each block and of the whole has changed. Right: their Rényi
+    entropies, before (grey rings) and now.
 
     Args:
-        hessian: A `HessianOperator` of a network that `reparametrize` takes; or a symmetric matrix with ``layers``. At
-            most 400 rows, so that a move stays quick.
-        layers: For a matrix: how many rows belong to each layer, by name and in order.
-        alpha: Order at which the slider starts, in ``[0, 4]``.
-        scales: Scales to start from, by layer name; 1 where not named, and the last layer's follows from the others.
+        hessian: A `HessianOperator` of a network that `reparametrize` accepts, or a symmetric matrix with ``layers``.
+            At most 400 rows, so that updates are fast.
+        layers: For a matrix: number of rows per layer, by name and in order.
+        alpha: Initial order, in ``[0, 4]``.
+        scales: Initial scales by layer name, in ``[1/8, 8]``. Default 1; the last layer's follows from the others.
 
     Raises:
         TypeError: ``hessian`` is neither an operator nor a matrix.
-        ValueError: Too many rows, fewer than two layers, ``layers`` that do not add up, a network that cannot be
-            rescaled, or scales out of ``[1/8, 8]``.
+        ValueError: There are too many rows or fewer than two layers, ``layers`` do not add up, the network cannot be
+            rescaled, or a scale is out of range.
 
-    Source: Dinh et al. 2017, arXiv:1703.04933, for the rescaling; Zhang et al., arXiv:2510.07758, for what stays.
+    Source: Dinh et al. 2017, arXiv:1703.04933 (rescaling); Zhang et al., arXiv:2510.07758 (invariance).
 
     Example:
         >>> hessian = torch.diag(torch.tensor([4.0, 1.0, 2.0, 2.0]))
@@ -72,8 +72,8 @@ class ReparametrizationExplorer(Explorer):
         operator = as_operator(hessian)
         if operator.dim > _MAX_DIM:
             raise ValueError(
-                f"hessian has {operator.dim} rows, but at most {_MAX_DIM} can be redrawn while a slider moves; use a "
-                "smaller network, or reparametrize(model, scales) and estimate_spectrum for single scales."
+                f"hessian has {operator.dim} rows, but updates are fast for at most {_MAX_DIM}; use a smaller network, "
+                "or reparametrize(model, scales) and estimate_spectrum for single scales."
             )
         exponents, self._blocks = _structure(operator, layers)
         self._exponents = exponents
@@ -81,20 +81,18 @@ class ReparametrizationExplorer(Explorer):
         self._hessian: FloatArray = (dense + dense.T) / 2
         names = list(self._blocks)
         self.sliders = _scale_sliders(names, scales or {})
-        self.alpha = ipywidgets.FloatSlider(
-            value=check_real("alpha", alpha, 0.0, 4.0), min=0.0, max=4.0, step=0.05, description="α"
-        )
+        self.alpha = float_slider("α", check_real("alpha", alpha, 0.0, 4.0), 0.0, 4.0)
         self._before = {_WHOLE: Spectrum.from_eigenvalues(np.linalg.eigvalsh(self._hessian))} | {
             name: Spectrum.from_eigenvalues(np.linalg.eigvalsh(self._hessian[np.ix_(rows, rows)]))
             for name, rows in self._blocks.items()
         }
         if not dense.any():
-            raise ValueError("hessian is all zero: a flat loss has no spectrum whose shape could change.")
+            raise ValueError("hessian is all zero, so it has no entropy.")
         self.spectrum = self._before[_WHOLE]
-        """Spectrum of the whole network at the sliders' scales."""
+        """Spectrum of the whole network at the current scales."""
         figure = new_figure(10.4, 3.3)
         left, middle, right = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-        self._draw_still(left, middle, right)
+        self._draw_static(left, middle, right)
         ranks = np.arange(1, operator.dim + 1)
         (self.curve,) = left.plot(ranks, np.full(operator.dim, np.nan), color=ORANGE, label="now")
         (self.factors,) = middle.plot([], [], "o", color=ORANGE, markersize=8, clip_on=False)
@@ -110,7 +108,7 @@ class ReparametrizationExplorer(Explorer):
         free = {name: slider.value for name, slider in list(self.sliders.items())[:-1]}
         return free | {list(self.sliders)[-1]: 1 / math.prod(free.values())}
 
-    def _draw_still(self, left: Any, middle: Any, right: Any) -> None:
+    def _draw_static(self, left: Any, middle: Any, right: Any) -> None:
         magnitudes = np.sort(self._before[_WHOLE].magnitudes)[::-1]
         left.plot(np.arange(1, len(magnitudes) + 1), _drawable(magnitudes), color=GREY, lw=3, alpha=0.5, label="before")
         steepest, span = 2.0 ** (2 * _REACH), 2.0 ** (2 * _REACH * (len(self.sliders) - 1))
@@ -131,7 +129,7 @@ class ReparametrizationExplorer(Explorer):
     def _update(self) -> str:
         scales, alpha = self.scales, self.alpha.value
         last = list(self.sliders)[-1]
-        self.sliders[last].value = scales[last]  # it only follows
+        self.sliders[last].value = scales[last]  # follows the others
         logs = np.log([scales[name] for name in self._blocks])
         inverse = np.exp(-self._exponents @ logs)
         self.spectrum = Spectrum.from_eigenvalues(np.linalg.eigvalsh(self._hessian * inverse[:, None] * inverse))
@@ -140,14 +138,14 @@ class ReparametrizationExplorer(Explorer):
         factors = [whole, *(scales[name] ** -2 for name in self._blocks)]
         self.factors.set_data(factors, range(len(factors)))
         before = [_entropy(spectrum, alpha) for spectrum in self._before.values()]
-        # A block's virtual probabilities do not change: nothing is computed anew for it.
+        # The entropies of blocks do not change.
         now = [_entropy(self.spectrum, alpha), *before[1:]]
         self.rings.set_data(before, range(len(before)))
         self.entropies.set_data(now, range(len(now)))
         shown = " · ".join(f"{name}: c = {scale:.3g}, λ × {scale**-2:.3g}" for name, scale in scales.items())
         return (
-            f"same function; {shown}<br>whole network: H<sub>α</sub> from {before[0]:.3f} to <b>{now[0]:.3f}</b> nats, "
-            f"largest |λ| × <b>{whole:.3g}</b>; every block: H<sub>α</sub> as before"
+            f"same function · {shown}<br>whole network: H<sub>α</sub> from {before[0]:.3f} to <b>{now[0]:.3f}</b> "
+            f"nats, largest |λ| × <b>{whole:.3g}</b>; every block: H<sub>α</sub> unchanged"
         )
 
 
@@ -157,12 +155,10 @@ def _structure(
     """How rows depend on the scales, ``log d = E log c`` with ``E`` of (n, layers), and the rows of each block."""
     if isinstance(operator, ModelOperator):
         if layers is not None:
-            raise ValueError("layers is for a matrix; a HessianOperator knows its own.")
+            raise ValueError("layers is for a matrix; a HessianOperator has its own.")
         return _structure_of_model(operator)
     if not layers:
-        raise ValueError(
-            "a matrix needs layers, in the order of its rows, such as layers={'first': 200, 'second': 120}."
-        )
+        raise ValueError("a matrix needs layers in the order of its rows, as in layers={'first': 200, 'second': 120}.")
     sizes = {name: check_int(f"layers[{name!r}]", size) for name, size in layers.items()}
     if sum(sizes.values()) != operator.dim:
         raise ValueError(f"layers must add up to the matrix's {operator.dim} rows, got {sum(sizes.values())}.")
@@ -172,7 +168,7 @@ def _structure(
 
 
 def _structure_of_model(operator: ModelOperator) -> tuple[FloatArray, dict[str, NDArray[np.int64]]]:
-    """Asked of `reparametrize` itself, with all parameters 1 and one layer after another doubled."""
+    """Measured on `reparametrize`, with all parameters 1 and one layer at a time doubled."""
     names = _at_least_two([n for n in scalable_layers(operator.model) if f"{n}.weight" in operator.parameter_names])
     ones = copy.deepcopy(operator.model)
     with torch.no_grad():
@@ -183,25 +179,21 @@ def _structure_of_model(operator: ModelOperator) -> tuple[FloatArray, dict[str, 
         doubled = dict(reparametrize(ones, {name: 2.0, names[-1]: 0.5}).named_parameters())
         factors = flatten(doubled[parameter] for parameter in operator.parameter_names)
         exponents[:, column] = factors.double().log2().cpu().numpy()
-    # What the last layer's scale does is counted with the others', whose product it balances.
-    ends = np.cumsum([parameter.numel() for parameter in _parameters(operator)])
+    # The effect of the last scale is contained in those of the others, which determine it.
+    ends = np.cumsum([parameter.numel() for parameter in operator.parameters.values()])
     starts = dict(zip(operator.parameter_names, zip([0, *ends[:-1]], ends, strict=True), strict=True))
     return exponents, {name: np.arange(*starts[f"{name}.weight"]) for name in names}
 
 
-def _parameters(operator: ModelOperator) -> list[nn.Parameter] | list[Tensor]:
-    return list(operator.parameters.values())
-
-
 def _at_least_two(names: list[str]) -> list[str]:
     if len(names) < 2:
-        raise ValueError(f"rescaling needs two layers or more whose scales balance each other, got {names}.")
+        raise ValueError(f"rescaling needs at least two layers, got {names}.")
     return names
 
 
 def _scale_sliders(names: list[str], scales: Mapping[str, float]) -> dict[str, ipywidgets.FloatLogSlider]:
     if unknown := [name for name in scales if name not in names[:-1]]:
-        raise ValueError(f"scales names {unknown[0]!r}; the layers that can be set are {names[:-1]}.")
+        raise ValueError(f"scales has the key {unknown[0]!r}; allowed are {names[:-1]}.")
     low, high = 2.0**-_REACH, 2.0**_REACH
     sliders = {
         name: ipywidgets.FloatLogSlider(
@@ -227,5 +219,5 @@ def _floor(magnitudes: FloatArray) -> float:
 
 
 def _drawable(magnitudes: FloatArray) -> FloatArray:
-    """Without what is rounding next to the largest; a logarithmic axis leaves NaN out."""
+    """NaN, which is not drawn, where a magnitude is rounding error relative to the largest."""
     return np.where(magnitudes > _DEPTH * magnitudes[0], magnitudes, np.nan)

@@ -1,11 +1,9 @@
-"""`SpectrumExplorer`: what more steps, more probes and a wider kernel do to an estimated spectrum."""
+"""`SpectrumExplorer`: the effect of Lanczos steps, probes and bandwidth on an estimated spectrum."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-import ipywidgets
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -18,11 +16,12 @@ from renyi_lab.operators import as_operator
 from renyi_lab.plots import GREY, ORANGE, magnitude_grid
 from renyi_lab.spectrum import LOG_BANDWIDTH_DECADES, Spectrum
 from renyi_lab.widgets._base import Explorer
-from renyi_lab.widgets._sources import exact_or_none, is_results, tridiagonals
+from renyi_lab.widgets._controls import count_slider, float_slider
+from renyi_lab.widgets._sources import entropies, exact_or_none, is_results, tridiagonals
 
-# Decades: from narrower than the gaps between the largest eigenvalues to where every gap is gone. Our choice.
+# In decades. Heuristic: from narrower than the gaps between the largest eigenvalues to wider than every gap.
 _NARROWEST, _WIDEST = 0.02, 0.32
-# Denser where the curve bends.
+# Denser where the curve is more curved.
 _ALPHAS = np.array([*np.linspace(0.1, 1.0, 10), 1.25, 1.5, 2.0, 2.5, 3.0, 4.0])
 _NAMED = (0.5, 1.0, 2.0)  # orders whose entropies the caption names
 
@@ -30,23 +29,25 @@ Rule = tuple[FloatArray, FloatArray]
 
 
 class SpectrumExplorer(Explorer):
-    """Stochastic Lanczos quadrature with its three knobs: Lanczos steps, random probes, and the smoothing.
+    """Stochastic Lanczos quadrature and its three parameters: Lanczos steps, random probes and bandwidth.
 
     ``m`` steps for each of ``p`` probes, ``m·p`` products, give the rule ``tr f(A) ≈ (n/p) Σ_i Σ_k w_ik f(θ_ik)``.
-    Left: its density on a logarithmic axis, over that of the reference. Right: the Rényi entropies ``H_α`` that
-    follow. Everything is computed at the start; the sliders choose.
+    Left: its density on a logarithmic axis, over that of the reference. Right: the resulting Rényi entropies ``H_α``.
+    All products are computed at construction.
 
     Args:
-        source: A `HessianOperator`, a matrix, anything with ``.shape`` and ``@``, of which ``num_steps · num_probes``
-            products are taken here; or results of `lanczos`, a list with one `Tridiagonal` for each probe.
-        num_steps: Most steps, for an operator. Default 60, our choice: enough for the crowd of a small network.
-        num_probes: Most probes, for an operator; probe ``i`` starts from seed ``i``. Default 10, our choice.
-        exact: The true spectrum: a `Spectrum`, or all eigenvalues; ``None``: computed from an operator of up to 1,000
-            rows, else the rule of all steps and probes is the reference.
+        source: An operator: a `HessianOperator`, a matrix, anything with ``.shape`` and ``@``. Or results of `lanczos`:
+            a list with one `Tridiagonal` per probe.
+        num_steps: Largest number of steps for an operator. Default 60 (heuristic: enough for the bulk of a small
+            network).
+        num_probes: Largest number of probes for an operator; probe ``i`` has seed ``i``. Default 10 (heuristic: a third
+            of the standard error of one probe).
+        exact: The true spectrum, as a `Spectrum` or as all eigenvalues. Default: computed for an operator of at most
+            1,000 rows, otherwise replaced by the rule of all steps and probes.
 
     Raises:
         TypeError: ``source`` is neither an operator nor results of Lanczos.
-        ValueError: No results, ``exact`` of another dimension, or a spectrum that is all zero.
+        ValueError: There are no results, ``exact`` has another dimension, or the spectrum is all zero.
 
     Source: Ubaru, Chen & Saad 2017.
 
@@ -64,23 +65,18 @@ class SpectrumExplorer(Explorer):
         runs = _runs_of(source, check_int("num_steps", num_steps), check_int("num_probes", num_probes))
         self._dim = runs[0].basis.shape[1]
         self._rules = [_rules_of(run) for run in runs]
-        self.steps = _slider("steps", max(len(rules) for rules in self._rules))
-        self.probes = _slider("probes", len(runs))
-        self.bandwidth = ipywidgets.FloatSlider(
-            value=LOG_BANDWIDTH_DECADES,
-            min=_NARROWEST,
-            max=_WIDEST,
-            step=_NARROWEST,
-            description="bandwidth",
-            readout_format=".2f",
-            tooltip="Standard deviation of the smoothing, in decades of |λ|",
-            continuous_update=True,
-        )
+        most = max(len(rules) for rules in self._rules)
+        self.steps = count_slider("steps", most, most)
+        self.probes = count_slider("probes", len(runs), len(runs))
+        self.bandwidth = float_slider(
+            "bandwidth", LOG_BANDWIDTH_DECADES, _NARROWEST, _WIDEST, _NARROWEST,
+            tooltip="Standard deviation of the Gaussian kernel, in decades of |λ|",
+        )  # fmt: skip
         self.exact = exact_or_none(source, self._dim, exact)
         self._reference = self.spectrum if self.exact is None else self.exact
         self._grid = magnitude_grid(self._reference, 200)
-        self._reference_entropies = _entropies(self._reference)
-        # One for each stop of the slider: a large exact spectrum takes too long to smooth at every move.
+        self._reference_entropies = entropies(self._reference, _ALPHAS)
+        # One per stop of the slider: smoothing a large exact spectrum takes too long for an update.
         widths = np.arange(_NARROWEST, _WIDEST + _NARROWEST / 2, _NARROWEST)
         self._densities = {round(w, 2): self._density(self._reference, w) for w in widths.tolist()}
         figure = new_figure(9.2, 3.4)
@@ -102,7 +98,7 @@ class SpectrumExplorer(Explorer):
 
     @property
     def spectrum(self) -> Spectrum:
-        """The quadrature rule at the sliders' steps and probes, as a `Spectrum` of nodes and weights."""
+        """The quadrature rule at the current steps and probes, as a `Spectrum` of nodes and weights."""
         steps, probes = self.steps.value, self.probes.value
         chosen = [rules[min(steps, len(rules)) - 1] for rules in self._rules[:probes]]
         nodes = np.concatenate([nodes for nodes, _ in chosen])
@@ -120,26 +116,16 @@ class SpectrumExplorer(Explorer):
             self._grid, self._density(self._reference, width) if true_density is None else true_density
         )
         self.density.set_data(self._grid, self._density(spectrum, width))
-        entropies = _entropies(spectrum)
-        self.curve.set_data(_ALPHAS, entropies)
+        curve = entropies(spectrum, _ALPHAS)
+        self.curve.set_data(_ALPHAS, curve)
         name = "all products" if self.exact is None else "true"
         numbers = [
             f"H<sub>{alpha:g}</sub> = <b>{ours:.2f}</b> ({name} {reference:.2f})"
             for alpha, ours, reference in zip(
-                _NAMED, *(np.interp(_NAMED, _ALPHAS, h) for h in (entropies, self._reference_entropies)), strict=True
+                _NAMED, *(np.interp(_NAMED, _ALPHAS, h) for h in (curve, self._reference_entropies)), strict=True
             )
         ]
         return " · ".join([f"<b>{spectrum.num_matvecs:,}</b> products for {self._dim:,} eigenvalues", *numbers])
-
-
-def _slider(description: str, maximum: int) -> ipywidgets.IntSlider:
-    return ipywidgets.IntSlider(value=maximum, min=1, max=maximum, description=description, continuous_update=True)
-
-
-def _entropies(spectrum: Spectrum) -> FloatArray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a reference that is an estimate itself
-        return np.array([spectrum.renyi_entropy(alpha).value for alpha in _ALPHAS.tolist()])
 
 
 def _runs_of(source: Any, num_steps: int, num_probes: int) -> list[Tridiagonal]:
