@@ -97,7 +97,7 @@ def _smallest_number(function: Callable[..., Any]) -> str | None:
             "the error is a share of the trace: compare with (relative_error · Σλ)².": math.ceil(
                 factor * centred / tolerance**2
             ),
-            "relative_error must be squared, like the standard error.": math.ceil(
+            "relative_error must be squared, together with the trace.": math.ceil(
                 factor * centred / (tolerance * total**2)
             ),
         }

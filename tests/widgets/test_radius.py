@@ -17,15 +17,6 @@ from renyi_lab.widgets import RadiusExplorer
 
 
 @pytest.fixture(scope="module")
-def operator() -> HessianOperator:
-    model = models.mlp(6, 8, 4, seed=1).double()
-    for parameter in model.parameters():
-        parameter.data *= 2.0
-    x = torch.randn(30, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return HessianOperator(model, F.cross_entropy, (x, torch.arange(30) % 4))
-
-
-@pytest.fixture(scope="module")
 def module_explorer(operator: HessianOperator) -> RadiusExplorer:
     return RadiusExplorer(operator, max_rho=1.0)
 
