@@ -1,4 +1,4 @@
-"""Every notebook in JupyterLab and Chromium: it runs, and what is meant to move moves, without flicker or delay."""
+"""Every notebook in JupyterLab and Chromium: it runs, and its explorers follow the mouse without flicker or delay."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_in_browser import RUN_SECONDS, START_SECONDS, Explorer, Lab, OpenNotebook, chromium, running_lab
+from lab_in_browser import RUN_SECONDS, Explorer, OpenNotebook, chromium
+from lab_server import START_SECONDS, Lab, running_lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(3 * START_SECONDS + RUN_SECONDS)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NOTEBOOKS = [Path(path.name) for path in sorted((ROOT / "notebooks").glob("[!.]*.ipynb"))]  # solutions move nothing
+NOTEBOOKS = [
+    Path(path.name) for path in sorted((ROOT / "notebooks").glob("[!.]*.ipynb"))
+]  # solutions have no explorers
 SCREENSHOTS = ROOT / "build" / "browser"
-# Chromium's own errands; nothing here needs the network.
+# No background traffic of Chromium; the tests need no network.
 FLAGS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -26,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright  # conftest.py skips these tests where it is missing
+    from playwright.sync_api import sync_playwright  # conftest.py skips these tests if it is missing
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
@@ -36,12 +39,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=Path.as_posix)
 def notebook(request: pytest.FixtureRequest, lab: Lab, browser: Any) -> Iterator[OpenNotebook]:
-    """A notebook whose cells were all run, in a window of its own."""
+    """A notebook whose cells have all run, in a separate window."""
     path: Path = request.param
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(START_SECONDS * 1000)
     opened = OpenNotebook(page, path.as_posix())
-    page.on("request", lambda asked: opened.requests.append(asked.url))
+    page.on("request", lambda request: opened.requests.append(request.url))
     page.goto(lab.address(path))
     opened.run_all()
     yield opened
@@ -50,7 +53,7 @@ def notebook(request: pytest.FixtureRequest, lab: Lab, browser: Any) -> Iterator
 
 
 def explorers(notebook: OpenNotebook) -> Iterator[tuple[str, Explorer]]:
-    assert notebook.state["done"], "the notebook did not run to its end"
+    assert notebook.state["done"], "the notebook did not finish"
     for cell in notebook.explorers():
         yield f"cell {cell} of {notebook.name}", notebook.explorer(cell)
 
@@ -60,7 +63,7 @@ def test_every_cell_runs_without_error_or_warning(notebook: OpenNotebook) -> Non
     print(f"{notebook.name}: {notebook.seconds:.1f} s")
     assert notebook.state["errors"] == []
     assert notebook.state["remaining"] == []
-    assert notebook.state["complaints"] == []
+    assert notebook.state["warnings"] == []
 
 
 def test_every_slider_moves_the_picture_by_keyboard(notebook: OpenNotebook) -> None:
@@ -70,7 +73,7 @@ def test_every_slider_moves_the_picture_by_keyboard(notebook: OpenNotebook) -> N
         for handle in explorer.handles:
             before = explorer.source()
             explorer.press(handle)
-            assert explorer.moved(before), f"one step of a slider leaves the picture of {place} as it was"
+            assert explorer.moved(before), f"one step of a slider does not change the picture of {place}"
             explorer.press(handle, times=4)
             assert explorer.settled()
             captions.add(explorer.caption())
@@ -79,21 +82,21 @@ def test_every_slider_moves_the_picture_by_keyboard(notebook: OpenNotebook) -> N
         screenshot(notebook, f"explorer-{number}")
 
 
-def test_dragging_never_blanks_the_picture_and_leaves_no_queue(notebook: OpenNotebook) -> None:
+def test_dragging_never_blanks_the_picture_or_queues_updates(notebook: OpenNotebook) -> None:
     for place, explorer in explorers(notebook):
         drag = explorer.drag(explorer.handles[0], moves=60, seconds=1.5)
-        print(f"{place}: {drag.num_pictures} pictures for 60 moves, at rest after {drag.seconds_to_settle:.2f} s")
-        assert len(drag.contrasts) > 10, "hardly a frame reached the screen: this proves nothing"
+        print(f"{place}: {drag.num_pictures} pictures for 60 moves, settled after {drag.seconds_to_settle:.2f} s")
+        assert len(drag.contrasts) > 10, "too few frames to detect a blank picture"
         assert min(drag.contrasts) > 0.5 * max(drag.contrasts), f"{place} was blank in a frame"
-        assert len(drag.heights) == 1, f"the page jumps: the picture of {place} has heights {drag.heights}"
-        assert drag.num_pictures >= 5, f"the picture of {place} does not follow the hand"
+        assert len(drag.heights) == 1, f"the page moves: the picture of {place} has heights {drag.heights}"
+        assert drag.num_pictures >= 5, f"the picture of {place} does not follow the mouse"
         assert drag.seconds_to_settle < 1.0, place
         assert explorer.errors() == [], place
 
 
-def test_the_page_asks_nothing_of_the_network(notebook: OpenNotebook, lab: Lab) -> None:
-    foreign = {url for url in notebook.requests if url.startswith("http") and not url.startswith(lab.url)}
-    assert foreign == set()
+def test_the_page_makes_no_external_requests(notebook: OpenNotebook, lab: Lab) -> None:
+    external = {url for url in notebook.requests if url.startswith("http") and not url.startswith(lab.url)}
+    assert external == set()
 
 
 def screenshot(notebook: OpenNotebook, what: str) -> None:

@@ -1,7 +1,7 @@
-"""Make executed notebooks fit to commit: `python tests/tools/clean_notebooks.py NOTEBOOK...`.
+"""Clean executed notebooks before a commit: `python tests/tools/clean_notebooks.py NOTEBOOK...`.
 
-Outputs stay. What goes is whatever changes from run to run or machine to machine without meaning anything, and the
-widget state, which bloats files and which GitHub refuses to show when it is incomplete.
+Outputs are kept. Metadata that differs between runs or machines is removed, and so is the widget state, which is large
+and which GitHub refuses to render if it is incomplete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMING = ("execution", "ExecuteTime")
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Return a copy without widget state, timings and version numbers, its widget views numbered in order."""
+    """Return a copy without widget state, timings and version numbers; widget views are numbered in order."""
     cleaned = copy.deepcopy(notebook)
     cleaned.metadata.pop("widgets", None)
     cleaned.metadata["kernelspec"] = NotebookNode(KERNELSPEC)
@@ -38,7 +38,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
             cell.metadata.pop(key, None)
         for output in cell.get("outputs", []):
             view = output.get("data", {}).get(WIDGET_VIEW)
-            if view is not None:  # a new random name each run; without the state it refers to nothing
+            if view is not None:  # random in every run, and without the state it refers to nothing
                 view["model_id"] = f"{numbers.setdefault(view['model_id'], len(numbers) + 1):032x}"
     return cleaned
 
