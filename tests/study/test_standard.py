@@ -105,7 +105,7 @@ def numbers(record: Record) -> dict[str, float]:
 
 
 def test_a_few_steps_in_double_precision_give_the_stored_records() -> None:
-    """The code that wrote few_steps.jsonl also reproduced records of the standard study digit by digit (with AVX2).
+    """The code that wrote few_steps.jsonl also reproduced records of the standard study, to four digits, with AVX2.
 
     After few steps, rounding in double precision is below the six stored digits on any processor. If this fails after
     an intended change of training or measures, repeat the standard study and write the file with ``few_steps(path)``.
