@@ -15,9 +15,9 @@ from small_study import DATA, GRID, Pair, norms, small_study, without_time
 from torch import Tensor, nn
 
 import renyi_lab
+from renyi_lab._utils.threads import one_thread
 from renyi_lab.study import Measurement, Record, Setting, Study, run_study
 from renyi_lab.study import _run as run_module
-from renyi_lab.study._training import one_thread
 
 
 def test_a_record_is_the_result_of_training_by_hand(finished: tuple[Study, Path]) -> None:
