@@ -1,30 +1,37 @@
-"""What the benchmarks share: the circumstances of a measurement, targets, Markdown tables, and the JSON file."""
+"""What the benchmarks share: command-line options, the circumstances of a measurement, targets, and the JSON file.
+
+`python docs/generate.py` turns the JSON files into the results pages of the documentation.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-# Two cores: what the targets were set for.
-DEFAULT_THREADS = 2
-_WIDE = 200  # columns; a Markdown table must not be wrapped
+import renyi_lab
+
+RESULTS = Path(__file__).resolve().parent / "results"
+DEFAULT_THREADS = 2  # what the targets were set for
+_WIDTH = 200  # columns of the terminal's tables
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a benchmark must show, and whether it does."""
+    """A claim that a benchmark checks."""
 
     claim: str
     value: float
@@ -46,64 +53,85 @@ def positive(text: str) -> int:
 
 def argument_parser(description: str, name: str) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", type=Path, default=Path("build") / f"{name}.json", help="JSON file (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="tiny settings, to see that everything runs")
-    parser.add_argument("--threads", type=positive, default=DEFAULT_THREADS, help="of torch (%(default)s)")
+    parser = argparse.ArgumentParser(prog=f"{name}.py", description=description.split("\n")[0])
+    parser.add_argument(
+        "--out", type=Path, help=f"JSON file (default: results/{name}.json beside the script; with --quick in build/)"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny settings, to check that everything runs")
+    parser.add_argument("--threads", type=positive, default=DEFAULT_THREADS, help="threads of torch (%(default)s)")
+    parser.set_defaults(name=name)
     return parser
 
 
+def cache_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache``, the folder of the dense Hessians that two benchmarks share."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "renyi_lab"
+    parser.add_argument("--cache", type=Path, default=default, help="folder for dense Hessians, 300 MB (%(default)s)")
+
+
 def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
-    """Set the number of threads, make sure that ``--out`` can be written, and note the circumstances at the start."""
+    """Set the number of threads, check that ``--out`` can be written, and return the circumstances at the start."""
     torch.set_num_threads(options.threads)
+    if options.out is None:
+        options.out = (Path("build") if options.quick else RESULTS) / f"{options.name}.json"
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f"--out {options.out}: {error}")
     if options.out.is_dir() or not os.access(options.out.parent, os.W_OK):
-        parser.error(f"--out {options.out} cannot be written; name a file in a folder of yours.")
+        parser.error(f"--out {options.out} cannot be written; name a file in a writable folder.")
     return {
+        "date": datetime.date.today().isoformat(),
         "quick": options.quick,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "cores": psutil.cpu_count(),
         "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")},
+        "renyi_lab": renyi_lab.__version__,
         "load_at_start": round(psutil.getloadavg()[0], 2),
     }
 
 
-def finish(path: Path, circumstances: dict[str, Any], targets: Sequence[Target], **results: Any) -> None:
+def processor() -> str:
+    """The processor's model name, or its architecture where the system does not say more."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def finish(path: Path, circumstances: dict[str, Any], targets: Sequence[Target] = (), **results: Any) -> None:
     """Print the targets and the circumstances, and write everything to ``path``."""
     circumstances = {**circumstances, "load_at_end": round(psutil.getloadavg()[0], 2)}
-    if targets:
-        print_table(
-            "Targets",
-            ["claim", "measured", "limit", "met"],
-            [
-                [t.claim, f"{t.value:.3g}", f"{'≥' if t.at_least else '≤'} {t.limit:g}", "yes" if t.met else "NO"]
-                for t in targets
-            ],
-        )
-    content = {
-        "circumstances": circumstances,
-        "targets": [{**asdict(target), "met": target.met} for target in targets],
-        **results,
-    }
+    checked = [{**asdict(target), "met": target.met} for target in targets]
+    if checked:
+        show("Targets", checked)
+    content = {"circumstances": circumstances, "targets": checked, **results}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in circumstances.items()))
-    print(f"JSON: {path}")
+    print(f"JSON: {path}; `python docs/generate.py` renders it.")
 
 
-def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table in Markdown, legible in a terminal and ready for a README; columns of numbers to the right."""
-    rows = list(rows)
-    table = Table(box=MARKDOWN)
-    for name, *cells in zip(header, *rows, strict=True):
-        numbers = all(cell[0] in "0123456789+-–≤≥" for cell in cells)
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=_WIDE, highlight=False, markup=False)
-    console.print(f"\n{title}", soft_wrap=True)
-    console.print(table)
+def show(title: str, records: Sequence[dict[str, Any]]) -> None:
+    """Print records as a table, one column for each key of the first one."""
+    table = Table(title=f"\n{title}", title_justify="left")
+    for name, value in records[0].items():
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+    for record in records:
+        table.add_row(*(_cell(value) for value in record.values()))
+    Console(width=_WIDTH, highlight=False, markup=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return " / ".join(_cell(part) for part in value.values())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)

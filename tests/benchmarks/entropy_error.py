@@ -1,25 +1,25 @@
-"""Error of Rényi entropies against products spent: this engine, plain Lanczos quadrature, and the authors' setting.
+"""Error of Rényi entropies against products spent: this package, plain Lanczos quadrature, and the authors' setting.
 
-    python tests/benchmarks/entropy_error.py --out entropy_error.json
+    python tests/benchmarks/entropy_error.py
 
-For two networks trained on MNIST-1D the dense Hessian over the 4000 training samples is computed column by column (only
-once: it is cached) and diagonalised in double precision; its entropies are the truth. The estimators then get that very
-matrix as their operator, in single precision as a network's products are, so that errors are those of the method alone.
+For two networks trained on MNIST-1D the dense Hessian over the 4000 training samples is computed column by column
+(once: it is cached) and diagonalised in double precision; its entropies are the reference. The estimators then get this
+matrix as their operator, in single precision as a network's products are, so that the errors are those of the method
+alone.
 
-The authors' setting is plain quadrature with 100 probes of 15 steps. Quadrature's standard errors are a jackknife's.
+The authors' setting is plain quadrature with 100 probes of 15 steps. The standard errors of plain quadrature are a
+jackknife's.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Target, argument_parser, finish, positive, prepare, print_table
+from _common import Target, argument_parser, cache_option, finish, positive, prepare, show
 from _dense import CacheError, Network, Solved, solved
 from _quadrature import ALPHAS, FloatArray, plain_quadrature
 
@@ -39,7 +39,7 @@ QUICK_NETWORKS = (
 )
 
 
-def engine(known: Solved, budget: int, num_seeds: int) -> tuple[FloatArray, FloatArray]:
+def own_estimates(known: Solved, budget: int, num_seeds: int) -> tuple[FloatArray, FloatArray]:
     """`renyi_lab.estimate_spectrum`: values and standard errors, ``(seeds, alphas)``."""
     operator = rl.MatrixOperator(known.matrix)
     estimates = []
@@ -47,7 +47,9 @@ def engine(known: Solved, budget: int, num_seeds: int) -> tuple[FloatArray, Floa
         for seed in range(num_seeds):
             spectrum = rl.estimate_spectrum(operator, num_matvecs=budget, seed=seed, progress=False)
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".* are few for alpha")  # how few is what is measured here
+                warnings.filterwarnings(
+                    "ignore", message=".* are few for alpha"
+                )  # the error at few products is measured here
                 estimates.append([spectrum.renyi_entropy(alpha) for alpha in ALPHAS])
             bar.update()
     if operator.num_matvecs > budget * num_seeds:
@@ -61,7 +63,7 @@ def runs(
 ) -> Iterator[tuple[str, int, FloatArray, FloatArray | None]]:
     """Method, products, values and standard errors of everything that is compared."""
     for budget in budgets:
-        yield "renyi_lab", budget, *engine(known, budget, num_seeds)
+        yield "renyi_lab", budget, *own_estimates(known, budget, num_seeds)
     for num_probes in (1, 4):
         depths = tuple(budget // num_probes for budget in budgets)
         for depth, values, errors in plain_quadrature(known.matrix, num_probes, depths, num_seeds):
@@ -71,90 +73,56 @@ def runs(
         yield "authors' setting", depth * AUTHORS_PROBES, values, errors
 
 
-def summary(errors: FloatArray, standard_errors: FloatArray | None) -> dict[str, float | None]:
-    """What the table says about the errors over seeds at one α."""
-    rmse = float(np.sqrt((errors**2).mean()))
-    covered, ratio = None, None
-    if standard_errors is not None:
-        covered = float((np.abs(errors) <= 2 * standard_errors).mean())
-        ratio = float(np.median(standard_errors)) / rmse if rmse else None
-    return {"rmse": rmse, "bias": float(errors.mean()), "coverage": covered, "standard_error_over_rmse": ratio}
+def summary(errors: FloatArray, standard_errors: FloatArray | None) -> dict[str, Any]:
+    """The errors over seeds, by α; ``within_2_se`` pools all α."""
+    found = {"rmse": by_alpha(np.sqrt((errors**2).mean(axis=0))), "bias": by_alpha(errors.mean(axis=0))}
+    if standard_errors is None:
+        return {**found, "coverage": None, "within_2_se": None}
+    covered = np.abs(errors) <= 2 * standard_errors
+    return {**found, "coverage": by_alpha(covered.mean(axis=0)), "within_2_se": float(covered.mean())}
+
+
+def by_alpha(values: FloatArray) -> dict[str, float]:
+    return {f"{alpha:g}": float(value) for alpha, value in zip(ALPHAS, values, strict=True)}
 
 
 def measure(network: Network, known: Solved, budgets: tuple[int, ...], num_seeds: int) -> list[dict[str, Any]]:
-    """One record for each method, budget and α."""
+    """One record for each method and budget."""
     spectrum = rl.Spectrum.from_eigenvalues(known.eigenvalues)
-    truth = [float(spectrum.renyi_entropy(alpha)) for alpha in ALPHAS]
+    truth = np.array([float(spectrum.renyi_entropy(alpha)) for alpha in ALPHAS])
     return [
         {
             "network": network.name,
             "parameters": spectrum.dim,
             "method": method,
             "products": products,
-            "alpha": alpha,
-            "entropy": truth[i],
             "seeds": len(values),
-            **summary(values[:, i] - truth[i], None if errors is None else errors[:, i]),
+            **summary(values - truth, errors),
         }
         for method, products, values, errors in runs(known, budgets, num_seeds)
-        for i, alpha in enumerate(ALPHAS)
     ]
 
 
 def targets(records: list[dict[str, Any]]) -> list[Target]:
-    """The worst network counts; coverage is over all cases of the engine."""
+    """The worst network counts; coverage is over all cases of this package."""
     own = [record for record in records if record["method"] == "renyi_lab"]
     found = [
         Target(
             f"RMSE in nats at {budget} products, α = {alpha:g}",
-            max(r["rmse"] for r in own if (r["products"], r["alpha"]) == (budget, alpha)),
+            max(record["rmse"][f"{alpha:g}"] for record in own if record["products"] == budget),
             limit,
         )
         for budget, limits in TARGETS.items()
         for alpha, limit in limits.items()
     ]
-    coverage = float(np.mean([record["coverage"] for record in own]))
+    coverage = float(np.mean([record["within_2_se"] for record in own]))
     return [*found, Target("share of errors within 2 standard errors", coverage, COVERAGE_TARGET, at_least=True)]
 
 
-def print_records(records: list[dict[str, Any]]) -> None:
-    """Two tables: the errors, and what the standard errors are worth."""
-    rows = [records[start : start + len(ALPHAS)] for start in range(0, len(records), len(ALPHAS))]
-
-    def head(row: list[dict[str, Any]]) -> list[str]:
-        return [f"{row[0]['network']} ({row[0]['parameters']:,})", row[0]["method"], f"{row[0]['products']:,}"]
-
-    def joined(row: list[dict[str, Any]], name: str, form: str) -> str:
-        return " / ".join("–" if record[name] is None else format(record[name], form) for record in row)
-
-    start = ["network (parameters)", "estimator", "products"]
-    print_table(
-        f"RMSE of H_α in nats over seeds ({rows[0][0]['seeds']}; authors' setting {rows[-1][0]['seeds']})",
-        [*start, *(f"α = {alpha:g}" for alpha in ALPHAS)],
-        [[*head(row), *(f"{record['rmse']:.3f}" for record in row)] for row in rows],
-    )
-    print_table(
-        f"The same runs, α = {' / '.join(f'{alpha:g}' for alpha in ALPHAS)}",
-        [*start, "bias in nats", "covered by ± 2 s.e.", "median s.e. / RMSE"],
-        [
-            [
-                *head(row),
-                joined(row, "bias", "+.3f"),
-                joined(row, "coverage", ".0%"),
-                joined(row, "standard_error_over_rmse", ".1f"),
-            ]
-            for row in rows
-        ],
-    )
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print the tables, write the JSON file."""
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "renyi_lab"
-    parser = argument_parser(__doc__.split("\n")[0], "entropy_error")
-    parser.add_argument(
-        "--cache", type=Path, default=user_cache, help="folder for dense Hessians, 300 MB (%(default)s)"
-    )
+    """Measure, print the table, write the JSON file."""
+    parser = argument_parser(__doc__, "entropy_error")
+    cache_option(parser)
     parser.add_argument("--seeds", type=positive, help="runs of each estimator (20; with --quick 3)")
     options = parser.parse_args(arguments)
     networks, budgets = (QUICK_NETWORKS, QUICK_BUDGETS) if options.quick else (NETWORKS, BUDGETS)
@@ -167,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
         except CacheError as error:
             sys.exit(str(error))
         records += measure(network, known, budgets, num_seeds)
-    print_records(records)
+    show(f"Errors of H_α in nats, α = {' / '.join(f'{alpha:g}' for alpha in ALPHAS)}", records)
     finish(options.out, circumstances, [] if options.quick else targets(records), errors=records)
 
 

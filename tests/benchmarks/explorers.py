@@ -1,10 +1,10 @@
 """Milliseconds from a moved control to the new picture's bytes in the kernel, for every explorer.
 
-    python tests/benchmarks/explorers.py --out explorers.json
+    python tests/benchmarks/explorers.py
 
 Each explorer gets a small untrained network, or results of one. Every control is moved alone over its whole range,
-from the first picture on; what the browser adds is not in it. Beside the wall clock stands the processor time of all
-threads, which says what the wall clock would where nothing else runs.
+the first move included; the browser's part is not measured. The processor time of all threads is given beside the wall
+clock, and estimates what the wall clock would show on an idle machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
-from _common import Target, argument_parser, finish, positive, prepare, print_table
+from _common import Target, argument_parser, finish, positive, prepare, show
 from torch import nn
 
 import renyi_lab as rl
@@ -27,7 +27,7 @@ NUM_SAMPLES = 500
 
 
 class Problem:
-    """What the explorers are made from."""
+    """A small network, its Hessian and its spectrum: what the explorers are made from."""
 
     def __init__(self, quick: bool) -> None:
         train_set, _ = rl.datasets.mnist1d()
@@ -41,7 +41,7 @@ class Problem:
         self.spectrum = rl.estimate_spectrum(self.operator, num_matvecs=200, progress=False)
 
 
-# An explorer that is not here fails the benchmark: nobody's slider goes unmeasured.
+# An explorer that is missing here fails the benchmark, so that none stays unmeasured.
 EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
     "AlphaExplorer": lambda p: widgets.AlphaExplorer(p.spectrum),
     "DifferenceExplorer": lambda p: widgets.DifferenceExplorer(p.model, p.loss_fn, p.data),
@@ -87,8 +87,8 @@ def milliseconds(explorer: widgets.Explorer, rounds: int) -> tuple[list[float], 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argument_parser("Milliseconds from slider to picture, for every explorer", "explorers")
-    parser.add_argument("--rounds", type=positive, default=3, help="times that every control is moved (%(default)s)")
+    parser = argument_parser(__doc__, "explorers")
+    parser.add_argument("--rounds", type=positive, default=3, help="sweeps over every control (%(default)s)")
     options = parser.parse_args(arguments)
     circumstances = prepare(parser, options)
     names = [name for name in widgets.__all__ if name != "Explorer"]
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     records = []
     for name in names:
         if name not in EXPLORERS:
-            raise KeyError(f"add {name} to EXPLORERS: how is it made from a small network?")
+            raise KeyError(f"add to EXPLORERS how {name} is made from a small network.")
         began = time.perf_counter()
         explorer = EXPLORERS[name](problem)
         construction = time.perf_counter() - began
@@ -112,15 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "construction_seconds": construction,
             }
         )
-    numbers = ("median", "percentile_95", "processor_median", "processor_percentile_95")
-    print_table(
-        "Milliseconds from slider to picture",
-        ["explorer", "moves", "median", "95 %", "median, processor", "95 %, processor", "made in s"],
-        [
-            [r["explorer"], str(r["moves"]), *(f"{r[n]:.0f}" for n in numbers), f"{r['construction_seconds']:.1f}"]
-            for r in records
-        ],
-    )
+    show("Milliseconds from slider to picture", records)
     targets = [Target(f"{r['explorer']}: 95th percentile, ms", r["percentile_95"], TARGET) for r in records]
     finish(options.out, circumstances, [] if options.quick else targets, explorers=records)
 

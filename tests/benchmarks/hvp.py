@@ -1,13 +1,14 @@
 """Cost of a Hessian-vector product in gradients: this package and its peers, interleaved in one process.
 
-    python tests/benchmarks/hvp.py --out hvp.json
+    python tests/benchmarks/hvp.py
 
-A product's cost is the median of its time over that of a plain gradient's on the same data. In every round each of the
-contenders has its turn, in an order that rotates, so that a busy machine slows all alike; before that, every product is
-compared with one in double precision, so that nobody is timed on a wrong answer. Then: what `estimate_spectrum` takes
-beyond its products, and memory, each measurement in a process of its own.
+A product's cost is the median of its time over that of a plain gradient on the same data. In every round each contender
+is timed once, in an order that rotates, so that other load slows all alike. Before that, every product is compared with
+one in double precision. Then: what `estimate_spectrum` takes beyond its products, and memory, each measurement in a
+process of its own.
 
-Peers that are not installed are left out. PyHessian asks for packages it does not use; `make bench` leaves them out.
+Peers that are not installed are left out. PyHessian requires packages that it does not use; `make bench` installs it
+without them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from _common import Target, argument_parser, finish, positive, prepare, print_table
+from _common import Target, argument_parser, finish, positive, prepare, show
 from _memory import measure_memory
 from _products import CONTENDERS, LOSS, Case, Product, gradient, renyi_lab
 from torch import Tensor
@@ -42,7 +43,7 @@ class Plan:
     product_cases: tuple[Case, ...]
     estimate_cases: tuple[Case, ...]
     num_products: int  # budget of an estimate
-    memory: tuple[tuple[Case, str, int], ...]  # what is called how often
+    memory: tuple[tuple[Case, str, int], ...]  # case, what is called, number of calls
     rounds: int
     turn_seconds: float  # shorter work is repeated within a turn
 
@@ -186,71 +187,23 @@ def targets(products: list[dict[str, Any]], estimates: list[dict[str, Any]]) -> 
     return found
 
 
-def print_results(
-    products: list[dict[str, Any]], estimates: list[dict[str, Any]], memory: list[dict[str, Any]]
-) -> None:
-    print_table(
-        "Gradients per Hessian-vector product",
-        ["network (parameters, samples)", "product", "version", "gradients", "ms", "relative error", "how"],
-        [
-            [
-                f"{r['network']} ({r['parameters']:,}, {r['samples']:,})",
-                r["method"],
-                r["version"],
-                f"{r['gradients']:.2f}",
-                f"{r['milliseconds']:.1f}",
-                f"{r['relative_error']:.0e}",
-                r["note"],
-            ]
-            for r in products
-        ],
-    )
-    missing = CONTENDERS.keys() - {record["method"] for record in products}
-    if missing:
-        print(f"Not installed, hence left out: {', '.join(sorted(missing))}. `make bench` installs all.")
-    print_table(
-        "estimate_spectrum over its products alone",
-        ["network (parameters)", "products", "estimate, s", "products alone, s", "ratio"],
-        [
-            [
-                f"{r['network']} ({r['parameters']:,})",
-                f"{r['num_products']}",
-                f"{r['estimate_seconds']:.2f}",
-                f"{r['products_seconds']:.2f}",
-                f"{r['ratio']:.2f}",
-            ]
-            for r in estimates
-        ],
-    )
-    print_table(
-        "Resident memory in MB, above what the process takes with model and data",
-        ["network (samples)", "what", "calls", "peak", "second half − first half"],
-        [
-            [
-                f"{r['network']} ({r['samples']:,})",
-                r["what"],
-                f"{r['calls']:,}",
-                f"{r['peak_mb']:.0f}",
-                f"{r['growth_mb']:+.1f}",
-            ]
-            for r in memory
-        ],
-    )
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the tables, write the JSON file."""
-    parser = argument_parser(__doc__.split("\n")[0], "hvp")
-    parser.add_argument("--rounds", type=positive, help="turns of each contender (15; with --quick 2)")
+    parser = argument_parser(__doc__, "hvp")
+    parser.add_argument("--rounds", type=positive, help="rounds of the timing (15; with --quick 2)")
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else FULL
     plan = replace(plan, rounds=options.rounds or plan.rounds)
     circumstances = prepare(parser, options)
     products = [record for case in plan.product_cases for record in measure_products(case, plan)]
-    # Hundreds of products a turn: fewer turns do.
+    # A turn holds hundreds of products, so that few rounds suffice.
     estimates = [measure_estimate(case, replace(plan, rounds=min(plan.rounds, 5))) for case in plan.estimate_cases]
     memory = memory_records(plan, options.threads)
-    print_results(products, estimates, memory)
+    show("Gradients per Hessian-vector product", products)
+    if missing := CONTENDERS.keys() - {record["method"] for record in products}:
+        print(f"Not installed and left out: {', '.join(sorted(missing))}. `make bench` installs all.")
+    show("estimate_spectrum over its products alone", estimates)
+    show("Resident memory in MB above model and data; growth: peak of the second half less that of the first", memory)
     found = [] if options.quick else targets(products, estimates)
     finish(options.out, circumstances, found, products=products, estimates=estimates, memory=memory)
 

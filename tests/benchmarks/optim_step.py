@@ -1,21 +1,21 @@
-"""Time of one optimizer step over that of SGD's and over two bare passes, on ResNet-20 with batches of 64.
+"""Time of one optimizer step over that of SGD and over two passes alone, on ResNet-20 with batches of 64.
 
-    OMP_NUM_THREADS=2 python tests/benchmarks/optim_step.py --rounds 15
+    python tests/benchmarks/optim_step.py
 
 Every round times each contender once, in an order that rotates; the ratios are medians over the rounds of what was
-measured in the same round, so that a busy machine slows both sides. Where others use the machine, wall time is no
-measure at all: `OMP_NUM_THREADS=1 ... --clock cpu` counts the processor time of this process.
+measured in the same round, so that other load slows both sides. On a busy machine wall time is still no measure:
+`--threads 1 --clock cpu` counts the processor time of this process.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from _common import argument_parser, finish, positive, prepare, show
 from torch import Tensor, nn
 
 from renyi_lab import models
@@ -28,7 +28,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class NaiveRSAM:
-    """The formula of RSAM as one writes it down first: a loop over the parameters, numbers read back on the way."""
+    """The formula of RSAM written naively: a loop over the parameters, with numbers read back from the device."""
 
     def __init__(self, params: list[nn.Parameter], rho: float = 0.65, alpha: float = 1.2) -> None:
         self.params, self.rho, self.alpha = params, rho, alpha
@@ -51,8 +51,8 @@ class NaiveRSAM:
         self.base.step()
 
 
-class BarePasses:
-    """Forward and backward passes that nothing is done with."""
+class Passes:
+    """Forward and backward passes without a step."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -63,7 +63,7 @@ class BarePasses:
 
 
 class _FirstPassOutside:
-    """pytorch_optimizer's step(closure) wants the first gradient to be there already."""
+    """pytorch_optimizer's step(closure) expects the first gradient to be there already."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
@@ -74,11 +74,11 @@ class _FirstPassOutside:
 
 
 def contenders(params: list[nn.Parameter]) -> dict[str, object]:
-    """All on the same parameters; a step of one is a step on for the others."""
+    """All contenders on the same parameters, which are reset before every step."""
     base = torch.optim.SGD
     found: dict[str, object] = {
-        "one bare pass": BarePasses(1),
-        "two bare passes": BarePasses(2),
+        "one pass alone": Passes(1),
+        "two passes alone": Passes(2),
         "SGD": base(params, **SGD),
         "SAM": SAM(params, base, **SGD),
         "ASAM": ASAM(params, base, **SGD),
@@ -125,7 +125,7 @@ class Problem:
             p.grad = gradient
 
     def seconds(self, closure: Callable[[], object], clock: Callable[[], float], rounds: int) -> dict[str, list[float]]:
-        """Seconds of each contender's step, one a round."""
+        """Seconds of each contender's step, one value per round."""
         names = list(self.optimizers)
         found: dict[str, list[float]] = {name: [] for name in names}
         with progress_bar(rounds, "rounds") as bar:
@@ -141,26 +141,33 @@ class Problem:
         return found
 
 
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    options = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table, write the JSON file."""
+    parser = argument_parser(__doc__, "optim_step")
+    parser.add_argument("--rounds", type=positive, help="rounds of the timing (15; with --quick 2)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="wall or processor time (%(default)s)")
+    options = parser.parse_args(arguments)
+    circumstances = {**prepare(parser, options), "clock": options.clock}
+    rounds = options.rounds or (2 if options.quick else 15)
     problem = Problem()
-    seconds = problem.seconds(problem.closure, CLOCKS[options.clock], options.rounds)
-    own_arithmetic = problem.seconds(problem.empty_closure, CLOCKS[options.clock], 20 * options.rounds)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.clock} time,", end=" ")
-    print(f"medians of {options.rounds} rounds\n")
-    print("| step | ms | over SGD's | over two bare passes | without the passes, ms |")
-    print("|---|---|---|---|---|")
-    for name, own in seconds.items():
-        ratios = [
-            statistics.median(a / b for a, b in zip(own, seconds[other], strict=True))
-            for other in ("SGD", "two bare passes")
-        ]
-        alone = 1e3 * statistics.median(own_arithmetic[name])
-        print(f"| {name} | {1e3 * statistics.median(own):.0f} | {ratios[0]:.3f} | {ratios[1]:.3f} | {alone:.1f} |")
+    seconds = problem.seconds(problem.closure, CLOCKS[options.clock], rounds)
+    own_arithmetic = problem.seconds(problem.empty_closure, CLOCKS[options.clock], 20 * rounds)
+
+    def over(name: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
+
+    records = [
+        {
+            "step": name,
+            "milliseconds": 1e3 * statistics.median(seconds[name]),
+            "over_sgd": over(name, "SGD"),
+            "over_two_passes": over(name, "two passes alone"),
+            "own_milliseconds": 1e3 * statistics.median(own_arithmetic[name]),
+        }
+        for name in seconds
+    ]
+    show("One optimizer step; own milliseconds: without the passes", records)
+    finish(options.out, circumstances, network="resnet20", batch_size=BATCH_SIZE, rounds=rounds, steps=records)
 
 
 if __name__ == "__main__":
