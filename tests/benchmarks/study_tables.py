@@ -1,6 +1,6 @@
 """The tables of the correlation study, from the records that come with the package: nothing is trained.
 
-    python tests/benchmarks/study_tables.py
+python tests/benchmarks/study_tables.py
 """
 
 from __future__ import annotations

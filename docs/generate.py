@@ -1,0 +1,188 @@
+"""Render the pages whose numbers come from files: the results, the course table, and the course table of the README.
+
+    python docs/generate.py
+
+Every template of `docs/templates` becomes a page of the same name in `docs`. In a template the variable ``hvp`` is the
+content of `tests/benchmarks/results/hvp.json`, or ``None`` where that file does not exist; the same for each benchmark.
+Numbers are never typed into a template.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+TEMPLATES = DOCS / "templates"
+BENCHMARKS = (
+    "hvp",
+    "entropy_error",
+    "study_tables",
+    "bound_alpha",
+    "optim_accuracy",
+    "optim_step",
+    "explorers",
+    "busy",
+)
+NOTICE = "<!-- Rendered by docs/generate.py from docs/templates. Edit the template, not this page. -->\n\n"
+NO_BREAK = "\u00a0"
+COURSE = re.compile(r"(?<=<!-- course:begin -->\n).*?(?=<!-- course:end -->)", re.DOTALL)
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """A number with a typographic minus; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A number with its sign."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def short(value: float | None) -> str:
+    """A number with as many digits as it needs."""
+    return "–" if value is None else f"{value:g}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def plus_minus(value: dict[str, float] | None, digits: int = 4) -> str:
+    """Mean ± standard error."""
+    return (
+        "–" if value is None else f"{fixed(value['mean'], digits)} ± {value['error']:.{digits}f}".replace(" ", NO_BREAK)
+    )
+
+
+def span(values: Iterable[float], digits: int = 2) -> str:
+    """The range of some numbers, as "a to b"."""
+    low, high = (fixed(f(values), digits) for f in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
+def tau(row: dict[str, float | None]) -> str:
+    """Kendall's τ with its interval."""
+    return f"{signed(row['tau'])} [{signed(row['low'])}, {signed(row['high'])}]".replace(" ", NO_BREAK)
+
+
+def distinct(records: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    """The values of a key in the order of their first appearance."""
+    return list(dict.fromkeys(record[key] for record in records))
+
+
+def circumstances(data: dict[str, Any]) -> str:
+    """When, where and with what a result was measured, in one line."""
+    known = data["circumstances"]
+    if "source" in known:
+        return f"*{known['source'][0].upper()}{known['source'][1:]}.*"
+    versions = ", ".join(f"{name} {known[name]}" for name in ("torch", "numpy", "scipy", "renyi_lab"))
+    return (
+        f"*Measured on {known['date']}: {known['processor']}, {known['cores']} cores, {known['threads']} threads; "
+        f"load {known['load_at_start']:.1f} at the start, {known['load_at_end']:.1f} at the end; "
+        f"{known['machine']}, Python {known['python']}, {versions}.*"
+    )
+
+
+def missing(name: str) -> str:
+    """What stands in place of a result that is not there."""
+    return f"*Not measured on this checkout: run `python tests/benchmarks/{name}.py`, then `python docs/generate.py`.*"
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Flat records as a table, one column for each key of the first one."""
+    names = list(records[0])
+    lines = [names, ["---"] * len(names), *([_cell(record[name]) for name in names] for record in records)]
+    return "\n".join(f"| {' | '.join(line)} |".replace("_", " ") for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def notebooks() -> list[dict[str, str]]:
+    """Name, title, one-sentence promise and time of each notebook of the course, from its first two cells."""
+    found = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"][:2]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+        matches = [
+            re.search(pattern, text, re.DOTALL | re.MULTILINE)
+            for pattern in (r"^# (.+?)$", r"^\*([^*].+?)\*$", r"\*\*Time:\*\* (.+?)\.")
+        ]
+        if None in matches:
+            raise ValueError(f"{path.name}: the first two cells must hold a title, a promise in italics and **Time:**.")
+        title, promise, time = (" ".join(match[1].split()) for match in matches)
+        found.append({"name": path.stem, "title": title, "promise": promise, "time": time})
+    return found
+
+
+def course_table(prefix: str) -> str:
+    """The course as a table; ``prefix`` leads from the page to the folder of notebooks."""
+    lines = ["| notebook | about | time on two cores |", "|---|---|---|"]
+    lines += [
+        f"| [{n['name']}]({prefix}{n['name']}.ipynb) | {n['title']} | {n['time'].replace(' on two cores', '')} |"
+        for n in notebooks()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def beats_sam(record: dict[str, Any]) -> bool:
+    """Whether a method is better than SAM by more than two standard errors."""
+    difference = record["less_sam"]
+    return bool(difference["mean"] > 2 * difference["error"])
+
+
+def environment() -> jinja2.Environment:
+    """The filters above, and the results."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the output is Markdown
+    )
+    filters = (fixed, signed, short, percent, plus_minus, span, tau, distinct, circumstances, table, beats_sam)
+    made.filters.update({function.__name__: function for function in filters})
+    made.tests["rsam"] = lambda method: "RSAM" in method or "exact" in method
+    for name in BENCHMARKS:
+        path = RESULTS / f"{name}.json"
+        made.globals[name] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    made.globals.update(missing=missing, course_table=course_table, notebooks=notebooks())
+    return made
+
+
+def rendered() -> dict[Path, str]:
+    """Path → text of every file that this script writes."""
+    made = environment()
+    pages = {
+        DOCS / name: NOTICE + made.get_template(name).render()
+        for name in made.list_templates(extensions=["md"])
+        if not Path(name).name.startswith("_")
+    }
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return {**pages, ROOT / "README.md": COURSE.sub(lambda _: course_table("notebooks/"), readme)}
+
+
+def main() -> None:
+    """Write what has changed."""
+    for path, text in rendered().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
