@@ -1,4 +1,4 @@
-"""Peak memory of Hessian-vector products, each measurement in a process of its own."""
+"""Peak memory of Hessian-vector products, each measurement in its own process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BYTES_PER_MB = 1e6
 
 
 class PeakMemory:
-    """Largest resident memory of this process while the block runs, looked at every two milliseconds."""
+    """Largest resident memory of this process while the block runs, sampled every two milliseconds."""
 
     def __enter__(self) -> PeakMemory:
         self._process, self._stopped = psutil.Process(), threading.Event()
@@ -46,7 +46,7 @@ def _memory(case: Case, make: Callable[[Case], Product], num_calls: int, threads
     vector = torch.randn(sum(p.numel() for p in case.model().parameters()))
     case.data()
     gc.collect()
-    # Halves, since the longer of two windows would find the higher peak where nothing grows.
+    # Equal halves, since of two windows the longer one finds the higher peak even where nothing grows.
     with PeakMemory() as first:
         product = make(case)
         for _ in range(num_calls // 2):

@@ -1,4 +1,4 @@
-"""The networks that products are timed on, and every way to a Hessian-vector product that is compared."""
+"""The networks on which products are timed, and the implementations that are compared."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parts(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     return [part.reshape(p.shape) for part, p in zip(split, params, strict=True)]
 
 
-# Every contender gets a model of its own, since PyHessian leaves its graph in .grad.
+# Every contender gets its own model, since PyHessian leaves its graph in .grad.
 
 
 def gradient(case: Case) -> Product:
@@ -94,7 +94,7 @@ def pyhessian_batch(case: Case) -> Product:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to a Hessian-vector product."""
+    """An implementation of a Hessian-vector product."""
 
     distribution: str
     make: Callable[[Case], Product]

@@ -1,7 +1,7 @@
 """Plain stochastic Lanczos quadrature for Rényi entropies, many probes at once.
 
-From Rademacher probes, each by itself, fully re-orthogonalised (Ubaru, Chen & Saad 2017). It comes without a standard
-error; the jackknife over probes is what one would give it.
+From independent Rademacher probes, fully re-orthogonalised (Ubaru, Chen & Saad 2017). The method has no standard error
+of its own; this is the jackknife over probes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ALPHAS = (0.5, 1.0, 1.5, 2.0)
 def tridiagonals(
     matrix: Tensor, probes: Tensor, num_steps: int, on_step: Callable[[], object]
 ) -> tuple[Tensor, Tensor]:
-    """Lanczos from each row of ``probes`` by itself: diagonals and off-diagonals, ``(probes, num_steps)``."""
+    """Lanczos from each row of ``probes`` separately: diagonals and off-diagonals, ``(probes, num_steps)``."""
     count, n = probes.shape
     basis = torch.empty(count, num_steps, n, dtype=matrix.dtype)
     diagonal, off_diagonal = torch.zeros(2, count, num_steps, dtype=torch.float64)
@@ -45,7 +45,7 @@ def tridiagonals(
 
 
 def moments(diagonal: FloatArray, off_diagonal: FloatArray, n: int) -> FloatArray:
-    """One probe's quadrature for ``tr |H|^α`` at each of ``ALPHAS``, then for ``tr |H| log|H|``."""
+    """The quadrature of one probe for ``tr |H|^α`` at each of ``ALPHAS``, then for ``tr |H| log|H|``."""
     nodes, vectors = eigh_tridiagonal(diagonal, off_diagonal[:-1])
     weights, sizes = n * vectors[0] ** 2, np.abs(nodes)
     logarithms = np.log(np.where(sizes > 0, sizes, 1.0))

@@ -1,4 +1,4 @@
-"""Forms of RSAM that are tried in optim_accuracy.py and are no part of the package; each says what ε is."""
+"""Variants of RSAM that optim_accuracy.py compares and that are not part of the package; each docstring defines ε."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AdaptiveRSAM(_Variant):
 
 
 class LayerwiseRSAM(_Variant):
-    """ε_l = ρ · D_α(g_l)/‖g‖ · g_l/‖g‖: the divergence of each tensor's own gradient."""
+    """ε_l = ρ · D_α(g_l)/‖g‖ · g_l/‖g‖: the divergence of each tensor's gradient."""
 
     def step_over_rho(self, grads: list[Tensor], params: list[Tensor], alpha: float) -> list[Tensor]:
         unit, norm = unit_vector(grads)
@@ -49,7 +49,7 @@ class RadiusRSAM(_Variant):
 
 
 class MixedRSAM(_Variant):
-    """ε = ρ · (g/‖g‖ + e/‖e‖) with e the exact form's step: SAM's direction and, orthogonal to it, the entropy's."""
+    """ε = ρ · (g/‖g‖ + e/‖e‖) with e the exact form's step: SAM's direction plus the entropy's, orthogonal to it."""
 
     def step_over_rho(self, grads: list[Tensor], params: list[Tensor], alpha: float) -> list[Tensor]:
         unit, _ = unit_vector(grads)
@@ -61,7 +61,7 @@ class MixedRSAM(_Variant):
 
 
 def with_schedule(optimizer: SharpnessAware, total_steps: int, factor) -> SharpnessAware:
-    """Let ρ follow ``factor(share of the steps that is done)`` times its first value."""
+    """Set ρ to ``factor(share of the steps done)`` times its initial value before each step."""
     rho = optimizer.param_groups[0]["rho"]
 
     def update(*_: object) -> None:
