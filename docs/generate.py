@@ -10,6 +10,7 @@ Numbers are never typed into a template.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -74,9 +75,9 @@ def tau(row: dict[str, float | None]) -> str:
     return f"{signed(row['tau'])} [{signed(row['low'])}, {signed(row['high'])}]".replace(" ", NO_BREAK)
 
 
-def distinct(records: Sequence[dict[str, Any]], key: str) -> list[Any]:
-    """The values of a key in the order of their first appearance."""
-    return list(dict.fromkeys(record[key] for record in records))
+def distinct(records: Sequence[dict[str, Any]], *keys: str) -> list[Any]:
+    """The values of a key, or of several as tuples, in the order of their first appearance."""
+    return list(dict.fromkeys(operator.itemgetter(*keys)(record) for record in records))
 
 
 def circumstances(data: dict[str, Any]) -> str:
@@ -95,19 +96,6 @@ def circumstances(data: dict[str, Any]) -> str:
 def missing(name: str) -> str:
     """What stands in place of a result that is not there."""
     return f"*Not measured on this checkout: run `python tests/benchmarks/{name}.py`, then `python docs/generate.py`.*"
-
-
-def table(records: Sequence[dict[str, Any]]) -> str:
-    """Flat records as a table, one column for each key of the first one."""
-    names = list(records[0])
-    lines = [names, ["---"] * len(names), *([_cell(record[name]) for name in names] for record in records)]
-    return "\n".join(f"| {' | '.join(line)} |".replace("_", " ") for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def notebooks() -> list[dict[str, str]]:
@@ -153,7 +141,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # the output is Markdown
     )
-    filters = (fixed, signed, short, percent, plus_minus, span, tau, distinct, circumstances, table, beats_sam)
+    filters = (fixed, signed, short, percent, plus_minus, span, tau, distinct, circumstances, beats_sam)
     made.filters.update({function.__name__: function for function in filters})
     made.tests["rsam"] = lambda method: "RSAM" in method or "exact" in method
     for name in BENCHMARKS:
