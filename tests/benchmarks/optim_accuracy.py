@@ -16,7 +16,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -198,8 +198,10 @@ class Results:
         return [self.known[run]["accuracy"] or 0.0 for run in runs]
 
 
-def tuned_rhos(results: Results, task: str, names: list[str], splits: int, jobs: int) -> dict[str, float | None]:
-    """The ρ of each method with the best mean validation accuracy; ties go to the smaller one."""
+def tuned_rhos(
+    results: Results, task: str, names: Sequence[str], splits: int, jobs: int
+) -> tuple[dict[str, float | None], list[str]]:
+    """The ρ with the best mean validation accuracy (ties: the smaller), and the methods whose ρ is still at an edge."""
 
     def runs(name: str, power: int) -> list[Run]:
         rho = float(f"{METHODS[name].rho * GRID_FACTOR**power:.3g}")
@@ -214,14 +216,11 @@ def tuned_rhos(results: Results, task: str, names: list[str], splits: int, jobs:
         wanted = [run for name, grid in grids.items() for power in grid for run in runs(name, power)]
         results.compute(wanted, jobs, f"{task}, tuning")
         at_edge = {name: best(name) for name, grid in grids.items() if best(name) in (min(grid), max(grid))}
-        if not at_edge:
-            break
-        if extension == MAX_EXTENSIONS:
-            print(f"the best rho is still at an edge of its grid: {', '.join(at_edge)}", file=sys.stderr)
+        if not at_edge or extension == MAX_EXTENSIONS:
             break
         for name, power in at_edge.items():
             grids[name].append(power + (1 if power == max(grids[name]) else -1))
-    return {name: runs(name, best(name))[0].rho if name in grids else None for name in names}
+    return {name: runs(name, best(name))[0].rho if name in grids else None for name in names}, list(at_edge)
 
 
 def table(results: Results, task: str, tests: dict[str, list[Run]]) -> list[dict[str, object]]:
@@ -279,12 +278,12 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.tasks:
         task = TASKS[name]
         splits = 1 if options.quick else task.splits
-        rhos = tuned_rhos(results, name, options.methods or task.methods, splits, options.jobs)
+        rhos, at_edge = tuned_rhos(results, name, options.methods or task.methods, splits, options.jobs)
         tests = final_runs(name, rhos, seeds)
         results.compute([run for runs in tests.values() for run in runs], options.jobs, f"{name}, test")
         rows = table(results, name, tests)
         show(f"{name}: accuracy and paired differences, mean / standard error", rows)
-        tables.append({"task": name, "splits": splits, "seeds": len(seeds), "methods": rows})
+        tables.append({"task": name, "splits": splits, "seeds": len(seeds), "rho_at_edge": at_edge, "methods": rows})
     finish(options.out, circumstances, tasks=tables)
 
 
