@@ -1,6 +1,6 @@
 """What busy processes cost: training, the tour and Hessian products, idle and beside three of them.
 
-    python tests/benchmarks/busy.py --out busy.json
+    python tests/benchmarks/busy.py
 
 Every kind of work is timed with the package's guards on the number of threads, without them (all threads), and on one
 thread. The three take turns; times are medians over rounds. A busy process is an endless loop in Python. Run it where
@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from _common import Target, argument_parser, finish, positive, prepare, print_table
+from _common import Target, argument_parser, finish, positive, prepare, show
 from _products import LOSS, Case
 
 import renyi_lab as rl
@@ -124,7 +124,7 @@ def targets(kinds: list[str], seconds: dict[tuple[str, str, str], float]) -> Ite
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argument_parser("Time of small work, idle and beside busy processes", "busy")
+    parser = argument_parser(__doc__, "busy")
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each variant (%(default)s)")
     parser.add_argument("--busy", type=positive, default=3, help="busy processes (%(default)s)")
     options = parser.parse_args(arguments)
@@ -148,11 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
     records = measure(kinds, list(contexts), 1 if options.quick else options.rounds, options.busy)
     seconds = {(r["work"], r["state"], r["variant"]): r["seconds"] for r in records}
     columns = [(state, variant) for state in (IDLE, BUSY) for variant in contexts]
-    print_table(
-        f"Seconds, idle and beside {options.busy} busy processes",
-        ["work", *(f"{state}, {variant}" for state, variant in columns)],
-        [[kind, *(f"{seconds[kind, state, variant]:.2f}" for state, variant in columns)] for kind in kinds],
-    )
+    rows = [{"work": kind, **{f"{s}, {v}": seconds[kind, s, v] for s, v in columns}} for kind in kinds]
+    show(f"Seconds, idle and beside {options.busy} busy processes", rows)
     met = [] if options.quick else list(targets(list(kinds), seconds))
     finish(options.out, circumstances, met, num_busy=options.busy, records=records)
 
