@@ -1,4 +1,4 @@
-"""Data sets that are generated or bundled: seeded, small, nothing downloaded and nothing written to disk."""
+"""Small data sets that are generated under a seed or bundled: no downloads, no files written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.validation import check_int, check_real
 
@@ -17,27 +18,29 @@ _LARGEST_NUMPY_SEED = 2**32 - 1
 
 
 def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, TensorDataset]:
-    """MNIST-1D: ten hand-drawn digit profiles, padded, scaled, translated, sheared and made noisy.
+    """MNIST-1D: ten digit profiles, padded, scaled, translated, sheared, with noise, resampled to 40 points.
 
-    The generator of the package ``mnist1d`` with the settings its authors publish. The defaults give 4000 training
-    and 1000 test samples; the ten classes are balanced before the split, not within each part. A linear model
-    stays near 0.3 test accuracy and a small convolutional one passes 0.9, so the generalization gaps are large
-    and honest. Generating takes a few seconds the first time and is remembered after that; every call returns
-    tensors of its own.
+    Made by the generator of the package ``mnist1d`` (extra ``data``) with the settings that its authors publish. The
+    defaults give 4000 training and 1000 test samples; the ten classes are balanced before the split, not within each
+    part. A linear model stays near a test accuracy of 0.3 and a small convolutional network exceeds 0.9, so models
+    differ widely in their generalization gap. Generating takes a few seconds; the result is cached, and every call
+    returns new tensors.
 
     Args:
-        num_samples: training and test samples together, a multiple of 10; four fifths are for training.
-            Default 5000, the published size.
-        seed: of the generator. Default 42, the published one.
+        num_samples: Number of training and test samples together, a multiple of 10; four fifths are training
+            samples. Default 5000, the published size.
+        seed: Random seed of the generator, 0 to 2³² − 1. Default 42, the published one.
 
     Returns:
         ``(train_set, test_set)``. Inputs: float32, ``(N, 40)``; mean 0 and standard deviation 1 over all samples of
         both parts. Labels: int64, ``(N,)``, 0 to 9.
 
     Raises:
-        ValueError: if ``num_samples`` is not a positive multiple of 10, or ``seed`` is out of range.
+        ValueError: ``num_samples`` is not a positive multiple of 10, or ``seed`` is out of range.
+        ModuleNotFoundError: The package ``mnist1d`` is not installed.
 
-    Source: Greydanus & Kobak 2024, *Scaling down deep learning with MNIST-1D*, arXiv:2011.14439.
+    Source:
+        Greydanus & Kobak 2024, *Scaling down deep learning with MNIST-1D*, arXiv:2011.14439.
 
     Example:
         >>> train_set, test_set = mnist1d()
@@ -46,7 +49,7 @@ def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, 
     """
     num_samples = check_int("num_samples", num_samples, minimum=10)
     if num_samples % 10:
-        raise ValueError(f"num_samples must be a multiple of 10 (equally many of ten digits), got {num_samples}.")
+        raise ValueError(f"num_samples must be a multiple of 10 (as many of each digit), got {num_samples}.")
     parts = _mnist1d_arrays(num_samples, check_int("seed", seed, minimum=0, maximum=_LARGEST_NUMPY_SEED))
     return _tensors(parts[0], parts[1]), _tensors(parts[2], parts[3])
 
@@ -54,8 +57,8 @@ def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, 
 @lru_cache(maxsize=4)
 def _mnist1d_arrays(num_samples: int, seed: int) -> tuple[NDArray[np.float64 | np.int64], ...]:
     with preserved_rng():  # the generator seeds Python's and NumPy's global states
-        # Imported here: the package pulls in pyplot and requests, which nobody else needs.
-        from mnist1d.data import get_dataset_args, make_dataset
+        with optional_import("mnist1d", extra="data", needed_by="renyi_lab.datasets.mnist1d"):
+            from mnist1d.data import get_dataset_args, make_dataset
 
         settings = get_dataset_args()
         settings.num_samples, settings.seed = num_samples, seed
@@ -64,22 +67,24 @@ def _mnist1d_arrays(num_samples: int, seed: int) -> tuple[NDArray[np.float64 | n
 
 
 def digits(*, test_fraction: float = 0.25, seed: int = 0) -> tuple[TensorDataset, TensorDataset]:
-    """The 1797 handwritten digits of 8 × 8 pixels that scikit-learn bundles, split class by class.
+    """The 1797 handwritten digits of 8 × 8 pixels that scikit-learn (extra ``data``) bundles, in a stratified split.
 
-    Pixel counts 0 to 16 are divided by 16, so inputs lie in [0, 1].
+    Pixel counts 0 to 16 are divided by 16, so inputs are in [0, 1].
 
     Args:
-        test_fraction: share of the samples held back, in [0.01, 0.99], so that every class is in both parts.
+        test_fraction: Fraction of the samples in the test set, in [0.01, 0.99], so that every class is in both parts.
             Default 0.25, that of ``sklearn.model_selection.train_test_split``.
-        seed: of the split.
+        seed: Random seed of the split, 0 to 2³² − 1.
 
     Returns:
         ``(train_set, test_set)``. Inputs: float32, ``(N, 64)``. Labels: int64, ``(N,)``, 0 to 9.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: An argument is out of range.
+        ModuleNotFoundError: scikit-learn is not installed.
 
-    Source: Alpaydin & Kaynak 1998, UCI repository, test part.
+    Source:
+        Alpaydin & Kaynak 1998, *Optical recognition of handwritten digits*, UCI repository, test part.
 
     Example:
         >>> train_set, test_set = digits()
@@ -88,8 +93,8 @@ def digits(*, test_fraction: float = 0.25, seed: int = 0) -> tuple[TensorDataset
     """
     test_fraction = check_real("test_fraction", test_fraction, 0.01, 0.99)
     seed = check_int("seed", seed, minimum=0, maximum=_LARGEST_NUMPY_SEED)
-    with preserved_rng():  # importing scikit-learn draws from Python's global state
-        # Imported here: half a second that other users of the package need not wait.
+    # Importing scikit-learn draws from Python's global state.
+    with preserved_rng(), optional_import("scikit-learn", extra="data", needed_by="renyi_lab.datasets.digits"):
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -103,28 +108,30 @@ def digits(*, test_fraction: float = 0.25, seed: int = 0) -> tuple[TensorDataset
 def xor(
     *, num_samples: int = 200, num_features: int = 30, num_test: int = 1000, label_noise: float = 0.0, seed: int = 0
 ) -> tuple[TensorDataset, TensorDataset]:
-    """Sparse parity: the label is the product of the first two signs, all other features are distractors.
+    """Sparse parity: the label is the product of the first two signs; all other features are irrelevant.
 
         x uniform on {−1, +1}^d,   label = 1 if x₁·x₂ = +1, else 0
 
-    The data on which Wen, Li & Ma show that the flattest two-layer network may or may not generalize, by
-    architecture. Theirs are labels ±1 with squared loss: ``2 * y - 1`` gives those. Both parts are
-    independent draws, so with few features (2^d not much above ``num_samples``) they share points.
+    On this distribution Wen, Li & Ma show that the flattest two-layer network may or may not generalize, depending
+    on the architecture. They use labels ±1 with squared loss: ``2 * y - 1`` gives those. The two parts are drawn
+    independently, so with few features (2^d not much larger than ``num_samples``) they share points.
 
     Args:
-        num_samples: training samples. Default 200, our choice: few enough that 30 features can be memorised.
-        num_features: d ≥ 2. Default 30, our choice: 2^30 points, so that the parts share none.
-        num_test: test samples. Default 1000, our choice: a standard error of at most 0.016 in accuracy.
-        label_noise: probability in [0, 1] that a training label is flipped; test labels stay clean.
-        seed: of all draws.
+        num_samples: Number of training samples. Default 200 (heuristic: few enough to be memorized from 30 features).
+        num_features: Number of features d, at least 2. Default 30 (heuristic: of 2³⁰ points the parts share none).
+        num_test: Number of test samples. Default 1000 (heuristic: a standard error of at most 0.016 in accuracy).
+        label_noise: Probability in [0, 1] that a training label is flipped; test labels stay clean.
+        seed: Random seed for all draws.
 
     Returns:
         ``(train_set, test_set)``. Inputs: float32, ``(N, num_features)``, ±1. Labels: int64, ``(N,)``, 0 or 1.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: An argument is out of range.
 
-    Source: Wen, Li & Ma 2023, arXiv:2307.11007.
+    Source:
+        Wen, Li & Ma 2023, *Sharpness minimization algorithms do not only minimize sharpness to achieve better
+        generalization*, arXiv:2307.11007.
 
     Example:
         >>> x, y = xor(num_samples=4)[0].tensors
@@ -145,6 +152,6 @@ def xor(
 
 
 def _tensors(x: NDArray[np.float64 | np.int64], y: NDArray[np.float64 | np.int64]) -> TensorDataset:
-    """Copies, so that nobody can reach the remembered arrays through the tensors."""
+    """Copy the arrays, so that writing to the tensors does not change the cached data."""
     inputs: Tensor = torch.tensor(x, dtype=torch.float32)
     return TensorDataset(inputs, torch.tensor(y, dtype=torch.int64))

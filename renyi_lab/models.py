@@ -1,7 +1,7 @@
-"""Small networks whose parameter counts and accuracies are known; a seed fixes every initial weight.
+"""Small networks with published parameter counts; a seed fixes every initial weight.
 
-Every function draws PyTorch's own initialisation, unless it says otherwise, under ``seed``: the same seed gives the
-same weights bit for bit, and the global random state is left alone. Weights have torch's default dtype and lie on
+Every function draws PyTorch's default initialization, unless it says otherwise, under ``seed``: the same seed gives
+the same weights bit for bit, and the global random state is restored. Weights have torch's default dtype and are on
 the CPU: move them with ``model.to(...)``.
 """
 
@@ -23,16 +23,20 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "g
 def mlp(*widths: int, activation: str = "relu", bias: bool = True, seed: int = 0) -> nn.Sequential:
     """A fully connected network: linear layers of the given widths, an activation after each but the last.
 
-    Parameters: Σ_l w_l·w_{l+1} (+ w_{l+1} with biases). Blocks are named ``layer1``, ``relu1``, ``layer2`` …
+    Number of parameters: Σ_l w_l·w_{l+1} (+ w_{l+1} with biases). Blocks are named ``layer1``, ``relu1``, ``layer2`` …
 
     Args:
-        widths: of the input, of each hidden layer and of the output; at least two.
-        activation: ``"relu"`` (default; the Hessian of a piecewise linear network), ``"tanh"`` or ``"gelu"`` (smooth).
-        bias: whether layers have biases; without, a ReLU network is positively homogeneous in each layer.
-        seed: of the initialisation.
+        widths: Widths of the input, of each hidden layer and of the output; at least two.
+        activation: Activation of the hidden layers: ``"relu"`` (default; piecewise linear), or ``"tanh"`` or ``"gelu"``
+            (smooth).
+        bias: Whether layers have biases. Without biases, a ReLU network is positively homogeneous in each layer.
+        seed: Random seed of the initialization.
+
+    Returns:
+        The network; it takes inputs of shape ``(N, widths[0])`` and returns logits of shape ``(N, widths[-1])``.
 
     Raises:
-        ValueError: if there are fewer than two widths, one is not positive, or the activation is unknown.
+        ValueError: There are fewer than two widths, one is not positive, or the activation is unknown.
 
     Example:
         >>> model = mlp(40, 100, 100, 10)
@@ -59,15 +63,19 @@ def cnn1d(*, num_classes: int = 10, channels: int = 25, in_features: int = 40, s
     Kernels 5, 3, 3, stride 2, padding 1, ReLU after each; blocks ``conv1`` … ``conv3``, ``linear``.
 
     Args:
-        num_classes: outputs.
-        channels: of each convolution. Default 25, that of the published baseline.
-        in_features: length of the signal, at least 3; the model takes ``(N, in_features)``. Default 40, MNIST-1D's.
-        seed: of the initialisation.
+        num_classes: Number of classes, positive. Default 10.
+        channels: Number of channels of each convolution, positive. Default 25, that of the published baseline.
+        in_features: Length of the signal, at least 3. Default 40, that of MNIST-1D.
+        seed: Random seed of the initialization.
+
+    Returns:
+        The network; it takes inputs of shape ``(N, in_features)`` and returns logits of shape ``(N, num_classes)``.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: An argument is out of range.
 
-    Source: Greydanus & Kobak 2024, arXiv:2011.14439 (``ConvBase`` in the authors' repository).
+    Source:
+        Greydanus & Kobak 2024, arXiv:2011.14439 (``ConvBase`` in the authors' repository).
 
     Example:
         >>> sum(p.numel() for p in cnn1d().parameters())
@@ -92,17 +100,22 @@ def resnet20(*, num_classes: int = 10, in_channels: int = 3, seed: int = 0) -> n
 
     A 3 × 3 convolution, three stages of three blocks with 16, 32 and 64 channels, global average pooling and a
     linear layer. Shortcuts have no parameters (option A of the paper): every second pixel, and zeros for the
-    new channels. Convolutions start from He's normal initialisation (fan out), the rest from PyTorch's.
+    new channels. Convolutions have He's normal initialization (fan out), the other layers PyTorch's default.
 
     Args:
-        num_classes: outputs.
-        in_channels: of the images; the model takes ``(N, in_channels, height, width)``, 32 × 32 in the paper.
-        seed: of the initialisation.
+        num_classes: Number of classes, positive. Default 10.
+        in_channels: Number of channels of the images, positive. Default 3.
+        seed: Random seed of the initialization.
+
+    Returns:
+        The network; it takes images of shape ``(N, in_channels, height, width)``, 32 × 32 in the paper, and returns
+        logits of shape ``(N, num_classes)``.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: An argument is out of range.
 
-    Source: He, Zhang, Ren & Sun 2016, *Deep residual learning*, arXiv:1512.03385, section 4.2.
+    Source:
+        He, Zhang, Ren & Sun 2016, *Deep residual learning for image recognition*, arXiv:1512.03385, section 4.2.
 
     Example:
         >>> sum(p.numel() for p in resnet20().parameters())

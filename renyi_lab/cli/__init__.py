@@ -1,5 +1,17 @@
 """The console command ``renyi-lab``: the tour, the course, and a check of the installation."""
 
-from renyi_lab.cli._app import app, main
+import sys
 
-__all__ = ["app", "main"]
+from renyi_lab._utils.optional import optional_import
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command; where typer or rich is not installed, exit with the command that installs them."""
+    try:
+        with optional_import("typer and rich", extra="cli", needed_by="The command renyi-lab"):
+            from renyi_lab.cli._app import app
+    except ModuleNotFoundError as error:
+        sys.exit(str(error))
+    app(prog_name="renyi-lab")

@@ -1,4 +1,4 @@
-"""The console script ``renyi-lab``: the tour, the course, and a check of the installation."""
+"""The commands of ``renyi-lab``; a command imports torch and the rest of the package only when it runs."""
 
 from __future__ import annotations
 
@@ -23,28 +23,31 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-# Wide enough for the table in a log file or a pipe, where rich would otherwise assume 80 columns.
-# No markup: a path or `renyi-lab[lab]` would lose what stands in brackets.
+# Wide enough for the tables in a log file or a pipe, where rich would otherwise assume 80 columns.
+# No markup: rich would drop the bracketed part of a path or of `renyi-lab[lab]`.
 _console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False, emoji=False)
 
 
 @app.command()
 def tour(
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, batch order and probes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed: weights, batch order, probes.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto: CUDA, then MPS, then CPU.")] = "auto",
     out: Annotated[Path, typer.Option(help="Where to write the figure (PNG, PDF or SVG).")] = Path("renyi_tour.png"),
     quick: Annotated[
         bool, typer.Option("--quick", help="A third of the training and fewer products, to see that everything runs.")
     ] = False,
 ) -> None:
-    """Train on MNIST-1D, look at the Hessian, read its Rényi entropy, bound the error, compare RSAM with SGD."""
+    """Train on MNIST-1D, estimate the Hessian's spectrum and entropy, bound the error, compare RSAM with SGD."""
     chosen_device = _device(device)
     _check_writable(out)
     from renyi_lab.cli._tour import run_tour, tour_figure
 
     _console.print(f"Training an MLP 40-100-100-10 on MNIST-1D with SGD and with RSAM (seed {seed}, {chosen_device}).")
     _console.print("On two free cores this takes about a quarter of a minute.")
-    result = run_tour(seed=seed, device=chosen_device, quick=quick)
+    try:
+        result = run_tour(seed=seed, device=chosen_device, quick=quick)
+    except ModuleNotFoundError as error:  # the extra `data` is not installed
+        _fail(str(error))
     _console.print(_measurements(result))
     _console.print(_comparison(result))
     tour_figure(result).savefig(out, dpi=150)
@@ -56,7 +59,7 @@ def notebooks(
     directory: Annotated[Path, typer.Argument(help="New or empty folder for the copy.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite notebooks of the same name.")] = False,
 ) -> None:
-    """Copy the course's notebooks to DIRECTORY, to be opened with `renyi-lab lab DIRECTORY`."""
+    """Copy the course's notebooks to DIRECTORY; open them with `renyi-lab lab DIRECTORY`."""
     source = _course()
     files = sorted(
         path.relative_to(source) for path in source.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
@@ -66,8 +69,8 @@ def notebooks(
     existing = [str(file) for file in files if (directory / file).exists()]
     if existing and not force:
         raise typer.BadParameter(
-            f"{directory} already holds {', '.join(existing)}; nothing was copied. Name another folder, or "
-            f"add --force.",
+            f"{directory} already contains {', '.join(existing)}; nothing was copied. "
+            "Name another folder, or add --force.",
             param_hint="DIRECTORY",
         )
     try:
@@ -89,7 +92,7 @@ def lab(
         ),
     ] = None,
 ) -> None:
-    """Open the course in JupyterLab (default: a folder renyi_course here, copied when it is not there yet)."""
+    """Open the course in JupyterLab (default: the folder renyi_course, copied first if it does not exist)."""
     try:
         importlib.metadata.version("jupyterlab")
     except importlib.metadata.PackageNotFoundError:
@@ -105,13 +108,13 @@ def lab(
 
 @app.command()
 def check() -> None:
-    """Say whether Python, torch, the kernel, the widgets and the device fit together."""
+    """Check that Python, torch, its device, the widgets, JupyterLab and the kernel work together."""
     from renyi_lab.cli._check import check_installation
 
     table = Table("part", "needed", "found", "verdict", title="renyi-lab check", title_justify="left")
     results = check_installation()
     for result in results:
-        verdict = Text("ok", "green") if result.ok else Text.assemble(("mend: ", "red"), result.mend)
+        verdict = Text("ok", "green") if result.ok else Text.assemble(("fix: ", "red"), result.fix)
         table.add_row(result.part, result.needed, result.found, verdict)
     _console.print(table)
     if not all(result.ok for result in results):
@@ -169,14 +172,14 @@ def _device(name: str) -> str:
 
 
 def _check_writable(out: Path) -> None:
-    """Refuse before minutes of work what would fail after them."""
+    """Refuse a figure file that cannot be written before the training rather than after it."""
     if out.suffix.lower() not in {".png", ".pdf", ".svg"}:
         raise typer.BadParameter(f"{out} must end in .png, .pdf or .svg.", param_hint="--out")
     folder = out.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise typer.BadParameter(f"the folder {folder} does not exist or cannot be written.", param_hint="--out")
     if out.exists() and not (out.is_file() and os.access(out, os.W_OK)):
-        raise typer.BadParameter(f"{out} is there and is no file that can be overwritten.", param_hint="--out")
+        raise typer.BadParameter(f"{out} exists and cannot be overwritten.", param_hint="--out")
 
 
 def _course() -> Path:
@@ -191,12 +194,3 @@ def _course() -> Path:
 def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(1)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    app(prog_name="renyi-lab")
-
-
-if __name__ == "__main__":
-    main()

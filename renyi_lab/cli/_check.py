@@ -1,4 +1,4 @@
-"""Whether the pieces a reader needs are there and fit together."""
+"""What ``renyi-lab check`` looks at: the versions, device, kernel and files that the course needs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from renyi_lab.cli._course_files import course_directory
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of the check: a part, what is needed, what was found, and how to mend it if that is not right."""
+    """One line of the check: a part, what is needed, what was found, and how to fix it where they differ."""
 
     part: str
     needed: str
     found: str
     ok: bool
-    mend: str = ""
+    fix: str = ""
 
 
 def check_installation() -> list[CheckResult]:
-    """Look at Python, torch and its device, the widgets, JupyterLab and the kernel it would start."""
+    """Check Python, torch and its device, the widgets, JupyterLab, the kernel that it starts, and the course."""
     python = sys.version.split()[0]
     return [
         CheckResult("Python", "3.10 or newer", python, sys.version_info >= (3, 10), "install Python 3.10 or newer"),
@@ -62,16 +62,16 @@ def _second_derivative() -> CheckResult:
     return CheckResult(part, needed, f"Hessian of Σx³ times 1: {product}", product == [6.0, 12.0], "reinstall torch")
 
 
-def _package(name: str, minimum: tuple[int, int], mend: str) -> CheckResult:
+def _package(name: str, minimum: tuple[int, int], fix: str) -> CheckResult:
     version = _version(name)
     needed = f"{minimum[0]}.{minimum[1]} or newer"
     if version is None:
-        return CheckResult(name, needed, "not installed", False, mend)
-    return CheckResult(name, needed, version, _numbers(version) >= minimum, mend)
+        return CheckResult(name, needed, "not installed", False, fix)
+    return CheckResult(name, needed, version, _numbers(version) >= minimum, fix)
 
 
 def _widget_extension() -> CheckResult:
-    """The browser's half of ipywidgets must have the same major version as the kernel's half."""
+    """jupyterlab_widgets, the part in the browser, numbers its major versions five behind ipywidgets."""
     front, back = _version("jupyterlab_widgets"), _version("ipywidgets")
     major = _numbers(back)[0] - 5 if back else 3
     return CheckResult(
@@ -79,13 +79,13 @@ def _widget_extension() -> CheckResult:
         f"{major}.x",
         front or "not installed",
         back is not None and front is not None and _numbers(front)[0] == major,
-        "pip install -U jupyterlab_widgets ipywidgets, in one go",
+        "pip install -U jupyterlab_widgets ipywidgets",
     )
 
 
 def _kernel() -> CheckResult:
     part, needed = "kernel python3", "this Python"
-    mend = f"{sys.executable} -m ipykernel install --sys-prefix --name python3"
+    fix = f"{sys.executable} -m ipykernel install --sys-prefix --name python3"
     try:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
     except ImportError:
@@ -93,8 +93,8 @@ def _kernel() -> CheckResult:
     try:
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except (NoSuchKernel, OSError, json.JSONDecodeError, KeyError, IndexError):
-        return CheckResult(part, needed, "not found", False, mend)
-    return CheckResult(part, needed, command, command in (sys.executable, "python", "python3"), mend)
+        return CheckResult(part, needed, "not found", False, fix)
+    return CheckResult(part, needed, command, command in (sys.executable, "python", "python3"), fix)
 
 
 def _course() -> CheckResult:

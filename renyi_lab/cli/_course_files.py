@@ -1,4 +1,4 @@
-"""Where the course's notebooks lie."""
+"""Location of the course's notebooks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def course_directory() -> Path:
-    """Return the folder with the course: the one shipped in the package, or a checkout's ``notebooks/``.
+    """Return the folder of the course: the one in the installed package, or ``notebooks/`` of a checkout.
 
     Raises:
-        FileNotFoundError: neither is there, which means an incomplete installation.
+        FileNotFoundError: Neither folder exists, which means an incomplete installation.
     """
     shipped = _PACKAGE / "course"
     checkout = _PACKAGE.parent / "notebooks"
     if shipped.is_dir():
         return shipped
-    # site-packages may hold a stranger's folder of that name: only a checkout has pyproject.toml beside it
+    # site-packages may contain another package's folder of that name: only a checkout has pyproject.toml beside it
     if checkout.is_dir() and (_PACKAGE.parent / "pyproject.toml").is_file():
         return checkout
     raise FileNotFoundError(

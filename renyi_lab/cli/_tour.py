@@ -1,4 +1,4 @@
-"""The whole path once: train, look at the Hessian, read its Rényi entropy, bound the error, compare RSAM with SGD."""
+"""The main job from start to end: training, Hessian spectrum, Rényi entropy, a bound, and RSAM against SGD."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from renyi_lab.spectrum import AlphaChoice, Spectrum, choose_alpha, estimate_spe
 from renyi_lab.training import Evaluation, History, evaluate, train
 
 ALPHAS = (0.5, 1.0, 1.5, 2.0)
-# Noise levels the bound chooses among; it pays for the choice. Our choice: steps of 2 around the best one found.
+# Noise levels over which the bound is minimized, with its union bound. Heuristic: factors of 2 around the best found.
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 _WIDTHS = (40, 100, 100, 10)
 _CHANCE_ERROR = 0.9
-# Epochs, Hessian products, and draws from the posterior. Our choice: under a minute on two cores, and half of that.
+# Epochs, Hessian products, and draws from the posterior. Heuristic: under a minute on two cores, and half of that.
 _FULL_EFFORT = (60, 200, 50)
 _QUICK_EFFORT = (20, 150, 10)
 _WARMUP_EPOCHS = 5  # heuristic: about the six of the authors' example
@@ -53,15 +53,18 @@ def run_tour(
     """Train an MLP on MNIST-1D with SGD and with RSAM, and measure the Hessian of the first.
 
     Args:
-        seed: Of the initial weights, the batch order and the probes.
-        device: Where to train and differentiate.
-        quick: A third of the epochs and fewer products, to see that everything works.
-        progress: Show progress bars; ``None``: in a terminal or notebook.
+        seed: Random seed for the initial weights, the batch order and the probes.
+        device: Device of the models, such as ``"cpu"`` or ``"cuda:0"``.
+        quick: Whether to train for a third of the epochs with fewer Hessian products, to see that everything works.
+        progress: Whether to show progress bars. Default: in a terminal or notebook.
+
+    Returns:
+        The spectrum, the chosen order, the bound, and histories and evaluations by name of the optimizer.
     """
     started = time.perf_counter()
     train_set, test_set = mnist1d()
     epochs, num_matvecs, num_draws = _QUICK_EFFORT if quick else _FULL_EFFORT
-    # With train's own settings of SGD, the paper's example.
+    # The other settings are train's defaults, those of the paper's example.
     optimizers: dict[str, dict[str, Any]] = {
         "SGD": {"optimizer": "sgd"},
         "RSAM": {"optimizer": RSAM, "warmup_epochs": _WARMUP_EPOCHS},
@@ -86,7 +89,7 @@ def run_tour(
 
 
 def _bound(model: nn.Module, initial: nn.Module, train_set: TensorDataset, num_draws: int, seed: int) -> Bound:
-    """The smallest of the isotropic PAC-Bayes bounds over ``SIGMAS``, the choice among them paid for."""
+    """The smallest isotropic PAC-Bayes bound over ``SIGMAS``, corrected for the choice."""
     squared_distance = sum(
         float((now.detach() - before.detach()).square().sum())
         for now, before in zip(model.parameters(), initial.parameters(), strict=True)

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from renyi_lab._utils.optional import optional_import
 from renyi_lab.study import QUICK_GRID, STANDARD_GRID, run_study
 from renyi_lab.study._table import markdown_table
+
+with optional_import("typer", extra="cli,data,study", needed_by="The command python -m renyi_lab.study"):
+    import typer
 
 
 def main(

@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import joblib
 import torch
 from torch.utils.data import TensorDataset
 
 from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread
@@ -91,6 +91,8 @@ def run_study(
     measure = standard_measure if measure is None else measure
     if not callable(measure):
         raise TypeError(f"measure must be callable, got {type(measure).__name__}.")
+    with optional_import("joblib", extra="study", needed_by="renyi_lab.study.run_study"):
+        import joblib
     pairs = _pairs(mnist1d() if data is None else data)
     factories = _default_models(pairs) if models is None else _checked_models(models)
     settings = expand_grid(grid, factories)
