@@ -3,20 +3,23 @@
 #     PYTHON=python3.12    the interpreter that .venv is made with
 #     PIP_ARGS="..."       passed to every `pip install`, for example an extra index that has torch without CUDA
 #     LAB_ARGS="..."       passed to JupyterLab, for example "--no-browser --port 8899"
+#     PORTABLE_ARGS="..."  passed to tests/tools/portable.py, for example "--only default:1"
 
 PYTHON ?= python3
 PIP_ARGS ?=
 LAB_ARGS ?=
+PORTABLE_ARGS ?=
 
 PY := .venv/bin/python
 PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench-installed
+DOCS_INSTALLED := .venv/.docs-installed
 BENCHMARKS := hvp entropy_error
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks lint format format-check types bench clean
+.PHONY: help lab test test-fast test-browser test-portable notebooks check lint format format-check types docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,23 +31,38 @@ test: $(INSTALLED) ## run unit tests and doctests, then every notebook against i
 	$(PY) -m pytest --doctest-modules renyi_lab tests
 	CI=1 $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
 
+test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: under a minute on two cores
+	$(PY) -m pytest -q --numprocesses 2 --dist loadscope -m "not slow and not browser" --ignore tests/test_notebooks.py tests
+
+test-browser: $(INSTALLED) ## drive every notebook in JupyterLab and Chromium; fails where Chromium is missing
+	BROWSER_TESTS=required $(PY) -m pytest tests/browser
+
+test-portable: $(INSTALLED) ## run tests and notebooks with each instruction set and with one and two threads
+	$(PY) tests/tools/portable.py $(PORTABLE_ARGS)
+
 notebooks: $(INSTALLED) ## run every notebook again and store its outputs, cleaned
 	CI=1 $(PY) -m nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=600 $(NOTEBOOKS)
 	$(PY) tests/tools/clean_notebooks.py $(NOTEBOOKS)
 
-lint: $(INSTALLED) ## look for mistakes, notebooks included
+check: lint format-check types ## lint, format-check and types
+
+lint: $(INSTALLED) ## run ruff's rules on code and notebooks
 	$(PY) -m ruff check .
 
-format: $(INSTALLED) ## bring code and notebooks into the house style
+format: $(INSTALLED) ## format code and notebooks and sort imports
 	$(PY) -m ruff check --select I --fix .
 	$(PY) -m ruff format .
 
-format-check: $(INSTALLED) ## say what `make format` would change
+format-check: $(INSTALLED) ## list what `make format` would change
 	$(PY) -m ruff format --check .
 
 types: $(INSTALLED) ## check the package's types
 	$(PY) -m mypy
+
+docs: $(DOCS_INSTALLED) ## build the site into build/site and check its links
+	$(PY) docs/generate.py
+	$(PY) -m mkdocs build --strict --site-dir build/site
 
 bench: $(BENCH_INSTALLED) ## time products and measure errors; JSON files in build/ (minutes each)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) tests/benchmarks/$$name.py --out build/$$name.json; done
@@ -53,7 +71,7 @@ clean: ## remove .venv, caches and builds
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
-# The stamps are what makes a second run start at once. torch goes first, so that nothing else can choose its build.
+# With the stamp files a second run installs nothing. torch is installed first, so that nothing else chooses its build.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("renyi_lab needs Python 3.10 or newer, but %s is %d.%d; try: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv .venv
@@ -64,4 +82,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(PIP_INSTALL) -e '.[bench]'
 	$(PIP_INSTALL) --no-deps pyhessian==0.1
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(PIP_INSTALL) -e '.[docs]'
 	@touch $@

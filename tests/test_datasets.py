@@ -1,3 +1,5 @@
+"""The data sets: recorded values, splits, seeds, and no side effects."""
+
 import random
 
 import numpy as np
@@ -16,7 +18,7 @@ def all_rng_states():
     )
 
 
-def test_mnist1d_holds_the_values_that_the_published_generator_gives_for_seed_42():
+def test_mnist1d_has_the_values_of_the_published_generator_with_seed_42():
     # Recorded from mnist1d.data.make_dataset(get_dataset_args()) of mnist1d 0.0.2.post1.
     train_set, test_set = datasets.mnist1d()
     x, y = train_set.tensors
@@ -41,7 +43,7 @@ def test_another_seed_or_size_gives_other_mnist1d_data():
     assert torch.equal(other.tensors[0], datasets.mnist1d(num_samples=100, seed=7)[0].tensors[0])
 
 
-def test_a_caller_that_overwrites_its_tensors_does_not_corrupt_later_calls():
+def test_writing_to_the_tensors_does_not_change_later_calls():
     first = datasets.mnist1d(num_samples=100)
     expected = [tensor.clone() for part in first for tensor in part.tensors]
     for part in first:
@@ -52,7 +54,7 @@ def test_a_caller_that_overwrites_its_tensors_does_not_corrupt_later_calls():
 
 
 @pytest.mark.parametrize("make", [lambda: datasets.mnist1d(num_samples=50, seed=3), datasets.digits, datasets.xor])
-def test_no_global_random_state_moves_and_no_file_appears(make, tmp_path, monkeypatch):
+def test_global_random_states_are_restored_and_no_file_is_written(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     datasets._mnist1d_arrays.cache_clear()
     before = all_rng_states()
@@ -61,18 +63,18 @@ def test_no_global_random_state_moves_and_no_file_appears(make, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_digits_are_all_1797_in_the_unit_interval_split_class_by_class():
+def test_digits_are_all_1797_in_the_unit_interval_in_a_stratified_split():
     train_set, test_set = datasets.digits()
     x = torch.cat([train_set.tensors[0], test_set.tensors[0]])
     assert (len(train_set), len(test_set), x.shape[1]) == (1347, 450, 64)
     assert (x.min().item(), x.max().item()) == (0.0, 1.0)
-    # The bundled table's pixel counts add up to 561718.
+    # The sum of the bundled table's pixel counts.
     assert (16 * x.double()).sum().item() == 561718
     share = test_set.tensors[1].bincount() / (train_set.tensors[1].bincount() + test_set.tensors[1].bincount())
     assert (share - 0.25).abs().max() < 0.01
 
 
-def test_digits_split_follows_its_seed_and_fraction():
+def test_digits_split_depends_on_its_seed_and_fraction():
     assert torch.equal(datasets.digits(seed=1)[1].tensors[0], datasets.digits(seed=1)[1].tensors[0])
     assert not torch.equal(datasets.digits(seed=1)[1].tensors[1], datasets.digits(seed=2)[1].tensors[1])
     assert len(datasets.digits(test_fraction=0.5)[1]) == 899
@@ -86,24 +88,24 @@ def test_xor_labels_are_the_product_of_the_first_two_signs():
         assert torch.equal(x[:, 0] * x[:, 1], (2 * y - 1).float())
 
 
-def test_xor_signs_are_uniform_and_no_single_feature_tells_the_label():
+def test_xor_signs_are_uniform_and_no_single_feature_is_correlated_with_the_label():
     x, y = datasets.xor(num_samples=20_000, num_features=5)[0].tensors
     # Five standard errors of a mean of 20,000 signs.
     assert x.mean(0).abs().max() < 5 / 20_000**0.5
     assert (x * (2 * y - 1).unsqueeze(1)).mean(0).abs().max() < 5 / 20_000**0.5
 
 
-def test_xor_label_noise_flips_training_labels_only_and_the_stated_share():
+def test_xor_label_noise_flips_the_stated_fraction_of_training_labels_only():
     x, y = datasets.xor(num_samples=10_000, label_noise=0.2)[0].tensors
     wrong = (x[:, 0] * x[:, 1] != 2 * y - 1).double().mean().item()
-    assert wrong == pytest.approx(0.2, abs=0.02)
+    assert wrong == pytest.approx(0.2, abs=0.02), "five standard errors of 10,000 draws"
     x, y = datasets.xor(label_noise=1.0)[1].tensors
     assert torch.equal(x[:, 0] * x[:, 1], (2 * y - 1).float())
     x, y = datasets.xor(label_noise=1.0)[0].tensors
     assert torch.equal(x[:, 0] * x[:, 1], (1 - 2 * y).float())
 
 
-def test_xor_follows_its_seed():
+def test_xor_depends_on_its_seed():
     assert torch.equal(datasets.xor(seed=5)[0].tensors[0], datasets.xor(seed=5)[0].tensors[0])
     assert not torch.equal(datasets.xor(seed=5)[0].tensors[0], datasets.xor(seed=6)[0].tensors[0])
 

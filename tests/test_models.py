@@ -1,3 +1,5 @@
+"""The networks: published parameter counts, seeds, and what each block computes."""
+
 import pytest
 import torch
 from torch import nn
@@ -30,7 +32,7 @@ def test_parameter_counts_are_the_published_ones(model, published):
 
 
 @pytest.mark.parametrize(("make", "shape"), ALL, ids=["mlp", "cnn1d", "resnet20"])
-def test_a_seed_fixes_every_weight_and_leaves_the_global_random_state_alone(make, shape):
+def test_a_seed_fixes_every_weight_and_the_global_random_state_is_restored(make, shape):
     before = torch.get_rng_state()
     first, again, other = make(3), make(3), make(4)
     assert torch.equal(torch.get_rng_state(), before)
@@ -41,7 +43,7 @@ def test_a_seed_fixes_every_weight_and_leaves_the_global_random_state_alone(make
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-def test_mlp_computes_the_composition_it_names(activation):
+def test_mlp_is_the_composition_of_its_named_blocks(activation):
     model = models.mlp(3, 5, 4, 2, activation=activation).double()
     assert list(dict(model.named_children())) == ["layer1", f"{activation}1", "layer2", f"{activation}2", "layer3"]
     function = {"relu": torch.relu, "tanh": torch.tanh, "gelu": nn.functional.gelu}[activation]
@@ -67,8 +69,8 @@ def test_mlp_of_two_widths_is_linear():
     assert [type(block) for block in model] == [nn.Linear]
 
 
-def test_cnn1d_sees_neighbouring_features_only_through_its_kernels():
-    # The field of one output is 5 + 2·2 + 4·2 = 17 wide; padding 1 + 2 + 4 puts that of the first at −7 … 9.
+def test_cnn1d_has_the_receptive_field_of_its_kernels():
+    # The receptive field is 5 + 2·2 + 4·2 = 17 wide; with padding 1 + 2 + 4 that of the first output is −7 … 9.
     model = models.cnn1d(channels=4, num_classes=3).double()
     convolutions = nn.Sequential(model.to_signal, model.conv1, model.conv2, model.conv3)
     x = torch.zeros(1, 40, dtype=torch.float64, requires_grad=True)
@@ -78,7 +80,7 @@ def test_cnn1d_sees_neighbouring_features_only_through_its_kernels():
     assert gradient.nonzero()[:, 1].tolist() == list(range(10))
 
 
-def test_cnn1d_takes_signals_of_other_lengths_when_told():
+def test_cnn1d_takes_signals_of_the_given_length():
     assert models.cnn1d(in_features=64, num_classes=3)(torch.zeros(2, 64)).shape == (2, 3)
     assert models.cnn1d(in_features=3)(torch.zeros(2, 3)).shape == (2, 10)
 
@@ -90,7 +92,7 @@ def test_resnet20_has_20_weighted_layers_and_shortcuts_without_parameters():
     assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == 19
 
 
-def test_resnet20_block_with_zero_residual_passes_the_subsampled_zero_padded_input():
+def test_resnet20_block_with_zero_residual_returns_the_subsampled_zero_padded_input():
     block = models.resnet20().stage2[0].eval()
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(2, 16, 8, 8)
@@ -101,8 +103,9 @@ def test_resnet20_block_with_zero_residual_passes_the_subsampled_zero_padded_inp
     assert out[:, 16:].abs().max() == 0
 
 
-def test_resnet20_convolutions_start_from_he_initialisation():
+def test_resnet20_convolutions_have_he_initialization():
     weight = models.resnet20().stage3[1].conv1.weight
+    # Eight standard errors of the standard deviation of 36,864 weights.
     assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
 
 

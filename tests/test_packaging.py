@@ -1,4 +1,4 @@
-"""The files that say what gets installed agree with each other and with what is shipped."""
+"""What is installed and shipped: dependency lists that agree, the wheel, the course, and files that parse."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
 
-# Where conda-forge calls it otherwise.
+# Names on conda-forge, where they differ from those on PyPI.
 CONDA_NAME = {"torch": "pytorch", "jupyter-client": "jupyter_client", "playwright": "playwright-python"}
-PIP_ONLY = {"mnist1d"}  # not on conda-forge: comes with the `-e .[lab,test]` of the pip section
+PIP_ONLY = {"mnist1d"}  # not on conda-forge: installed by the `-e .[lab,test]` of the pip section
 CONDA_ONLY = {"python", "pip"}
-OPTIONAL = {"torchvision"}  # imported inside functions that say so when it is missing
+OPTIONAL = {"torchvision"}  # imported inside functions that raise an error when it is missing
 CONDA_EXTRAS = ("lab", "test")  # what environment.yml is for
-DATA = ("a_table.csv", "a_record.jsonl")  # results that a module reads travel beside it
+DATA = ("a_table.csv", "a_record.jsonl")  # files that a module reads are shipped beside it
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")  # pinned by each CUDA build of torch itself
 
 Tables = dict[str, Any]
@@ -62,12 +62,17 @@ def pins() -> list[Requirement]:
 
 
 def requirements(pyproject: Tables, extras: tuple[str, ...] | None = None) -> list[Requirement]:
-    """The package's dependencies and those of ``extras`` (all of them by default), without references to itself."""
-    optional = pyproject["project"]["optional-dependencies"]
-    texts = list(pyproject["project"]["dependencies"])
-    for extra in optional if extras is None else extras:
-        texts += optional[extra]
-    return [r for r in map(Requirement, texts) if r.name != pyproject["project"]["name"]]
+    """The package's dependencies and those of ``extras`` (default: all), which may refer to other extras."""
+    project = pyproject["project"]
+    todo = [*project["dependencies"], f"{project['name']}[{','.join(extras or project['optional-dependencies'])}]"]
+    found: dict[str, Requirement] = {}
+    while todo:
+        requirement = Requirement(todo.pop(0))
+        if requirement.name != project["name"]:
+            found[str(requirement)] = requirement
+        else:
+            todo += [text for extra in sorted(requirement.extras) for text in project["optional-dependencies"][extra]]
+    return list(found.values())
 
 
 def disagreements(pyproject: Tables, environment: Tables) -> list[str]:
@@ -113,7 +118,7 @@ def test_every_range_admits_its_pin_on_each_python(pyproject: Tables, pins: list
             assert requirement.specifier.contains(specifier.version), f"{requirement} does not admit {fitting[0]}"
 
 
-def test_constraints_are_exact_and_name_no_build_and_no_place(pins: list[Requirement]) -> None:
+def test_constraints_are_exact_and_contain_no_build_tag_and_no_address(pins: list[Requirement]) -> None:
     for pin in pins:
         (specifier,) = pin.specifier
         assert specifier.operator == "==", pin
@@ -146,7 +151,7 @@ def installed_closure(roots: list[Requirement]) -> Iterator[str]:
 def test_constraints_pin_the_dependencies_of_dependencies(pyproject: Tables, pins: list[Requirement]) -> None:
     pinned = {canonicalize_name(pin.name) for pin in pins if pin.marker is None or pin.marker.evaluate()}
     needed = set(installed_closure(requirements(pyproject)))
-    assert len(needed) > 100, "the walk went nowhere"
+    assert len(needed) > 100, "no dependencies were found"
     assert {name for name in needed - pinned if not CUDA.match(name)} == set()
 
 
@@ -162,21 +167,22 @@ def imported_packages(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def test_what_the_package_imports_is_declared(pyproject: Tables) -> None:
-    core = {canonicalize_name(r.name) for r in requirements(pyproject, extras=())}
+    core = {canonicalize_name(Requirement(text).name) for text in pyproject["project"]["dependencies"]}
     declared = {canonicalize_name(r.name) for r in requirements(pyproject)} | OPTIONAL
+    commands = {canonicalize_name(r.name) for r in requirements(pyproject, ("cli",))}  # guarded in cli/__init__.py
     distributions = importlib.metadata.packages_distributions()
     undeclared = set()
     for path in (ROOT / "renyi_lab").rglob("*.py"):
         for name, at_once in imported_packages(path):
             providers = {canonicalize_name(provider) for provider in distributions.get(name, [name])}
-            if not providers & (core if at_once else declared):
+            if not providers & (declared if not at_once else commands if path.parent.name == "cli" else core):
                 undeclared.add(f"{path.name} imports {name}")
     assert undeclared == set()
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """A wheel built from a copy of the project whose course holds an exercise's solution and an editor's checkpoint."""
+    """A wheel built from a copy of the project whose course has a solution and an editor's checkpoint."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, source)
@@ -191,12 +197,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
-def test_the_wheel_carries_the_course_without_checkpoints(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_contains_the_course_without_checkpoints(wheel: zipfile.ZipFile) -> None:
     course = {name for name in wheel.namelist() if name.endswith(".ipynb")}
     assert course == {"renyi_lab/course/00_first.ipynb", "renyi_lab/course/solutions/00_first.ipynb"}
 
 
-def test_the_wheel_carries_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_contains_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     sources = [path for path in (ROOT / "renyi_lab").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert {path.relative_to(ROOT).as_posix() for path in sources} <= names
@@ -211,11 +217,11 @@ def test_the_console_script_points_at_a_function(pyproject: Tables) -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_a_checkout_serves_its_own_notebooks() -> None:
+def test_a_checkout_uses_its_own_notebooks() -> None:
     assert _course_files.course_directory() == ROOT / "notebooks"
 
 
-def test_an_installed_package_serves_the_course_it_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_uses_the_course_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "renyi_lab"
     (package / "course").mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
@@ -223,7 +229,7 @@ def test_an_installed_package_serves_the_course_it_carries(tmp_path: Path, monke
     assert _course_files.course_directory() == package / "course"
 
 
-def test_a_stranger_s_notebooks_folder_is_not_taken_for_the_course(
+def test_another_package_s_notebooks_folder_is_not_taken_for_the_course(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "notebooks").mkdir()
@@ -236,3 +242,36 @@ def test_a_stranger_s_notebooks_folder_is_not_taken_for_the_course(
 def test_committed_notebooks_are_clean(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert clean_notebooks.clean(notebook) == notebook, "run `make notebooks`"
+
+
+FILES = [".pre-commit-config.yaml", "CITATION.cff", *(path.relative_to(ROOT) for path in ROOT.glob(".github/**/*.yml"))]
+
+
+@pytest.mark.parametrize("name", FILES, ids=str)
+def test_configuration_files_parse(name: str | Path) -> None:
+    assert isinstance(yaml.safe_load((ROOT / name).read_text(encoding="utf-8")), dict)
+
+
+def test_the_workflow_calls_only_targets_of_the_makefile() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert steps
+    for step in steps:
+        command, target, *_ = step.split()
+        assert command == "make"
+        assert target in targets
+
+
+def test_the_citation_and_the_changelog_know_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == renyi_lab.__version__
+    assert f"## [{renyi_lab.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_paths_in_the_documents_of_contributors_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -1,10 +1,11 @@
-"""The console script: what it prints, what it refuses before any work, and what it leaves on disk."""
+"""The console script: what it prints, what it refuses before any work, and which files it writes."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,8 @@ from typer.testing import CliRunner, Result
 import renyi_lab.cli._tour as tour_module
 from renyi_lab import Spectrum, choose_alpha
 from renyi_lab.bounds import isotropic_pac_bayes
-from renyi_lab.cli import _check, _course_files, app
+from renyi_lab.cli import _check, _course_files
+from renyi_lab.cli._app import app
 from renyi_lab.cli._tour import Tour
 from renyi_lab.training import Evaluation, History
 
@@ -38,7 +40,7 @@ def plain(result: Result) -> str:
 
 
 @pytest.fixture
-def made_up_tour() -> Tour:
+def example_tour() -> Tour:
     spectrum = Spectrum.from_eigenvalues([4.0, 3.0, 2.0, -1.0] + [1e-4] * 96, num_matvecs=100)
     bound = isotropic_pac_bayes(0.1, 25.0, sigma=0.1, num_samples=4000, num_draws=20, num_sigmas=4).against(0.9)
     histories = {
@@ -51,20 +53,20 @@ def made_up_tour() -> Tour:
 
 
 @pytest.fixture
-def tours(monkeypatch: pytest.MonkeyPatch, made_up_tour: Tour) -> list[dict[str, Any]]:
-    """Calls of `run_tour`, which costs nothing here."""
+def tours(monkeypatch: pytest.MonkeyPatch, example_tour: Tour) -> list[dict[str, Any]]:
+    """The calls of `run_tour`, replaced by one that returns the example."""
     calls: list[dict[str, Any]] = []
 
     def fake(**options: Any) -> Tour:
         calls.append(options)
-        return made_up_tour
+        return example_tour
 
     monkeypatch.setattr(tour_module, "run_tour", fake)
     return calls
 
 
 def test_the_tour_prints_every_measurement_and_writes_the_figure(
-    tours: list[dict[str, Any]], made_up_tour: Tour, tmp_path: Path
+    tours: list[dict[str, Any]], example_tour: Tour, tmp_path: Path
 ) -> None:
     out = tmp_path / "figure [1].png"
     result = run("tour", "--seed", "3", "--device", "cpu", "--out", out, "--quick")
@@ -72,7 +74,7 @@ def test_the_tour_prints_every_measurement_and_writes_the_figure(
     assert tours == [{"seed": 3, "device": "cpu", "quick": True}]
     assert out.read_bytes().startswith(b"\x89PNG")
     printed = plain(result)
-    spectrum = made_up_tour.spectrum
+    spectrum = example_tour.spectrum
     for alpha in (0.5, 1, 1.5, 2):
         assert f"H_α, α = {alpha:g} (nats) {spectrum.renyi_entropy(alpha).value:.3f} 0.000" in printed
     assert "training accuracy 0.987" in printed
@@ -80,7 +82,7 @@ def test_the_tour_prints_every_measurement_and_writes_the_figure(
     assert "tr H 8.01 0 100 Hessian products, n = 100" in printed
     assert "λ_max 4 10.0% of tr|H| is negative" in printed
     assert "α by the paper's rule 1.5 uniform profile" in printed
-    assert f"bound on the test error {made_up_tour.bound.value:.3f}" in printed
+    assert f"bound on the test error {example_tour.bound.value:.3f}" in printed
     assert "SGD 0.987 0.654 1.234 1,920" in printed
     assert "RSAM 0.976 0.677 1.111 3,680" in printed
     assert f"Figure: {out} (42 s)" in " ".join(result.output.split())
@@ -97,12 +99,12 @@ def test_the_figure_s_format_follows_its_name(tours: list[dict[str, Any]], tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "abacus"], "'abacus' cannot be used here"),
+        (["--device", "unknown"], "'unknown' cannot be used here"),
         (["--device", "meta"], "'meta' cannot be used here"),
         (["--device", "cuda:99"], "Try cpu"),
         (["--out", "figure.gif"], "must end in .png, .pdf or .svg"),
         (["--out", "missing/figure.png"], "the folder missing does not exist or cannot be written"),
-        (["--out", "folder.png"], "is no file that can be overwritten"),
+        (["--out", "folder.png"], "exists and cannot be overwritten"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**70)], "--seed"),
         (["--seed", "pi"], "--seed"),
@@ -148,7 +150,7 @@ def test_notebooks_are_copied_with_their_folders_and_nothing_else(tmp_path: Path
 
 
 @pytest.mark.usefixtures("course")
-def test_a_reader_s_own_work_is_overwritten_only_with_force(tmp_path: Path) -> None:
+def test_existing_notebooks_are_overwritten_only_with_force(tmp_path: Path) -> None:
     target = tmp_path / "copy"
     (target / "solutions").mkdir(parents=True)
     (target / "solutions" / "01.ipynb").write_text("mine", encoding="utf-8")
@@ -156,7 +158,7 @@ def test_a_reader_s_own_work_is_overwritten_only_with_force(tmp_path: Path) -> N
     before = files(target)
     refused = run("notebooks", target)
     assert refused.exit_code == 2
-    assert "already holds solutions/01.ipynb; nothing was copied" in plain(refused)
+    assert "already contains solutions/01.ipynb; nothing was copied" in plain(refused)
     assert "--force" in plain(refused)
     assert files(target) == before
     assert run("notebooks", target, "--force").exit_code == 0
@@ -164,7 +166,7 @@ def test_a_reader_s_own_work_is_overwritten_only_with_force(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("course")
-def test_a_file_is_no_folder_to_copy_to(tmp_path: Path) -> None:
+def test_a_file_is_refused_as_the_target_folder(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("mine", encoding="utf-8")
     for options in ([], ["--force"]):
@@ -173,7 +175,7 @@ def test_a_file_is_no_folder_to_copy_to(tmp_path: Path) -> None:
         assert "is a file; name a folder" in plain(result)
 
 
-def test_an_incomplete_installation_is_told_how_to_mend_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_installation_reports_how_to_fix_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_course_files, "_PACKAGE", tmp_path / "renyi_lab")
     result = run("notebooks", tmp_path / "copy")
     assert result.exit_code == 1
@@ -182,7 +184,7 @@ def test_an_incomplete_installation_is_told_how_to_mend_itself(tmp_path: Path, m
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *hidden: str, **versions: str) -> None:
-    """Make distributions look as if they were not installed, or in another version."""
+    """Make distributions appear not to be installed, or in another version."""
     real = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -203,7 +205,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("course")
-def test_lab_opens_a_copy_of_the_course_and_keeps_it(
+def test_lab_opens_a_copy_of_the_course_and_never_overwrites_it(
     started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -219,7 +221,7 @@ def test_lab_opens_a_copy_of_the_course_and_keeps_it(
 
 
 @pytest.mark.usefixtures("course")
-def test_lab_opens_a_folder_without_the_first_notebook_as_it_is(started: list[list[str]], tmp_path: Path) -> None:
+def test_lab_opens_a_folder_without_the_first_notebook_unchanged(started: list[list[str]], tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     run("lab", folder, "--", "--no-browser")
@@ -228,7 +230,7 @@ def test_lab_opens_a_folder_without_the_first_notebook_as_it_is(started: list[li
 
 
 @pytest.mark.usefixtures("course")
-def test_lab_without_jupyterlab_says_what_to_install_and_copies_nothing(
+def test_lab_without_jupyterlab_reports_what_to_install_and_copies_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -239,18 +241,20 @@ def test_lab_without_jupyterlab_says_what_to_install_and_copies_nothing(
     assert not (tmp_path / "renyi_course").exists()
 
 
+def set_kernel(patch: pytest.MonkeyPatch, command: str) -> None:
+    kernel = SimpleNamespace(argv=[command])
+    patch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: kernel)
+
+
 @pytest.fixture
-def fitting(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """An installation whose parts fit together, whatever this one is."""
-    versions = {"ipywidgets": "8.1.5", "jupyterlab": "4.4.0", "jupyterlab_widgets": "3.0.13"}
-    hide(monkeypatch, **versions)
-    found = SimpleNamespace(argv=[sys.executable])
-    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: found)
-    return versions
+def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation whose parts fit together, whatever is installed here."""
+    hide(monkeypatch, ipywidgets="8.1.5", jupyterlab="4.4.0", jupyterlab_widgets="3.0.13")
+    set_kernel(monkeypatch, sys.executable)
 
 
 @pytest.mark.usefixtures("fitting")
-def test_check_lists_every_part_and_is_content_when_all_fit() -> None:
+def test_check_lists_every_part_and_succeeds_when_all_fit() -> None:
     result = run("check")
     assert result.exit_code == 0, result.output
     for part in (
@@ -265,55 +269,76 @@ def test_check_lists_every_part_and_is_content_when_all_fit() -> None:
     ):
         assert part in result.output
     assert "Hessian of Σx³ times 1: [6.0, 12.0]" in plain(result), "text in brackets is printed"
-    assert "mend" not in result.output
+    assert "fix:" not in result.output
 
 
+def set_course(patch: pytest.MonkeyPatch, package: Path, *, empty: bool) -> None:
+    patch.setattr(_course_files, "_PACKAGE", package)
+    if empty:
+        (package / "course").mkdir(parents=True)
+
+
+def break_second_derivatives(patch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no kernel image\nand a long trace")
+
+    patch.setattr("renyi_lab.operators.hvp", broken)
+
+
+@pytest.mark.usefixtures("fitting")
 @pytest.mark.parametrize(
-    ("hidden", "versions", "message"),
+    ("change", "message"),
     [
-        (["jupyterlab"], {}, "jupyterlab 4.2 or newer not installed mend: pip install 'renyi-lab[lab]'"),
-        (["ipywidgets"], {}, "ipywidgets 8.1 or newer not installed mend: pip install 'ipywidgets>=8.1'"),
-        ([], {"ipywidgets": "7.8.1"}, "ipywidgets 8.1 or newer 7.8.1 mend: pip install 'ipywidgets>=8.1'"),
         (
-            [],
-            {"jupyterlab_widgets": "1.1.0"},
-            "widgets in JupyterLab 3.x 1.1.0 mend: pip install -U jupyterlab_widgets",
+            lambda patch, _: hide(patch, "jupyterlab"),
+            "jupyterlab 4.2 or newer not installed fix: pip install 'renyi-lab[lab]'",
         ),
-        (["jupyterlab_widgets"], {}, "widgets in JupyterLab 3.x not installed mend: pip install -U jupyterlab_widgets"),
+        (
+            lambda patch, _: hide(patch, "ipywidgets"),
+            "ipywidgets 8.1 or newer not installed fix: pip install 'ipywidgets>=8.1'",
+        ),
+        (
+            lambda patch, _: hide(patch, ipywidgets="7.8.1"),
+            "ipywidgets 8.1 or newer 7.8.1 fix: pip install 'ipywidgets>=8.1'",
+        ),
+        (
+            lambda patch, _: hide(patch, jupyterlab_widgets="1.1.0"),
+            "widgets in JupyterLab 3.x 1.1.0 fix: pip install -U jupyterlab_widgets",
+        ),
+        (
+            lambda patch, _: hide(patch, "jupyterlab_widgets"),
+            "widgets in JupyterLab 3.x not installed fix: pip install -U jupyterlab_widgets",
+        ),
+        (lambda patch, _: set_kernel(patch, "/elsewhere/python"), "/elsewhere/python fix:"),
+        (
+            lambda patch, _: break_second_derivatives(patch),
+            "second derivatives [6.0, 12.0] no kernel image fix: reinstall torch",
+        ),
+        (lambda patch, folder: set_course(patch, folder, empty=False), "not found fix: The course is neither in"),
+        (lambda patch, folder: set_course(patch, folder, empty=True), "0 notebooks, solutions to 0 fix: install"),
     ],
 )
-def test_check_names_what_is_missing_or_old_and_fails(
-    fitting: dict[str, str], monkeypatch: pytest.MonkeyPatch, hidden: list[str], versions: dict[str, str], message: str
+def test_check_names_the_problem_and_its_fix_and_fails(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    change: Callable[[pytest.MonkeyPatch, Path], None],
+    message: str,
 ) -> None:
-    hide(monkeypatch, *hidden, **{**fitting, **versions})
+    change(monkeypatch, tmp_path / "renyi_lab")
     result = run("check")
     assert result.exit_code == 1
     assert message in plain(result)
 
 
 @pytest.mark.usefixtures("fitting")
-def test_check_notices_a_kernel_of_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = SimpleNamespace(argv=["/elsewhere/python"])
-    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: other)
-    result = run("check")
-    assert result.exit_code == 1
-    assert "/elsewhere/python mend:" in plain(result)
-    assert "ipykernel install --sys-prefix --name python3" in plain(result)
+def test_check_gives_the_command_that_registers_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_kernel(monkeypatch, "/elsewhere/python")
+    assert "ipykernel install --sys-prefix --name python3" in plain(run("check"))
 
 
 @pytest.mark.usefixtures("fitting", "course")
 def test_check_counts_the_course_that_is_installed() -> None:
     assert "course its notebooks 1 notebooks, solutions to 1 ok" in plain(run("check"))
-
-
-@pytest.mark.usefixtures("fitting")
-def test_check_notices_a_course_that_is_missing_or_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_course_files, "_PACKAGE", tmp_path / "renyi_lab")
-    absent = run("check")
-    assert (absent.exit_code, "not found mend: The course is neither in" in plain(absent)) == (1, True)
-    (tmp_path / "renyi_lab" / "course").mkdir(parents=True)
-    empty = run("check")
-    assert (empty.exit_code, "0 notebooks, solutions to 0 mend: install" in plain(empty)) == (1, True)
 
 
 @pytest.mark.usefixtures("fitting")
@@ -327,18 +352,6 @@ def test_check_asks_for_the_versions_that_the_package_declares() -> None:
     assert needed["Python"] == f"{table['requires-python'].removeprefix('>=')} or newer"
 
 
-@pytest.mark.usefixtures("fitting")
-def test_check_notices_a_device_without_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
-        raise RuntimeError("no kernel image\nand a long trace")
-
-    monkeypatch.setattr("renyi_lab.operators.hvp", broken)
-    result = run("check")
-    assert result.exit_code == 1
-    assert "second derivatives [6.0, 12.0] no kernel image mend: reinstall torch" in plain(result)
-    assert _check.check_installation()[2].ok is False
-
-
 def test_python_m_renyi_lab_is_the_console_script() -> None:
     command = [sys.executable, "-m", "renyi_lab"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -346,3 +359,14 @@ def test_python_m_renyi_lab_is_the_console_script() -> None:
     assert "Usage: renyi-lab [OPTIONS] COMMAND" in shown.stdout
     for name in ("tour", "notebooks", "lab", "check"):
         assert f"│ {name} " in shown.stdout
+
+
+def test_the_tour_without_its_data_set_reports_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(**_: Any) -> Tour:
+        raise ModuleNotFoundError("it needs mnist1d: pip install 'renyi-lab[data]'")
+
+    monkeypatch.setattr(tour_module, "run_tour", missing)
+    result = run("tour", "--device", "cpu", "--out", tmp_path / "figure.png")
+    assert result.exit_code == 1
+    assert "pip install 'renyi-lab[data]'" in result.output
+    assert list(tmp_path.iterdir()) == []

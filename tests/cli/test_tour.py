@@ -1,4 +1,4 @@
-"""The whole path once, with two epochs in place of sixty."""
+"""The tour with two epochs instead of sixty."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def short_tour() -> Tour:
             return run_tour(quick=True)
 
 
-def test_every_number_belongs_to_the_network_that_was_trained(short_tour: Tour) -> None:
+def test_every_number_is_that_of_the_trained_network(short_tour: Tour) -> None:
     assert list(short_tour.histories) == ["SGD", "RSAM"]
     for name, history in short_tour.histories.items():
         assert len(history.test_accuracy) == 2
         assert short_tour.test_results[name].accuracy == pytest.approx(history.test_accuracy[-1], abs=1e-6)
-        assert short_tour.train_results[name].accuracy > 0.2, "twice better than guessing"
-    steps = 32  # 4,000 curves in batches of 128, the last one ragged
+        assert short_tour.train_results[name].accuracy > 0.2  # 0.35 and more; guessing gives 0.1
+    steps = 32  # 4,000 samples in batches of 128, the last one smaller
     assert short_tour.histories["SGD"].num_gradients == 2 * steps
-    assert short_tour.histories["RSAM"].num_gradients == 3 * steps, "one plain epoch, one of two gradients a step"
+    assert short_tour.histories["RSAM"].num_gradients == 3 * steps, "one epoch of SGD, one of two gradients per step"
     assert short_tour.seconds > 0
 
 
-def test_the_spectrum_is_that_of_all_parameters_within_the_budget(short_tour: Tour) -> None:
+def test_the_spectrum_covers_all_parameters_within_the_number_of_products(short_tour: Tour) -> None:
     spectrum = short_tour.spectrum
     assert spectrum.dim == 40 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10
     assert 0 < spectrum.num_matvecs <= 150
@@ -43,11 +43,11 @@ def test_the_spectrum_is_that_of_all_parameters_within_the_budget(short_tour: To
     assert short_tour.choice == choose_alpha(spectrum)
 
 
-def test_the_bound_lies_above_the_training_error(short_tour: Tour) -> None:
+def test_the_bound_is_above_the_training_error(short_tour: Tour) -> None:
     assert 1 - short_tour.train_results["SGD"].accuracy < short_tour.bound.value <= 1
 
 
-def test_the_figure_shows_the_spectrum_the_curve_and_both_trainings(short_tour: Tour) -> None:
+def test_the_figure_shows_the_spectrum_the_entropy_curve_and_both_trainings(short_tour: Tour) -> None:
     left, middle, right = tour_figure(short_tour).axes
     assert left.get_lines()[0].get_xdata().max() == short_tour.spectrum.last_rule.magnitudes.max()
     curve = middle.get_lines()[0]
@@ -58,7 +58,7 @@ def test_the_figure_shows_the_spectrum_the_curve_and_both_trainings(short_tour: 
         assert tuple(line.get_ydata()) == history.test_accuracy
 
 
-def test_the_same_seed_gives_the_same_tour_and_leaves_the_generators_alone(
+def test_the_same_seed_gives_the_same_tour_and_global_random_states_are_restored(
     short_tour: Tour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_tour, "_QUICK_EFFORT", (2, 150, 2))
@@ -76,6 +76,7 @@ def test_the_same_seed_gives_the_same_tour_and_leaves_the_generators_alone(
 @pytest.mark.slow
 def test_the_quick_tour_learns(short_tour: Tour) -> None:
     result = run_tour(quick=True)
+    # 0.85 and 0.64; other instruction sets change them by 0.02.
     assert result.train_results["SGD"].accuracy > 0.75
     assert result.test_results["RSAM"].accuracy > 0.55
     assert len(result.histories["SGD"].test_accuracy) == 20
