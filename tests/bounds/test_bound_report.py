@@ -142,6 +142,7 @@ def test_model_and_random_state_are_unchanged(pair: tuple[nn.Module, nn.Module])
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_benchmark_never_reports_a_renyi_bound_below_what_it_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -352,6 +352,7 @@ def test_check_asks_for_the_versions_that_the_package_declares() -> None:
     assert needed["Python"] == f"{table['requires-python'].removeprefix('>=')} or newer"
 
 
+@pytest.mark.slow
 def test_python_m_renyi_lab_is_the_console_script() -> None:
     command = [sys.executable, "-m", "renyi_lab"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -11,6 +11,8 @@ from renyi_lab._utils.threads import one_thread
 from renyi_lab.cli import _tour
 from renyi_lab.cli._tour import ALPHAS, Tour, run_tour, tour_figure
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def short_tour() -> Tour:
@@ -73,7 +75,6 @@ def test_the_same_seed_gives_the_same_tour_and_global_random_states_are_restored
     assert again.bound.value == short_tour.bound.value
 
 
-@pytest.mark.slow
 def test_the_quick_tour_learns(short_tour: Tour) -> None:
     result = run_tour(quick=True)
     # 0.85 and 0.64; other instruction sets change them by 0.02.

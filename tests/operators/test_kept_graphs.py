@@ -35,6 +35,7 @@ def small_net(width=5, features=4):
 # ---------------------------------------------------------------- memory
 
 
+@pytest.mark.slow
 @BUDGETS
 @OPERATORS
 def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):

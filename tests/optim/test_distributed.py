@@ -104,6 +104,7 @@ def _expected(kind: str) -> tuple[Tensor, list[list[float]]]:
     return weights(model), lengths
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs torch.distributed with gloo")
 def test_two_processes_perturb_by_the_common_or_by_their_own_gradient_and_stay_together():
     with tempfile.TemporaryDirectory() as folder:

@@ -135,6 +135,7 @@ def test_choice_is_invariant_to_scale_signs_and_order() -> None:
             assert seen.evidence == pytest.approx(expected.evidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_matvecs", [70, 150])
 def test_estimated_and_exact_spectrum_lead_to_the_same_choice(num_matvecs: int) -> None:
     rng = np.random.default_rng(2)

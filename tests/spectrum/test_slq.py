@@ -102,6 +102,7 @@ def test_curvlinops_operator_gives_the_same_spectrum():
     assert found == pytest.approx(expected, abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_entropy_of_a_trained_network_is_within_five_hundredths_of_a_nat(trained, seed):
     H, exact = trained

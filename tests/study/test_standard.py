@@ -70,6 +70,7 @@ def test_every_model_at_a_minimum_has_every_measure_of_the_package(study: Study)
             assert list(curve.values()) == sorted(curve.values()), "entropy does not increase with the order"
 
 
+@pytest.mark.slow
 def test_its_table_has_an_interval_for_every_measure_and_both_gaps(study: Study) -> None:
     for gap in ("loss", "error"):
         table = study.kendall(gap)

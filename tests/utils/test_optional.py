@@ -51,6 +51,7 @@ def run_study() -> None:
     study.run_study({"seed": 0}, data=(data, data))
 
 
+@pytest.mark.slow
 def test_the_core_works_without_the_extras() -> None:
     result = subprocess.run([sys.executable, "-c", CORE], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
