@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 
+# The tests' matrices are small: threads would only wait for each other, on a busy machine a hundred times longer than
+# the work takes. NumPy reads the variable when it is imported, and the processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from lab_in_browser import CHROMIUM_NAMES, chromium
 
-# The matrices of the tests are small: threads would mostly wait for each other, on a busy machine a hundred times as
-# long as they compute. The variable also applies to processes that tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
