@@ -215,6 +215,7 @@ def test_every_form_minimises_the_rosenbrock_function(form: str, alpha: float, r
     assert theta.detach().tolist() == pytest.approx([1, 1], abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "alpha", "rho"),
     [
