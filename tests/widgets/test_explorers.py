@@ -94,6 +94,7 @@ def test_pyplot_and_the_backend_are_not_changed() -> None:
     assert dict(dict.items(matplotlib.rcParams)) == settings
 
 
+@pytest.mark.slow
 def test_an_explorer_works_in_a_kernel() -> None:
     cells = [
         "import renyi_lab as rl\nexplorer = rl.widgets.AlphaExplorer([4.0, 1.0, 1.0, 0.1])\nexplorer",
