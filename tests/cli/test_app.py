@@ -65,6 +65,7 @@ def tours(monkeypatch: pytest.MonkeyPatch, example_tour: Tour) -> list[dict[str,
     return calls
 
 
+@pytest.mark.slow
 def test_the_tour_prints_every_measurement_and_writes_the_figure(
     tours: list[dict[str, Any]], example_tour: Tour, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_tour_prints_every_measurement_and_writes_the_figure(
     assert f"Figure: {out} (42 s)" in " ".join(result.output.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["pdf", "svg"])
 def test_the_figure_s_format_follows_its_name(tours: list[dict[str, Any]], tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"figure.{suffix}"

@@ -235,6 +235,7 @@ def test_every_form_trains_on_mnist1d(form: str, alpha: float, rho: float):
     assert history.train_loss[-1] < history.train_loss[3] < history.train_loss[0]
 
 
+@pytest.mark.slow
 def test_the_papers_form_at_one_half_loses_more_than_guessing_where_the_divergence_form_trains():
     histories = {
         form: train(

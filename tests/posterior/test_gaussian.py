@@ -144,6 +144,7 @@ def test_buffers_and_frozen_weights_must_agree_with_the_priors(change: str):
 # --- the Gibbs error --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_blocks_measure_the_same_error_as_the_closed_form():
     model = linear()
     x, y = problem(43)

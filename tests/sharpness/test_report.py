@@ -207,6 +207,7 @@ def test_a_report_survives_pickling():
 # ---------------------------------------------------------------- data, models, subsets
 
 
+@pytest.mark.slow
 def test_batches_loaders_and_one_tensor_give_the_same_numbers():
     model, (x, y) = net(), data()
     whole = exact_report(model, blocks="layer3").to_frame()["value"]
@@ -215,6 +216,7 @@ def test_batches_loaders_and_one_tensor_give_the_same_numbers():
     np.testing.assert_allclose(values, whole, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_shuffling_loader_is_frozen_once_and_the_random_state_is_unchanged():
     x, y = data()
     loader = DataLoader(TensorDataset(x, y), batch_size=17, shuffle=True)
@@ -225,6 +227,7 @@ def test_a_shuffling_loader_is_frozen_once_and_the_random_state_is_unchanged():
     assert reports[0].to_frame().equals(reports[1].to_frame())
 
 
+@pytest.mark.slow
 def test_dictionary_batches_are_measured_where_outputs_are_not_needed():
     x, y = data()
     batches = [{"x": x[:40], "y": y[:40]}, {"x": x[40:], "y": y[40:]}]

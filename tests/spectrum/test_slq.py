@@ -117,6 +117,7 @@ def many_estimates(request, matrix):
     return [estimate_spectrum(matrix, num_matvecs=request.param, seed=seed) for seed in range(20)]
 
 
+@pytest.mark.slow
 @few_products
 @pytest.mark.parametrize("quantity", ["trace", "H_0.5", "H_1", "H_2"])
 def test_three_standard_errors_cover_the_truth(matrix, many_estimates, quantity):
