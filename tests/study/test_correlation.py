@@ -41,6 +41,7 @@ def test_the_interval_has_the_quantiles_of_the_resamples_and_depends_on_the_seed
     assert kendall_tau(x, y, seed=6) != tau
 
 
+@pytest.mark.slow
 def test_the_interval_has_about_its_nominal_coverage() -> None:
     rng = np.random.default_rng(4)
     true = 2 / math.pi * math.asin(0.6)  # of a normal pair with correlation 0.6

@@ -105,6 +105,7 @@ def numbers(record: Record) -> dict[str, float]:
     return {**losses, "train_accuracy": record.train_accuracy, **measured.values, **curves}
 
 
+@pytest.mark.slow
 def test_a_few_steps_in_double_precision_give_the_stored_records() -> None:
     """The code that wrote few_steps.jsonl also reproduced records of the standard study, to four digits, with AVX2.
 

@@ -154,6 +154,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[float],
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_explorer_updates_fast_resets_and_stores_its_picture(
     case: str, capsys: pytest.CaptureFixture[str]
