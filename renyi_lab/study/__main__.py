@@ -24,7 +24,7 @@ def main(
     try:
         study = run_study(QUICK_GRID if quick else STANDARD_GRID, path=out, n_jobs=jobs)
         table = markdown_table(study)
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:  # the latter: an extra is not installed
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     minutes = (time.perf_counter() - start) / 60
