@@ -146,6 +146,10 @@ class Spectrum(QuadratureRule):
 
         Source: Zhang et al., arXiv:2510.07758 (2025).
         """
+        return self._entropy(alpha, normalization)
+
+    def _entropy(self, alpha: float, normalization: str = "absolute") -> Estimate:
+        """As `renyi_entropy`; called by public methods, whose caller a warning points at."""
         order = check_alpha(alpha)
         check_choice("normalization", normalization, ("absolute", "signed"))
         if not np.any(self.magnitudes[self.weights > 0]):
@@ -153,7 +157,7 @@ class Spectrum(QuadratureRule):
                 "the spectrum is all zero, so its Rényi entropy is undefined; a flat loss has no shape to measure."
             )
         if remark := bias_remark(order, self.sampling, self.num_matvecs):
-            warnings.warn(remark, stacklevel=2)
+            warnings.warn(remark, stacklevel=3)
         signed = normalization == "signed"
         if order == 0 and self.sampling is not None and not signed:
             return Estimate(math.log(self.dim), math.inf, self.num_matvecs, math.inf)
@@ -174,7 +178,7 @@ class Spectrum(QuadratureRule):
 
         Source: Zhang et al., arXiv:2510.07758 (2025).
         """
-        entropy = self.renyi_entropy(alpha, normalization=normalization)
+        entropy = self._entropy(alpha, normalization)
         return replace(entropy, value=-entropy.value)
 
     def effective_number(self, alpha: float) -> Estimate:
@@ -186,7 +190,7 @@ class Spectrum(QuadratureRule):
         Args:
             alpha: As in `renyi_entropy`.
         """
-        entropy = self.renyi_entropy(alpha)
+        entropy = self._entropy(alpha)
         number = math.exp(entropy.value)
         errors = (number * entropy.standard_error, number * entropy.truncation_error)
         return Estimate(number, errors[0], entropy.num_matvecs, errors[1])

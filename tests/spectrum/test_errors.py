@@ -139,6 +139,14 @@ def test_remark_tells_when_the_products_are_too_few(alpha, num_matvecs, num_prob
     assert bias_remark(alpha, None, num_matvecs) == ""
 
 
+@pytest.mark.parametrize("method", ["renyi_entropy", "renyi_sharpness", "effective_number"])
+def test_the_remark_is_a_warning_that_points_at_the_caller(method):
+    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 50, dtype=torch.float64)), num_matvecs=8)
+    with pytest.warns(UserWarning, match=r"few for alpha=0\.5") as caught:
+        getattr(spectrum, method)(0.5)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_report_takes_one_order_or_none_and_separates_the_parts_of_the_error():
     spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 500, dtype=torch.float64)), num_matvecs=100)
     table = spectrum.report()
