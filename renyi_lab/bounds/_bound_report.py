@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from renyi_lab._utils.minibatches import Pair, check_data
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.validation import check_int, check_reals
+from renyi_lab._utils.validation import check_delta, check_int, check_reals
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._catoni import catoni
 from renyi_lab.bounds._classifier import chance_error, error_rate
@@ -131,7 +131,8 @@ def bound_report(
         raise ValueError("sigmas and alphas must each hold at least one number.")
     loss = evaluate(model, data).loss
     chance = chance_error(model, data, "train_set")
-    case = _Case(model, initial, data, n, levels, delta, num_draws, check_int("seed", seed, minimum=0))
+    seed = check_int("seed", seed, minimum=0)
+    case = _Case(model, initial, data, n, levels, check_delta(delta), num_draws, seed)
     with progress_bar(4, "bounds", progress) as bar:
         found = case.isotropic()
         bar.update()

@@ -187,6 +187,8 @@ MESSAGES = [
     (refused(alphas=(-1.0,)), ValueError, "each of alphas must lie in"),
     (refused(rho=0.0), ValueError, "rho must lie in"),
     (refused(delta=0.0), ValueError, "delta must lie in"),
+    (refused(delta=2.0), ValueError, "delta must lie in .* got 2"),
+    (refused(delta="0.05"), TypeError, "delta must be a real number"),
     (refused(num_draws=0), ValueError, "num_draws must be at least 1"),
     (lambda: bounds.BoundReport((bounds.maurer(0.1, 1.0, 100).renamed("SAM"),))["sam"], KeyError, "SAM"),
 ]
