@@ -3,6 +3,7 @@
 Mixed precision, batch norm, several processes, accumulation, clipping, compilation: see `renyi_lab.optim.recipes`.
 """
 
+from renyi_lab.optim._base_optimizer import base_defaults
 from renyi_lab.optim._rsam import RSAM
 from renyi_lab.optim._sam import ASAM, SAGM, SAM, FisherSAM
 from renyi_lab.optim._sharpness_aware import SharpnessAware
@@ -16,6 +17,7 @@ __all__ = [
     "FisherSAM",
     "SharpnessAware",
     "amp_step",
+    "base_defaults",
     "local_perturbation",
     "statistics_once",
 ]

@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from renyi_lab._utils.validation import check_real
+
+_defaults: ContextVar[dict[str, float] | None] = ContextVar("base_defaults", default=None)
+
+
+@contextmanager
+def base_defaults(**settings: float) -> Iterator[None]:
+    """Give the base optimizers that are made inside the block these hyperparameters where they are not given others.
+
+    That is for functions that take a sharpness-aware class as an argument, as `renyi_lab.train` does. A base that is
+    passed as an instance keeps its own values.
+
+    Args:
+        **settings: Hyperparameters by name. A class that does not take one is made without it, and ``momentum`` is for
+            SGD only.
+    """
+    token = _defaults.set(settings)
+    try:
+        yield
+    finally:
+        _defaults.reset(token)
+
+
+def default_settings(base: Any) -> dict[str, float]:
+    """Those of the settings of `base_defaults` that are for ``base``."""
+    settings = _defaults.get()
+    if settings is None or not (isinstance(base, type) and issubclass(base, Optimizer)):
+        return {}
+    parameters = inspect.signature(base).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {
+        name: value
+        for name, value in settings.items()
+        if (takes_all or name in parameters) and (name != "momentum" or issubclass(base, SGD))
+    }
 
 
 def build_base(entries: Any, base: Any, base_kwargs: dict[str, Any], own_settings: Iterable[str]) -> Optimizer:

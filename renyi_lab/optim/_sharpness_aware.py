@@ -8,7 +8,7 @@ precision, batch norm, several processes and gradient accumulation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_int, check_real
-from renyi_lab.optim._base_optimizer import build_base, optional_limit
+from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
 from renyi_lab.optim._gradients import STEP_SNIPPET, gradients
 from renyi_lab.optim._vectors import shorten_
 
@@ -54,8 +54,6 @@ class SharpnessAware(Optimizer):
     max_norm: float | None = None  # the limit of ‖ε‖, for methods whose ε may grow without one
     # Between first_step() and second_step(): the perturbed parameters, their values and their gradients before.
     _saved: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
-    # Names of the base's hyperparameters that the constructor was given, for each group.
-    _given: Sequence[set[str]] = ()
 
     def __init__(
         self,
@@ -69,29 +67,14 @@ class SharpnessAware(Optimizer):
         **base_kwargs: Any,
     ) -> None:
         params = params if isinstance(params, Tensor) else list(params)
-        given = base.defaults if isinstance(base, Optimizer) else base_kwargs
-        groups = [entry for entry in params if isinstance(entry, dict)] or [{}]
-        self._given = [{*given, *group} for group in groups]
         settings = {"rho": check_real("rho", rho, 0.0, open_minimum=True), **(group_settings or {})}
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
         self.max_grad_norm = optional_limit("max_grad_norm", max_grad_norm)
         self.steps_taken = 0
-        self.base = build_base(params, base, base_kwargs, settings)
+        self.base = build_base(params, base, {**default_settings(base), **base_kwargs}, settings)
         super().__init__(self.base.param_groups, {**self.base.defaults, **settings})
         self.param_groups, self.state = self.base.param_groups, self.base.state
         self.perturbation_norm = torch.zeros((), device=self.param_groups[0]["params"][0].device)
-
-    def complete_base(self, **settings: float) -> None:
-        """Set those hyperparameters of the base optimizer that it has and that the constructor was not given.
-
-        `renyi_lab.train` does so with its ``lr``, ``momentum`` and ``weight_decay``. A base that was passed as an
-        instance keeps its own values.
-
-        Args:
-            **settings: Hyperparameters by name.
-        """
-        for group, given in zip(self.param_groups, self._given, strict=False):
-            group.update({name: settings[name] for name in settings.keys() & self.base.defaults.keys() - given})
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """Return ε, one new tensor for each of ``params``; ``grads`` and ``params`` must stay as they are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_choice
-from renyi_lab.optim import SharpnessAware
+from renyi_lab.optim import SharpnessAware, base_defaults
 
 OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -44,16 +45,17 @@ def make_optimizer(
 ) -> Optimizer:
     """Return the requested optimizer on ``parameters``."""
     settings = {"lr": lr, "weight_decay": weight_decay}
-    of_sgd = {**settings, "momentum": momentum}
     made: Any
     if isinstance(optimizer, str):
-        made = _CLASSES[optimizer](parameters, **of_sgd if optimizer == "sgd" else settings)
-    else:
+        made = _CLASSES[optimizer](parameters, **settings, **({"momentum": momentum} if optimizer == "sgd" else {}))
+    elif isinstance(optimizer, (type, functools.partial)):
+        with base_defaults(**settings, momentum=momentum):
+            made = optimizer(parameters)
+    else:  # a function states all settings itself
         made = optimizer(parameters)
     if not isinstance(made, Optimizer):
         raise TypeError(f"optimizer(parameters) must return a torch.optim.Optimizer, got {type(made).__name__}.")
     if isinstance(made, SharpnessAware):
-        made.complete_base(**of_sgd if isinstance(made.base, torch.optim.SGD) else settings)
         made.warmup_steps = warmup_steps or made.warmup_steps
     elif warmup_steps:
         raise ValueError(

@@ -66,10 +66,10 @@ def train(
         weight_decay: L2 penalty ≥ 0; decoupled in ``"adamw"``. Default 5e-4.
         optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; or a factory: any callable from the list of trainable
             parameters to a ``torch.optim.Optimizer``, such as ``functools.partial(torch.optim.SGD, lr=0.1)``. The
-            factory's optimizer has its own settings, except that a sharpness-aware one gets the three above for its
-            base optimizer where it was not given them: ``RSAM``, or ``functools.partial(RSAM, rho=0.3)``. The second
-            pass of these leaves batch norm's running statistics unchanged. Each step is taken with a closure, so
-            optimizers that evaluate the loss repeatedly (``LBFGS``) work too.
+            factory's optimizer has its own settings, except that a sharpness-aware class or a partial of one, ``RSAM``
+            or ``functools.partial(RSAM, rho=0.3)``, gets the three above for its base optimizer where it is not given
+            them. The second pass of these leaves batch norm's running statistics unchanged. Each step is taken with
+            a closure, so optimizers that evaluate the loss repeatedly (``LBFGS``) work too.
         warmup_epochs: Number of plain epochs before the first perturbed step of a sharpness-aware optimizer. Default
             0; the authors' example of `RSAM` trains its first six epochs plain (``plain_epoch`` 5 with the test
             ``epoch > plain_epoch``).

@@ -230,6 +230,11 @@ def over_adamw(parameters):
     return RSAM(parameters, torch.optim.AdamW(parameters, lr=0.001, weight_decay=0.01))
 
 
+class NeedsLr(torch.optim.SGD):
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+
+
 ALL = {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.03}
 
 
@@ -238,21 +243,24 @@ ALL = {"lr": 0.02, "momentum": 0.5, "weight_decay": 0.03}
     [
         (RSAM, lambda p: RSAM(p, torch.optim.SGD, **ALL)),
         (functools.partial(SAM, rho=0.3), lambda p: SAM(p, rho=0.3, **ALL)),
-        (lambda p: SAM(p, rho=0.3), lambda p: SAM(p, rho=0.3, **ALL)),
-        (Recipe().sam, lambda p: SAM(p, rho=0.3, **ALL)),
-        (Recipe(), lambda p: SAM(p, rho=0.3, **ALL)),
+        (functools.partial(Recipe().sam), lambda p: SAM(p, rho=0.3, **ALL)),
+        (functools.partial(SAM, nesterov=True), lambda p: SAM(p, nesterov=True, **ALL)),
+        (functools.partial(SAM, base=NeedsLr), lambda p: SAM(p, base=NeedsLr, lr=0.02)),
         (functools.partial(SAM, lr=0.1), lambda p: SAM(p, lr=0.1, momentum=0.5, weight_decay=0.03)),
-        (lambda p: SAM(p, lr=0.1, momentum=0), lambda p: SAM(p, lr=0.1, momentum=0, weight_decay=0.03)),
+        (functools.partial(SAM, lr=0.1, momentum=0), lambda p: SAM(p, lr=0.1, momentum=0, weight_decay=0.03)),
+        (lambda p: SAM(p, lr=0.1), lambda p: SAM(p, lr=0.1, momentum=0, weight_decay=0)),
+        (Recipe().sam, lambda p: SAM(p, rho=0.3)),
+        (Recipe(), lambda p: SAM(p, rho=0.3)),
         (functools.partial(functools.partial(SAM, rho=0.3), lr=0.1), lambda p: SAM(p, rho=0.3, **{**ALL, "lr": 0.1})),
         (
             functools.partial(RSAM, base=torch.optim.AdamW),
             lambda p: RSAM(p, torch.optim.AdamW, lr=0.02, weight_decay=0.03),
         ),
-        (in_groups, lambda p: SAM([{"params": p[:2], "lr": 0.001}, {"params": p[2:]}], **ALL)),
-        (over_adamw, over_adamw),
+        (functools.partial(in_groups), lambda p: SAM([{"params": p[:2], "lr": 0.001}, {"params": p[2:]}], **ALL)),
+        (functools.partial(over_adamw), over_adamw),
     ],
 )
-def test_a_sharpness_aware_optimizer_gets_the_settings_that_its_factory_does_not_give(optimizer, expected):
+def test_a_sharpness_aware_class_or_partial_gets_the_settings_that_it_is_not_given(optimizer, expected):
     trained, reference = small_model(), small_model()
     options = {"epochs": 2, "batch_size": 20}
     history = train(trained, blobs(), optimizer=optimizer, **ALL, **options)
