@@ -31,7 +31,7 @@ _CHANCE_ERROR = 0.9
 # Epochs, Hessian products, and draws from the posterior. Heuristic: under a minute on two cores, and half of that.
 _FULL_EFFORT = (60, 200, 50)
 _QUICK_EFFORT = (20, 150, 10)
-_WARMUP_EPOCHS = 5  # heuristic: about the six of the authors' example
+_WARMUP_EPOCHS = 6  # as the authors' example
 
 
 @dataclass(frozen=True, eq=False)
