@@ -32,7 +32,7 @@ test: $(INSTALLED) ## run unit tests and doctests, then every notebook against i
 	$(PY) -m pytest --doctest-modules renyi_lab tests
 	CI=1 $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
 
-test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: under a minute on two cores
+test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: about a minute on two free cores
 	$(PY) -m pytest -q --numprocesses 2 --dist loadscope -m "not slow and not browser" --ignore tests/test_notebooks.py tests
 
 test-browser: $(INSTALLED) ## drive every notebook in JupyterLab and Chromium; fails where Chromium is missing
