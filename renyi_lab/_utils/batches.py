@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from renyi_lab._utils.random import preserved_rng
@@ -36,13 +35,11 @@ def is_pair(content: Any) -> bool:
     )
 
 
-def freeze_batches(data: Any, device: torch.device, micro_batch_size: int | None = None) -> list[Batch]:
-    """Copy ``data`` to ``device`` as batches in a fixed order; batches above ``micro_batch_size`` are split."""
+def freeze_batches(data: Any, device: torch.device) -> list[Batch]:
+    """Copy ``data`` to ``device`` as batches in a fixed order."""
     with preserved_rng():  # even a loader that does not shuffle draws from the global state
         batches = [_freeze(content, device) for content in _iterate(data)]
     batches = [batch for batch in batches if batch.size > 0]
-    if micro_batch_size is not None:
-        batches = [part for batch in batches for part in _split(batch, micro_batch_size)]
     if not batches:
         raise ValueError(_EMPTY)
     return batches
@@ -79,22 +76,9 @@ def _freeze(content: Any, device: torch.device) -> Batch:
     return Batch(frozen, sizes[0])
 
 
-def batch_mass(loss_fn: Any, batch: Batch) -> float:
-    """The denominator of a mean loss: batch losses weighted with it add up to the mean over all data.
-
-    It is the number of samples; for cross-entropy the total class weight of the labels that are not ignored.
-    """
-    is_likelihood = isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss))
-    if not batch.is_pair or not (is_likelihood or loss_fn in (F.cross_entropy, F.nll_loss)):
-        return batch.size
-    labels: Tensor = batch.content[1]
-    if labels.is_floating_point():
-        return batch.size
-    labels = labels[labels != getattr(loss_fn, "ignore_index", -100)]
-    weight = getattr(loss_fn, "weight", None)
-    if weight is None:
-        return float(labels.numel())
-    return float(weight.detach().to(labels.device)[labels.clamp(0, len(weight) - 1)].sum())
+def split_batches(batches: list[Batch], size: int | None) -> list[Batch]:
+    """The batches with those of more than ``size`` samples cut along their first dimension; ``None`` cuts none."""
+    return batches if size is None else [part for batch in batches for part in _split(batch, size)]
 
 
 def _split(batch: Batch, size: int) -> list[Batch]:

@@ -13,16 +13,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.batches import Batch, batch_mass, freeze_batches, tensors_in
+from renyi_lab._utils.batches import Batch, freeze_batches, split_batches, tensors_in
+from renyi_lab._utils.masses import FIX, BatchMass, LossReduction
+from renyi_lab._utils.mean_checks import check_pair
 from renyi_lab._utils.model_state import evaluation_point, stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, select_parameters, unflatten
 from renyi_lab._utils.random import seed_torch
 from renyi_lab._utils.threads import AdaptiveThreads
-from renyi_lab._utils.validation import check_choice, check_finite, check_int, check_labels, check_real
+from renyi_lab._utils.validation import check_choice, check_finite, check_int, check_real
 from renyi_lab.operators._base import LinearOperator
+from renyi_lab.operators._batch_checks import check_micro_batches, check_reduction
 
 Kind = TypeVar("Kind", bound="ModelOperator")
 
+_NO_LABELS = f" The mean over a batch whose labels are all ignored is NaN too. {FIX}."
 _DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN or infinity."
 
 
@@ -43,8 +47,14 @@ class ModelOperator(LinearOperator):
         mode: ``"eval"`` (default: dropout off, batch norm uses its running statistics) or ``"train"``.
         loss_style: ``"output_target"`` or ``"model_batch"``; ``None`` chooses by the batches as described for
             ``loss_fn``.
-        reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their size) or
-            ``"sum"`` when it adds up. ``None`` uses ``loss_fn.reduction`` where there is one, else ``"mean"``.
+        reduction: ``"mean"`` when ``loss_fn`` averages over a batch (batches are then weighted by their mass, see
+            ``batch_mass``) or ``"sum"`` when it adds up. ``None`` uses that of a loss of torch, under partials too, and
+            ``loss_fn.reduction`` where there is one, else ``"mean"``.
+        batch_mass: The denominator of a batch's mean loss, as a function of the batch as ``data`` holds it; batches
+            without mass are skipped. ``None``: for the losses of torch, modules, functions and partials of these, it is
+            known (labels that are not ignored, their class weights, elements); other losses are taken to average over
+            samples, which is checked where there are several batches. For a language model with padding:
+            ``batch_mass=lambda batch: (batch["labels"][:, 1:] != -100).sum()``.
         graph_budget: Memory for kept graphs in bytes; ``None``: a quarter of the free memory. Graphs of the remaining
             batches are recomputed at each product (one more gradient), so results do not depend on it.
         micro_batch_size: Split larger batches into parts of this many samples, for models whose single batch exceeds
@@ -54,15 +64,16 @@ class ModelOperator(LinearOperator):
 
     Attributes:
         parameters: The selected parameters by name, in the order of the flat vector.
-        batches: The frozen batches.
-        num_samples: Number of samples in all batches.
-        total_mass: Denominator of the mean over all data: the number of samples, or the total class weight of the
-            labels that are not ignored.
+        batches: The frozen batches, without those of mass 0.
+        num_samples: Number of samples in all batches, those of mass 0 included.
+        total_mass: Denominator of the mean over all data, the sum of the batches' masses; the number of samples for a
+            sum.
         loss: The loss at construction; `total_loss` is that at the current weights.
 
     Raises:
         ValueError: Empty data, no (trainable) parameters, unknown names, labels out of range, a loss that is not
-            finite, half precision.
+            finite, half precision; outputs and targets of shapes that the loss would broadcast; a loss over several
+            batches that does not average over samples, without ``batch_mass``; every label ignored.
         TypeError: ``model``, ``data`` or ``loss_fn`` of an unsupported type.
     """
 
@@ -79,6 +90,7 @@ class ModelOperator(LinearOperator):
         graph_budget: int | None = None,
         micro_batch_size: int | None = None,
         seed: int = 0,
+        batch_mass: BatchMass | None = None,
     ) -> None:
         self.model = unwrap_model(model)
         if not callable(loss_fn):
@@ -88,7 +100,6 @@ class ModelOperator(LinearOperator):
         first = next(iter(self.parameters.values()))
         super().__init__(_count(self.parameters), first.dtype, first.device)
         self.mode = check_choice("mode", mode, ("eval", "train"))
-        self.reduction = check_choice("reduction", reduction or getattr(loss_fn, "reduction", "mean"), ("mean", "sum"))
         self.seed = check_int("seed", seed, 0)
         if graph_budget is not None:
             check_real("graph_budget", graph_budget, 0)
@@ -96,12 +107,17 @@ class ModelOperator(LinearOperator):
         if micro_batch_size is not None:
             check_int("micro_batch_size", micro_batch_size)
         self._threads = defaultdict[str, AdaptiveThreads](AdaptiveThreads)  # by what is computed
-        self._set_batches(freeze_batches(data, self.device, micro_batch_size))
-        pairs = all(batch.is_pair for batch in self.batches)
+        frozen = freeze_batches(data, self.device)
+        pairs = all(batch.is_pair for batch in frozen)
         default_style = "output_target" if pairs else "model_batch"
         self.loss_style = check_choice("loss_style", loss_style or default_style, ("output_target", "model_batch"))
         if self.loss_style == "output_target" and not pairs:
             raise ValueError('loss_style="output_target" needs batches (x, y); use "model_batch" for other batches.')
+        of_outputs = self.loss_style == "output_target"
+        self._loss_reduction = LossReduction(loss_fn, reduction, batch_mass, of_outputs=of_outputs)
+        self.reduction = check_choice("reduction", self._loss_reduction.kind, ("mean", "sum"))
+        parts = split_batches(frozen, micro_batch_size)
+        self._set_batches(parts)
         if self.mode == "train" and (layers := stochastic_layers(self.model)):
             warnings.warn(
                 f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by '
@@ -109,6 +125,7 @@ class ModelOperator(LinearOperator):
                 stacklevel=2,
             )
         self.loss = self._checked_loss()
+        self._check_batches(micro_batch_size if len(parts) > len(frozen) else None)
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -190,8 +207,7 @@ class ModelOperator(LinearOperator):
     def output_loss(self, outputs: Tensor, index: int) -> Tensor:
         """The weighted loss of one batch ``(x, y)`` as a function of the model's outputs."""
         targets = self.batches[index].content[1]
-        if isinstance(self.loss_fn, nn.CrossEntropyLoss) or self.loss_fn is nn.functional.cross_entropy:
-            check_labels(outputs, targets, getattr(self.loss_fn, "ignore_index", -100))
+        check_pair(self.loss_fn, outputs, targets, self._loss_reduction)
         return self._weighted(self.loss_fn(outputs, targets), index)
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
@@ -204,16 +220,28 @@ class ModelOperator(LinearOperator):
         return unflatten(vector, self.parameters.values())
 
     def _set_batches(self, batches: Sequence[Batch]) -> None:
-        self.batches = tuple(batches)
-        self.num_samples = sum(batch.size for batch in self.batches)
-        self._masses = [batch_mass(self.loss_fn, batch) for batch in self.batches]
-        self.total_mass = sum(self._masses) if self.reduction == "mean" else self.num_samples
+        self.num_samples = sum(batch.size for batch in batches)
+        self.total_mass = float(self.num_samples)
+        if self.reduction == "sum":
+            self.batches = tuple(batches)
+            return
+        masses = [self._loss_reduction.mass(batch) for batch in batches]  # the denominators of the means
+        self.total_mass = self._loss_reduction.check_total(sum(masses))
+        self.batches = tuple(batch for batch, mass in zip(batches, masses, strict=True) if mass > 0)
+        self._masses = [mass for mass in masses if mass > 0]
+
+    def _check_batches(self, micro_batch_size: int | None) -> None:
+        subject = self.model, self.loss_fn, self.batches, self._loss_reduction, self.loss_style
+        with evaluation_point(self.model, False, self.seed):
+            check_reduction(*subject)
+            if micro_batch_size is not None:
+                check_micro_batches(*subject, micro_batch_size)
 
     def _weighted(self, loss: Tensor, index: int) -> Tensor:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
-        weight = self._masses[index] / (self.total_mass or 1.0) if self.reduction == "mean" else 1.0
+        weight = self._masses[index] / self.total_mass if self.reduction == "mean" else 1.0
         return loss.reshape(()) * weight
 
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
@@ -222,7 +250,8 @@ class ModelOperator(LinearOperator):
 
     def _checked_loss(self) -> float:
         total = self._summed(self._first_loss)
-        check_finite("the loss", torch.tensor(total), _DIVERGED)
+        assumed = self._loss_reduction.assumed and self.reduction == "mean"
+        check_finite("the loss", torch.tensor(total), _DIVERGED + (_NO_LABELS if assumed else ""))
         return total
 
     def _first_loss(self, index: int) -> Tensor:
@@ -238,7 +267,8 @@ class ModelOperator(LinearOperator):
             ) from error
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g})"
+        mean = self._loss_reduction.describe(self.total_mass, self.num_samples)
+        return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g}, {mean})"
 
 
 def _count(parameters: dict[str, nn.Parameter]) -> int:

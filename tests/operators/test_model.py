@@ -44,9 +44,11 @@ def test_blocks_and_subsets_keep_every_option():
     model = dropout_net()
     H = HessianOperator(model, summed_loss, ragged(), **options)
     dense, start = H.to_dense(), 0
-    for option in ("mode", "seed", "reduction"):  # each has an effect here
+    for option in ("mode", "seed"):  # each has an effect here
         without = {name: value for name, value in options.items() if name != option}
         assert (HessianOperator(model, summed_loss, ragged(), **without).to_dense() - dense).abs().max() > 1e-3
+    with pytest.raises(ValueError, match='It is a sum: pass reduction="sum"'):
+        HessianOperator(model, summed_loss, ragged(), **options | {"reduction": None})
     for block in H.blocks().values():
         stop = start + block.dim
         exactly(block.to_dense(), dense[start:stop, start:stop])

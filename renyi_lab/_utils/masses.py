@@ -1,0 +1,169 @@
+"""The mass of a batch: what its mean loss is a sum divided by, and so the batch's weight in the loss of all data.
+
+    L = Σ_b m_b L_b / Σ_b m_b
+
+For most losses that is the number of samples. It is another number where labels are ignored or weighted by class, where
+a mean runs over tokens or graphs, and where the batches' targets are of different length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from renyi_lab._utils.batches import Batch, tensors_in
+from renyi_lab._utils.losses import TorchLoss, torch_loss
+from renyi_lab._utils.validation import check_choice, check_labels
+
+BatchMass = Callable[[Any], Any]
+
+_TARGET_NAMES = ("labels", "label", "targets", "target", "y")
+
+FIX = (
+    "Pass batch_mass=, a function from a batch to the denominator of its mean loss, such as "
+    "batch_mass=lambda batch: (batch[1] != -100).sum() for a mean over labels, or pass all data as one batch"
+)
+
+
+class LossReduction:
+    """How a loss reduces a batch to one number: by a mean, with the batch's mass as the denominator, or by a sum.
+
+    Args:
+        loss_fn: The loss.
+        reduction: ``"mean"``, ``"sum"`` or ``None``: that of ``loss_fn``, else ``"mean"``.
+        batch_mass: Function from a batch to its mass; ``None``: that of a known loss of torch, else the batch's size.
+        of_outputs: Whether the loss is called with outputs and targets, rather than with the model and a batch.
+        loss: What ``loss_fn`` is, where that is known already.
+
+    Attributes:
+        kind: ``"mean"`` or ``"sum"``; ``"none"`` for a loss that does not reduce, which is to be refused.
+        loss: The loss of torch that ``loss_fn`` is, or ``None``.
+        assumed: Whether the masses of a mean are an assumption, which is to be checked.
+        verified: Shapes of outputs and targets for which an unknown loss was found not to broadcast.
+    """
+
+    def __init__(
+        self,
+        loss_fn: Any,
+        reduction: str | None = None,
+        batch_mass: BatchMass | None = None,
+        *,
+        of_outputs: bool = True,
+        loss: TorchLoss | None = None,
+    ) -> None:
+        found = loss or (torch_loss(loss_fn) if of_outputs else None)
+        self._guess, self._of_outputs = found, of_outputs
+        self.loss = found if found is not None and found.exact else None
+        if reduction is not None:
+            check_choice("reduction", reduction, ("mean", "sum"))
+        own = found.reduction if found is not None else getattr(loss_fn, "reduction", None)
+        self.kind = reduction or (own if own in ("sum", "none") else "mean")
+        if self.loss is not None and reduction not in (None, "mean" if own == "batchmean" else own):
+            raise ValueError(f"reduction={reduction!r} contradicts loss_fn, whose own is {own!r}; leave it out.")
+        if batch_mass is not None and not callable(batch_mass):
+            raise TypeError(f"batch_mass must be a function from a batch to a number, got {type(batch_mass).__name__}.")
+        if batch_mass is not None and self.kind == "sum":
+            raise ValueError("batch_mass is the denominator of a mean, but loss_fn's reduction is 'sum'; leave it out.")
+        self.batch_mass = batch_mass
+        self.assumed = self.loss is None and batch_mass is None
+        self.verified: set[Any] = set()
+
+    def mass(self, batch: Batch) -> float:
+        """The denominator of the batch's mean loss, ≥ 0; where it is 0, the batch has no mean."""
+        if self.batch_mass is not None:
+            return self._given(batch)
+        targets = batch.content[1] if self._guess is not None else None
+        if self._guess is None or not isinstance(targets, Tensor) or targets.ndim == 0:
+            return float(batch.size)
+        return self._guess.denominator(targets)
+
+    def _given(self, batch: Batch) -> float:
+        assert self.batch_mass is not None
+        found = self.batch_mass(batch.content)
+        try:
+            mass = float(found)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"batch_mass must return one number, got {type(found).__name__}.") from error
+        if not (math.isfinite(mass) and mass >= 0):
+            raise ValueError(f"batch_mass must return a finite number ≥ 0, got {mass:g}.")
+        return mass
+
+    def check_total(self, total: float) -> float:
+        """Return the mass of all data, or raise where it is 0."""
+        if total > 0:
+            return total
+        if self.batch_mass is not None:
+            cause = "batch_mass is 0 for every batch; it must be the denominator of a batch's mean loss"
+        elif self._guess is not None and self._guess.class_weight is not None:
+            cause = "every label is ignored or has class weight 0; check the labels, ignore_index= and weight="
+        else:
+            ignored = None if self._guess is None else self._guess.ignore_index
+            cause = f"every label is ignored (ignore_index={ignored}); check the labels, or set another ignore_index="
+        raise ValueError(f"the mean loss has nothing to average over: {cause}.")
+
+    def check_known(self, outputs: Any, targets: Any) -> None:
+        """Raise where a known loss has labels without an output, or would broadcast outputs and targets."""
+        if self.loss is None or not isinstance(targets, Tensor):
+            return
+        if self.loss.of_labels:
+            ignored = self.loss.ignore_index
+            check_labels(outputs, targets, 0 if ignored is None else ignored)
+        elif self.loss.same_shape and isinstance(outputs, Tensor) and outputs.shape != targets.shape:
+            raise ValueError(shape_mismatch(outputs, targets))
+
+    def check_lengths(self, batches: Iterable[Batch]) -> None:
+        """Raise where batches differ in the length of their targets, if masses are assumed: a mean may be over tokens.
+
+        Targets of a mapping are what it calls labels or targets; of other batches for ``loss_fn(model, batch)``, every
+        tensor counts.
+        """
+        shapes = dict.fromkeys(self._target_shapes(batch.content) for batch in batches)
+        if self.assumed and self.kind == "mean" and len(shapes) > 1:
+            first, other = map(_shown, list(shapes)[:2])
+            raise ValueError(
+                f"the batches' targets differ in shape beyond the first dimension, {first} and {other}, so what loss_fn "
+                f"averages over cannot be known. {FIX}."
+            )
+
+    def _target_shapes(self, content: Any) -> tuple[tuple[int, ...], ...]:
+        if self._of_outputs:
+            content = content[1]
+        elif isinstance(content, Mapping):
+            content = [content[name] for name in _TARGET_NAMES if name in content] or content
+        return tuple(tuple(tensor.shape[1:]) for tensor in tensors_in(content))
+
+    def describe(self, total: float, num_samples: int) -> str:
+        """What a mean is taken over, such as ``"mean over 1,234 labels"``; or ``"sum"``."""
+        if self.kind == "sum":
+            return "sum"
+        if self.batch_mass is not None:
+            return "mean weighted by batch_mass"
+        if self.loss is None:
+            return f"mean over {num_samples:,} samples (assumed)"
+        if self.loss.class_weight is not None:
+            return f"mean over labels of total class weight {total:,.6g}"
+        if total == num_samples:
+            return f"mean over {num_samples:,} samples"
+        return f"mean over {total:,.0f} {'labels' if self.loss.of_labels else 'elements'}"
+
+
+def shape_mismatch(outputs: Tensor, targets: Tensor) -> str:
+    """The message for outputs and targets that a loss would broadcast against each other."""
+    fix = "make them equal"
+    if outputs.numel() == targets.numel():
+        fix = (
+            "reshape the targets, as in y.unsqueeze(1)"
+            if outputs.ndim > targets.ndim
+            else ("reshape the targets, as in y.squeeze(1), or the outputs")
+        )
+    return (
+        f"outputs have shape {tuple(outputs.shape)} but targets {tuple(targets.shape)}; {fix}. The loss would compare "
+        "every output with the targets of other samples."
+    )
+
+
+def _shown(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return ", ".join(f"(…, {', '.join(map(str, shape))})" if shape else "(…)" for shape in shapes)
