@@ -93,10 +93,10 @@ class TorchLoss:
         return float(targets.numel())
 
     def _label_mass(self, labels: Tensor) -> float:
+        if self.class_weight is None:
+            return float(labels.numel() if self.ignore_index is None else (labels != self.ignore_index).sum())
         if self.ignore_index is not None:
             labels = labels[labels != self.ignore_index]
-        if self.class_weight is None:
-            return float(labels.numel())
         weight = self.class_weight.detach().cpu().double()
         return float(weight[labels.cpu().clamp(0, len(weight) - 1)].sum())
 

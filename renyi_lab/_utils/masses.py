@@ -41,6 +41,7 @@ class LossReduction:
     Attributes:
         kind: ``"mean"`` or ``"sum"``; ``"none"`` for a loss that does not reduce, which is to be refused.
         loss: The loss of torch that ``loss_fn`` is, or ``None``.
+        of_outputs: As the argument.
         assumed: Whether the masses of a mean are an assumption, which is to be checked.
         verified: Shapes of outputs and targets for which an unknown loss was found not to broadcast.
     """
@@ -55,7 +56,7 @@ class LossReduction:
         loss: TorchLoss | None = None,
     ) -> None:
         found = loss or (torch_loss(loss_fn) if of_outputs else None)
-        self._guess, self._of_outputs = found, of_outputs
+        self._guess, self.of_outputs = found, of_outputs
         self.loss = found if found is not None and found.exact else None
         if reduction is not None:
             check_choice("reduction", reduction, ("mean", "sum"))
@@ -91,6 +92,11 @@ class LossReduction:
             raise ValueError(f"batch_mass must return a finite number ≥ 0, got {mass:g}.")
         return mass
 
+    @property
+    def ignored(self) -> int | None:
+        """The label that does not count, ``None`` where all do; torch's -100 for losses that are not known."""
+        return -100 if self._guess is None else self._guess.ignore_index
+
     def check_total(self, total: float) -> float:
         """Return the mass of all data, or raise where it is 0."""
         if total > 0:
@@ -106,12 +112,12 @@ class LossReduction:
 
     def check_known(self, outputs: Any, targets: Any) -> None:
         """Raise where a known loss has labels without an output, or would broadcast outputs and targets."""
-        if self.loss is None or not isinstance(targets, Tensor):
+        if self._guess is None or not isinstance(targets, Tensor):
             return
-        if self.loss.of_labels:
-            ignored = self.loss.ignore_index
+        if self._guess.of_labels:
+            ignored = self._guess.ignore_index
             check_labels(outputs, targets, 0 if ignored is None else ignored)
-        elif self.loss.same_shape and isinstance(outputs, Tensor) and outputs.shape != targets.shape:
+        elif self._guess.same_shape and isinstance(outputs, Tensor) and is_broadcast(outputs, targets):
             raise ValueError(shape_mismatch(outputs, targets))
 
     def check_lengths(self, batches: Iterable[Batch]) -> None:
@@ -124,12 +130,12 @@ class LossReduction:
         if self.assumed and self.kind == "mean" and len(shapes) > 1:
             first, other = map(_shown, list(shapes)[:2])
             raise ValueError(
-                f"the batches' targets differ in shape beyond the first dimension, {first} and {other}, so what loss_fn "
-                f"averages over cannot be known. {FIX}."
+                f"the batches' targets differ in shape beyond the first dimension, {first} and {other}, so what "
+                f"loss_fn averages over cannot be known. {FIX}."
             )
 
     def _target_shapes(self, content: Any) -> tuple[tuple[int, ...], ...]:
-        if self._of_outputs:
+        if self.of_outputs:
             content = content[1]
         elif isinstance(content, Mapping):
             content = [content[name] for name in _TARGET_NAMES if name in content] or content
@@ -148,6 +154,13 @@ class LossReduction:
         if total == num_samples:
             return f"mean over {num_samples:,} samples"
         return f"mean over {total:,.0f} {'labels' if self.loss.of_labels else 'elements'}"
+
+
+def is_broadcast(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether an elementwise operation would expand one of the two to the shape of the other, or both."""
+    if outputs.shape == targets.shape or not outputs.ndim or not targets.ndim:
+        return False
+    return all(a == b or 1 in (a, b) for a, b in zip(reversed(outputs.shape), reversed(targets.shape), strict=False))
 
 
 def shape_mismatch(outputs: Tensor, targets: Tensor) -> str:

@@ -6,7 +6,6 @@ the mean of the losses of two parts of it, weighted by their masses.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,69 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
-from renyi_lab._utils.masses import LossReduction, shape_mismatch
+from renyi_lab._utils.masses import FIX, LossReduction
+
+
+class MeanCheck:
+    """Checks batch after batch that its loss is the mean, or sum, over its samples that its weight takes it for.
+
+    For a loss whose denominator is assumed, over several batches, with the model in evaluation mode.
+
+    Args:
+        model: The model.
+        loss_fn: The loss.
+        reduction: How it is taken to reduce a batch.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: Callable[..., Tensor], reduction: LossReduction) -> None:
+        self._model, self._loss_fn, self._reduction = model, loss_fn, reduction
+        self._first: Batch | None = None
+        self._single: Batch | None = None
+
+    def see(self, batch: Batch) -> None:
+        """Check one more batch; a single sample together with the single sample before it.
+
+        Raises:
+            ValueError: Not that mean or sum, or that cannot be found out.
+        """
+        self._first = self._first or batch
+        self._reduction.check_lengths((self._first, batch))
+        before, self._single = self._single, batch if batch.size == 1 else None
+        if batch.size == 1 and before is None:
+            return
+        with torch.enable_grad():  # for losses that differentiate inside
+            verdict = self._verdict(batch, before)
+        if not verdict.agrees:
+            raise ValueError(_message(verdict, self._reduction))
+
+    def _verdict(self, batch: Batch, before: Batch | None) -> Verdict:
+        if not self._reduction.of_outputs:
+            return self._split(lambda content: self._loss_fn(self._model, content), batch, before)
+        with_outputs = (None if each is None else self._with_outputs(each) for each in (batch, before))
+        verdict = self._split(lambda content: self._loss_fn(*content), *with_outputs)
+        if verdict.agrees is not None:
+            return verdict
+        # Outputs need not be by sample where the loss puts them into another shape.
+        return self._split(lambda content: self._loss_fn(self._model(content[0]), content[1]), batch, before)
+
+    def _split(self, loss_of: Callable[[Any], Tensor], batch: Batch | None, before: Batch | None) -> Verdict:
+        assert batch is not None
+        whole = batch if batch.size > 1 or before is None else joined(before, batch)
+        if whole is None:
+            return Verdict(None, "single samples of different shape cannot be compared")
+        return split_loss(loss_of, whole, self._reduction)
+
+    def _with_outputs(self, batch: Batch) -> Batch:
+        return Batch((self._model(batch.content[0]), batch.content[1]), batch.size)
+
+
+def _message(verdict: Verdict, reduction: LossReduction) -> str:
+    if reduction.kind == "sum":
+        fix = 'It is a mean: pass reduction="mean".' if verdict.other else 'Pass reduction="mean", or one batch.'
+        return f'loss_fn is not a sum over the samples of a batch (reduction="sum"): {verdict.reason}. {fix}'
+    fix = 'It is a sum: pass reduction="sum".' if verdict.other else f"{FIX}."
+    known = "is not a mean over the samples of a batch" if verdict.agrees is False else "has an unknown denominator"
+    return f"loss_fn {known}: {verdict.reason}. {fix}"
 
 
 @dataclass(frozen=True)
@@ -68,55 +129,6 @@ def split_loss(loss_of: Callable[[Any], Tensor], batch: Batch, reduction: LossRe
     )
 
 
-def check_pair(loss_fn: Callable[..., Tensor], outputs: Any, targets: Any, reduction: LossReduction) -> None:
-    """Raise where a label has no output, or where the loss would broadcast outputs and targets against each other.
-
-    A loss of ``(N, 1)`` outputs and ``(N,)`` targets would silently compare all pairs of samples.
-    """
-    reduction.check_known(outputs, targets)
-    if reduction.loss is not None or not _may_broadcast(outputs, targets):
-        return
-    shapes = (tuple(outputs.shape[1:]), tuple(targets.shape[1:]), len(targets) > 1)
-    if shapes in reduction.verified:
-        return
-    if len(outputs) == len(targets) > 1 and not _by_sample(loss_fn, outputs, targets, reduction):
-        raise ValueError(shape_mismatch(outputs, targets))
-    reduction.verified.add(shapes)
-
-
-def _may_broadcast(outputs: Any, targets: Any) -> bool:
-    """Whether an elementwise operation of outputs and targets would expand one of them to the shape of the other."""
-    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)) or outputs.shape == targets.shape:
-        return False
-    is_labels = not targets.is_floating_point() and outputs.ndim == targets.ndim + 1 and outputs.shape[1:2] != (1,)
-    sizes = zip(reversed(outputs.shape), reversed(targets.shape), strict=False)
-    return outputs.ndim > 0 < targets.ndim and not is_labels and all(a == b or 1 in (a, b) for a, b in sizes)
-
-
-def _by_sample(loss_fn: Callable[..., Tensor], outputs: Tensor, targets: Tensor, reduction: LossReduction) -> bool:
-    """Whether the slope of the loss in a sample's outputs is a function of that sample alone, up to the denominator."""
-    whole = Batch((outputs.detach(), targets), len(targets))
-    parts = cut(whole)
-    assert parts is not None
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")  # torch warns of some shapes that it broadcasts
-        try:
-            slopes, *in_parts = (_slopes(loss_fn, *batch.content) for batch in (whole, *parts))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # the loss of all samples comes with its own error, if it has one
-            return False
-    mass = [reduction.mass(batch) for batch in (whole, *parts)]
-    shares = ((mass[1] / (mass[0] or 1.0), mass[2] / (mass[0] or 1.0)), (1.0, 1.0))
-    return any(_close(slopes, torch.cat([in_parts[0] * a, in_parts[1] * b])) for a, b in shares)
-
-
-def _slopes(loss_fn: Callable[..., Tensor], outputs: Tensor, targets: Tensor) -> Tensor:
-    free = outputs.clone().requires_grad_()
-    (slopes,) = torch.autograd.grad(loss_fn(free, targets), free)
-    return slopes
-
-
 def outputs_depend_on_the_batch(model: nn.Module, inputs: Any) -> bool:
     """Whether outputs for a part of the inputs differ from those for all: the first dimension is not samples.
 
@@ -134,7 +146,7 @@ def outputs_depend_on_the_batch(model: nn.Module, inputs: Any) -> bool:
         return False
     first, rest = (tensors_in(model(part.content)) for part in parts)
     by_sample = [i for i, tensor in enumerate(whole) if tensor.ndim and len(tensor) == batch.size]
-    return any(not _close(whole[i], torch.cat([first[i], rest[i]])) for i in by_sample)
+    return any(not close(whole[i], torch.cat([first[i], rest[i]])) for i in by_sample)
 
 
 def cut(batch: Batch) -> tuple[Batch, Batch] | None:
@@ -177,7 +189,8 @@ def _precision(batch: Batch) -> float:
     return max(found, default=torch.finfo(torch.float32).eps)
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors agree up to the square root of the machine precision, relative to the largest entry."""
     if a.shape != b.shape:
         return False
     if not a.is_floating_point() or a.numel() == 0:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, TensorDataset
 
 from renyi_lab._utils.batches import is_pair
-from renyi_lab._utils.validation import check_finite, check_labels
+from renyi_lab._utils.broadcasting import check_pair
+from renyi_lab._utils.losses import PLAIN_CROSS_ENTROPY
+from renyi_lab._utils.masses import BatchMass, LossReduction
+from renyi_lab._utils.validation import check_finite
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Pair = tuple[Tensor, Tensor]
@@ -65,19 +69,64 @@ def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]
 
 
 def batches(
-    data: Dataset[Any], batch_size: int, model: nn.Module, order: torch.Generator | None = None
+    data: Dataset[Any],
+    batch_size: int,
+    model: nn.Module,
+    order: torch.Generator | None = None,
+    *,
+    join_last: bool = False,
 ) -> Iterator[Pair]:
-    """Pairs of tensors on the model's device and in its dtype; shuffled by ``order`` if given."""
+    """Pairs of tensors on the model's device and in its dtype; shuffled by ``order`` if given.
+
+    With ``join_last``, a single sample that is left over belongs to the batch before it.
+    """
     if isinstance(data, TensorDataset):
         inputs, targets = placed(data.tensors[0], data.tensors[1], model)
         indices = torch.arange(len(inputs)) if order is None else torch.randperm(len(inputs), generator=order)
-        for chosen in torch.split(indices.to(inputs.device), batch_size):
+        sizes = batch_sizes(len(inputs), batch_size, join_last)
+        for chosen in torch.split(indices.to(inputs.device), sizes):
             yield inputs[chosen], targets[chosen]
         return
-    for batch in DataLoader(data, batch_size, shuffle=order is not None, generator=order):
+    for batch in _loader(data, batch_size, order, join_last):
         if not is_pair(batch):
             raise TypeError("each sample of a data set must be a pair (input, target) of tensors or numbers.")
         yield placed(batch[0], batch[1], model)
+
+
+def batch_sizes(num_samples: int, batch_size: int, join_last: bool) -> list[int]:
+    """Sizes of the batches of one pass over the data; see `batches`."""
+    sizes = [min(batch_size, num_samples - start) for start in range(0, num_samples, batch_size)]
+    if join_last and batch_size > 1 and len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
+def _loader(data: Dataset[Any], batch_size: int, order: torch.Generator | None, join_last: bool) -> Iterable[Any]:
+    sizes = batch_sizes(len(data), batch_size, join_last)  # type: ignore[arg-type]  # check_data() made sure of a length
+    if sizes[-1] <= batch_size:
+        return DataLoader(data, batch_size, shuffle=order is not None, generator=order)
+    sampler: Sampler[int]
+    sampler = SequentialSampler(data) if order is None else RandomSampler(data, generator=order)  # type: ignore[arg-type]
+    return DataLoader(data, batch_sampler=_Batches(sampler, sizes), generator=order)
+
+
+class _Batches:
+    """Batches of given sizes of a sampler's indices; what it draws is drawn at iteration, as by torch's own."""
+
+    def __init__(self, sampler: Sampler[int], sizes: list[int]) -> None:
+        self._sampler, self._sizes = sampler, sizes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = iter(self._sampler)
+        return (list(itertools.islice(indices, size)) for size in self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the model has batch norm, which refuses to train on a single sample."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def placed(inputs: Tensor, targets: Tensor, model: nn.Module) -> Pair:
@@ -90,38 +139,42 @@ def placed(inputs: Tensor, targets: Tensor, model: nn.Module) -> Pair:
     return inputs.to(device), targets.to(device)
 
 
+def reduction_of(
+    loss_fn: LossFunction | None, reduction: str | None = None, batch_mass: BatchMass | None = None
+) -> LossReduction:
+    """How the loss reduces a batch; without ``loss_fn``, cross-entropy that counts every label."""
+    return LossReduction(loss_fn, reduction, batch_mass, loss=PLAIN_CROSS_ENTROPY if loss_fn is None else None)
+
+
 def forward(
-    model: nn.Module, loss_fn: LossFunction | None, inputs: Tensor, targets: Tensor, *, check: bool
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    inputs: Tensor,
+    targets: Tensor,
+    reduction: LossReduction,
+    *,
+    check: bool,
 ) -> tuple[Any, Tensor]:
-    """Outputs and mean loss of one batch; ``check`` validates data, outputs and loss (a few more passes over them)."""
+    """Outputs and loss of one batch; ``check`` validates data, outputs and loss (a few more passes over them)."""
     if check:
         _check_values("a batch's inputs", inputs)
         _check_values("a batch's targets", targets)
         if loss_fn is None and targets.is_floating_point():
             raise ValueError("targets are floating-point numbers; pass loss_fn=torch.nn.MSELoss(), or integer labels.")
-    with explained(f"model does not take inputs of shape {tuple(inputs.shape)} and {inputs.dtype}"):
+    single = len(inputs) == 1 and model.training and has_batch_norm(model)
+    hint = " (batch norm needs batches of at least two samples in training)" if single else ""
+    with explained(f"model does not take inputs of shape {tuple(inputs.shape)} and {inputs.dtype}{hint}"):
         outputs = model(inputs)
-    if check and (loss_fn is None or loss_fn is F.cross_entropy or isinstance(loss_fn, nn.CrossEntropyLoss)):
-        if not isinstance(outputs, Tensor):
+    if check:
+        if loss_fn is None and not isinstance(outputs, Tensor):
             raise TypeError(f"model must return a tensor of class scores, got {type(outputs).__name__}; pass loss_fn.")
-        check_labels(outputs, targets, ignored=0)  # no label is exempt: means are taken over all samples
-    if check and targets.is_floating_point() and isinstance(outputs, Tensor):
-        _check_no_broadcast(outputs, targets)
+        check_pair(loss_fn or F.cross_entropy, outputs, targets, reduction)
     with explained(f"loss_fn does not take targets of shape {tuple(targets.shape)} and {targets.dtype}"):
         loss = (loss_fn or F.cross_entropy)(outputs, targets)
     if not isinstance(loss, Tensor) or loss.ndim:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"loss_fn must return one number as a tensor, the mean over the batch, got {found}.")
     return outputs, loss
-
-
-def _check_no_broadcast(outputs: Tensor, targets: Tensor) -> None:
-    """A loss of ``(N, 1)`` outputs and ``(N,)`` targets would silently compare all pairs."""
-    if outputs.shape != targets.shape and outputs.numel() == targets.numel():
-        raise ValueError(
-            f"outputs have shape {tuple(outputs.shape)} but targets {tuple(targets.shape)}; "
-            "reshape the targets, as in y.unsqueeze(1)."
-        )
 
 
 @contextlib.contextmanager
@@ -136,24 +189,37 @@ def explained(failure: str) -> Iterator[None]:
 
 
 class Means:
-    """Running means over batches of unequal size."""
+    """Loss and accuracy over batches, each batch's mean loss weighted by its mass.
 
-    def __init__(self) -> None:
-        self._loss_sum, self.num_samples, self._num_correct, self._num_labels = 0.0, 0, 0, 0
+    Args:
+        reduction: How the loss reduces a batch; losses that are sums are added up.
+    """
 
-    def add(self, outputs: Any, loss: float, targets: Tensor) -> None:
-        """Add one batch with its mean ``loss``."""
+    def __init__(self, reduction: LossReduction) -> None:
+        self._reduction = reduction
+        self._loss_sum, self._mass, self.num_samples, self._num_correct, self._num_labels = 0.0, 0.0, 0, 0, 0
+
+    def add(self, outputs: Any, loss: float, targets: Tensor, mass: float) -> None:
+        """Add one batch with its ``loss``, which does not count where the batch has no mass."""
         self.num_samples += len(targets)
-        self._loss_sum += loss * len(targets)
+        if self._reduction.kind == "sum":
+            self._loss_sum += loss
+        elif mass > 0:
+            self._loss_sum += loss * mass
+            self._mass += mass
         is_scores = isinstance(outputs, Tensor) and outputs.ndim >= 2 and outputs.shape[1] > 1
         if is_scores and not targets.is_floating_point() and outputs.shape[:1] + outputs.shape[2:] == targets.shape:
-            self._num_correct += int((outputs.argmax(1) == targets).sum())
-            self._num_labels += targets.numel()
+            correct = outputs.argmax(1) == targets  # never so for an ignored label of -100
+            counted = None if self._reduction.ignored is None else targets != self._reduction.ignored
+            self._num_correct += int((correct if counted is None else correct & counted).sum())
+            self._num_labels += targets.numel() if counted is None else int(counted.sum())
 
     @property
     def loss(self) -> float:
-        """Mean over samples."""
-        return self._loss_sum / self.num_samples
+        """The loss of all data: its mean, or its sum."""
+        if self._reduction.kind == "sum":
+            return self._loss_sum
+        return self._loss_sum / self._reduction.check_total(self._mass)
 
     @property
     def accuracy(self) -> float | None:

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, freeze_batches, split_batches, tensors_in
+from renyi_lab._utils.broadcasting import check_pair
 from renyi_lab._utils.masses import FIX, BatchMass, LossReduction
-from renyi_lab._utils.mean_checks import check_pair
+from renyi_lab._utils.mean_checks import MeanCheck
 from renyi_lab._utils.model_state import evaluation_point, stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, select_parameters, unflatten
 from renyi_lab._utils.random import seed_torch
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_choice, check_finite, check_int, check_real
 from renyi_lab.operators._base import LinearOperator
-from renyi_lab.operators._batch_checks import check_micro_batches, check_reduction
+from renyi_lab.operators._micro_batches import check_micro_batches, refuse_mixed_samples
 
 Kind = TypeVar("Kind", bound="ModelOperator")
 
@@ -231,11 +232,28 @@ class ModelOperator(LinearOperator):
         self._masses = [mass for mass in masses if mass > 0]
 
     def _check_batches(self, micro_batch_size: int | None) -> None:
-        subject = self.model, self.loss_fn, self.batches, self._loss_reduction, self.loss_style
+        """Raise where the batches' losses, weighted by their masses, do not make up the loss of all data."""
+        reduction = self._loss_reduction
         with evaluation_point(self.model, False, self.seed):
-            check_reduction(*subject)
+            if reduction.assumed and len(self.batches) > 1:
+                check = MeanCheck(self.model, self.loss_fn, reduction)
+                for batch in self.batches:
+                    check.see(batch)
             if micro_batch_size is not None:
-                check_micro_batches(*subject, micro_batch_size)
+                check_micro_batches(self.model, self.loss_fn, self.batches, reduction, micro_batch_size)
+
+    def check_samples(self, name: str) -> None:
+        """Raise unless the first dimension of the data is that of samples, so that some of them may be taken.
+
+        Args:
+            name: The argument that asks for a subset, for the message.
+
+        Raises:
+            ValueError: The model's outputs for a part of a batch ``(x, y)`` differ from those for the whole.
+        """
+        with torch.no_grad(), evaluation_point(self.model, False, self.seed):
+            if self.loss_style == "output_target":
+                refuse_mixed_samples(self.model, self.batches[0].content[0], f"{name} takes some of the samples")
 
     def _weighted(self, loss: Tensor, index: int) -> Tensor:
         if not isinstance(loss, Tensor) or loss.numel() != 1:

@@ -67,7 +67,8 @@ def build_base(entries: Any, base: Any, base_kwargs: dict[str, Any], own_setting
     else:
         raise TypeError(f"base must be a torch.optim class or an optimizer built on the same params, got {base!r}.")
     name = type(built).__name__
-    wants_closure = inspect.signature(built.step).parameters["closure"].default is inspect.Parameter.empty
+    closure = inspect.signature(built.step).parameters.get("closure")  # a step without one is fine
+    wants_closure = closure is not None and closure.default is inspect.Parameter.empty
     if wants_closure or getattr(built, "requires_closure", False):
         raise TypeError(f"base {name} needs a closure for its own step: choose another, e.g. torch.optim.SGD.")
     for setting in own_settings:

@@ -96,6 +96,8 @@ def sharpness_report(
     num_samples: int | None = None,
     perturbation_samples: int | None = 1024,
     progress: bool | None = None,
+    reduction: str | None = None,
+    batch_mass: Callable[[Any], Any] | None = None,
 ) -> SharpnessReport:
     """Compute every sharpness measure of `MEASURES` for a network; the model is left unchanged, bit for bit.
 
@@ -116,6 +118,8 @@ def sharpness_report(
         perturbation_samples: Size of a random subset for the measures that perturb the weights. ``None``: all samples.
             Default 1024 (Andriushchenko et al. 2023).
         progress: Whether to show a progress bar. ``None``: in a terminal or notebook.
+        reduction: ``"mean"`` or ``"sum"``, as for `HessianOperator`. ``None``: that of ``loss_fn``.
+        batch_mass: The denominator of a batch's mean loss as a function of the batch, as for `HessianOperator`.
 
     Returns:
         A `SharpnessReport`. A measure that cannot be computed for this model is NaN, with the reason in the notes.
@@ -135,7 +139,7 @@ def sharpness_report(
     orders = check_reals("alphas", alphas, 0.0, allow_infinite=True)
     check_int("num_matvecs", num_matvecs)
     check_int("seed", seed, 0)
-    everything = HessianOperator(model, loss_fn, data)
+    everything = HessianOperator(model, loss_fn, data, reduction=reduction, batch_mass=batch_mass)
     H = _on_subset(everything, "num_samples", num_samples, seed)
     names = _block_names(H, blocks)
     # Before the long computation: wrong initial parameters are a mistake of the caller, not a property of the model.
@@ -164,7 +168,10 @@ def sharpness_report(
 
 def _on_subset(operator: HessianOperator, name: str, num_samples: int | None, seed: int) -> HessianOperator:
     batches = random_subset(operator.batches, name, num_samples, seed)
-    return operator if batches is operator.batches else operator.restricted(batches=batches)
+    if batches is operator.batches:
+        return operator
+    operator.check_samples(name)
+    return operator.restricted(batches=batches)
 
 
 def _block_names(operator: HessianOperator, blocks: bool | ParameterSelection) -> list[str]:

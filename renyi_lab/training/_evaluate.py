@@ -9,7 +9,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved
+from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.masses import BatchMass
+from renyi_lab._utils.mean_checks import MeanCheck
+from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved, reduction_of
 from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread_if_small
@@ -24,25 +27,34 @@ def evaluate(
     loss_fn: LossFunction | None = None,
     batch_size: int = 1024,
     device: torch.device | str | None = None,
+    reduction: str | None = None,
+    batch_mass: BatchMass | None = None,
 ) -> Evaluation:
-    """Mean loss and accuracy of ``model`` on ``data_set``, in evaluation mode and without gradients.
+    """Loss and accuracy of ``model`` on ``data_set``, in evaluation mode and without gradients.
 
     Training flags and every global random state are restored. Small models run on one thread, as in `train`.
 
     Args:
         model: Any module.
         data_set: A data set of ``(input, target)``, or a pair of tensors ``(x, y)``.
-        loss_fn: Function from ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
+        loss_fn: Function from ``(outputs, targets)`` to the loss of the batch. Default cross-entropy, with no label
+            ignored.
         batch_size: Number of samples in one pass; the result does not depend on it. Default 1024 (heuristic: a small
             network's activations still fit into cache).
         device: Device to evaluate on; the model stays there. Default: the model's.
+        reduction: ``"mean"`` or ``"sum"``, as for `HessianOperator`. Default: that of ``loss_fn``.
+        batch_mass: The denominator of a batch's mean loss as a function of the batch ``(inputs, targets)``, as for
+            `HessianOperator`; for instance ``lambda batch: (batch[1] != -100).sum()``. Default: known for the losses of
+            torch; other losses are taken to average over samples, which is checked where there are several batches.
 
     Returns:
-        `Evaluation` with the mean loss, the accuracy in [0, 1] and the number of samples.
+        `Evaluation` with the loss of all data (its mean, or its sum for such a loss), the accuracy in [0, 1] of the
+        labels that are not ignored, and the number of samples.
 
     Raises:
         TypeError: If the model or the data set is of the wrong kind.
-        ValueError: If data is empty, not finite or does not fit the model, or a label has no output.
+        ValueError: If data is empty, not finite or does not fit the model; if a label has no output, or all are
+            ignored; if a loss over several batches does not average over samples, without ``batch_mass``.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False).requires_grad_(False)
@@ -52,7 +64,9 @@ def evaluate(
     """
     batch_size = check_int("batch_size", batch_size)
     data_set = check_data("data_set", data_set)
-    means = Means()
+    how = reduction_of(loss_fn, reduction, batch_mass)
+    means = Means(how)
+    several = len(data_set) > batch_size  # type: ignore[arg-type]  # check_data() made sure that it has a length
     with (
         moved(check_model(model), device),
         preserved_rng(),
@@ -60,11 +74,15 @@ def evaluate(
         torch.no_grad(),
         contextlib.ExitStack() as threads,
     ):
+        check = MeanCheck(model, loss_fn, how) if loss_fn is not None and how.assumed and several else None
         for inputs, targets in batches(data_set, batch_size, model):
             if not means.num_samples:
                 threads.enter_context(one_thread_if_small(model, inputs))
-            outputs, loss = forward(model, loss_fn, inputs, targets, check=True)
-            means.add(outputs, float(loss), targets)
+            outputs, loss = forward(model, loss_fn, inputs, targets, how, check=True)
+            batch = Batch((inputs, targets), len(targets))
+            if check is not None:
+                check.see(batch)
+            means.add(outputs, float(loss), targets, how.mass(batch))
     return Evaluation(means.loss, means.accuracy, means.num_samples)
 
 

@@ -15,8 +15,9 @@ class Evaluation:
     """Result of `evaluate`.
 
     Args:
-        loss: Mean loss over the samples.
-        accuracy: Share of labels with the highest score, in [0, 1]; ``None`` where targets are not class labels.
+        loss: Mean loss over the data, or its sum for a loss that adds up.
+        accuracy: Share of labels with the highest score, in [0, 1], among those that are not ignored; ``None`` where
+            targets are not class labels.
         num_samples: Number of samples.
     """
 
@@ -30,7 +31,8 @@ class History:
     """Result of `train`, with one entry per epoch.
 
     Training values are running means over the epoch's batches, each taken before its step; test values come from
-    `evaluate` after the epoch. So the training loss looks a little worse than it is after the epoch.
+    `evaluate` after the epoch. So the training loss looks a little worse than it is after the epoch. Batches are
+    weighted as in `evaluate`, but what an unknown loss averages over is not checked; a loss that adds up has sums.
 
     Args:
         train_loss: Mean training loss.

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved
+from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.masses import BatchMass
+from renyi_lab._utils.minibatches import (
+    LossFunction,
+    Means,
+    Pair,
+    batch_sizes,
+    batches,
+    check_data,
+    forward,
+    has_batch_norm,
+    moved,
+    reduction_of,
+)
 from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import seeded_rng
 from renyi_lab._utils.threads import one_thread_if_small
 from renyi_lab._utils.validation import check_int, check_real
-from renyi_lab.optim import SharpnessAware, statistics_once
+from renyi_lab.optim import SharpnessAware
 from renyi_lab.training._divergence import divergence_error
 from renyi_lab.training._evaluate import check_model, evaluate
 from renyi_lab.training._history import Evaluation, History
 from renyi_lab.training._optimizers import OptimizerFactory, check_optimizer, make_optimizer
+from renyi_lab.training._step import take_step
 
 
 def train(
@@ -41,6 +56,8 @@ def train(
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool | None = None,
+    reduction: str | None = None,
+    batch_mass: BatchMass | None = None,
 ) -> History:
     """Train ``model`` in place with mini-batches at a constant learning rate.
 
@@ -61,7 +78,8 @@ def train(
         epochs: Number of passes over the data. Default 60 (heuristic: `models.mlp` then fits MNIST-1D).
         lr: Learning rate, > 0. Default 0.1, with the next three the usual CIFAR setting (He et al. 2016, with the
             weight decay of Zagoruyko & Komodakis 2016). For Adam, about 0.001 is usual.
-        batch_size: Samples per step; the last batch of an epoch may be smaller. Default 128.
+        batch_size: Samples per step; the last batch of an epoch may be smaller. A single sample that is left over joins
+            the batch before it if the model has batch norm, which needs two. Default 128.
         momentum: Momentum of SGD in [0, 1). Default 0.9.
         weight_decay: L2 penalty ≥ 0; decoupled in ``"adamw"``. Default 5e-4.
         optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; or a factory: any callable from the list of trainable
@@ -69,15 +87,20 @@ def train(
             factory's optimizer has its own settings, except that a sharpness-aware class or a partial of one, ``RSAM``
             or ``functools.partial(RSAM, rho=0.3)``, gets the three above for its base optimizer where it is not given
             them. The second pass of these leaves batch norm's running statistics unchanged. Each step is taken with
-            a closure, so optimizers that evaluate the loss repeatedly (``LBFGS``) work too.
+            a closure, so optimizers that evaluate the loss repeatedly (``LBFGS``) work too, as do those whose ``step``
+            takes no closure.
         warmup_epochs: Number of plain epochs before the first perturbed step of a sharpness-aware optimizer. Default
             0; the authors' example of `RSAM` trains its first six epochs plain (``plain_epoch`` 5 with the test
             ``epoch > plain_epoch``).
-        loss_fn: Function from ``(outputs, targets)`` to the mean loss of the batch. Default cross-entropy.
+        loss_fn: Function from ``(outputs, targets)`` to the loss of the batch. Default cross-entropy, with no label
+            ignored. A batch whose labels are all ignored is skipped.
         test_set: Data set that is evaluated after every epoch, and not used for any decision.
         seed: Random seed for the batch order and for dropout, ≥ 0.
         device: Device to train on; the model stays there. Default: the model's.
         progress: Whether to show a progress bar. Default: in a terminal or notebook.
+        reduction: ``"mean"`` or ``"sum"``, as for `evaluate`. Default: that of ``loss_fn``.
+        batch_mass: The denominator of a batch's mean loss as a function of the batch ``(inputs, targets)``, as for
+            `evaluate`: the weights of the batches in the losses of the `History`. A batch without mass is skipped.
 
     Returns:
         `History` with losses and accuracies of every epoch.
@@ -106,7 +129,9 @@ def train(
     warmup_epochs = check_int("warmup_epochs", warmup_epochs, minimum=0)
     check_optimizer(optimizer)
     train_set = check_data("train_set", train_set)
-    num_samples = len(train_set)  # type: ignore[arg-type]  # check_data() has checked that it has a length
+    how = reduction_of(loss_fn, reduction, batch_mass)
+    join_last = has_batch_norm(model)
+    steps = len(batch_sizes(len(train_set), batch_size, join_last))  # type: ignore[arg-type]  # see check_data()
     test_set = None if test_set is None else check_data("test_set", test_set)
 
     start, num_gradients = time.perf_counter(), 0
@@ -123,29 +148,34 @@ def train(
         contextlib.ExitStack() as threads,
     ):
         bar.unit = "epoch"
-        warmup_steps = warmup_epochs * math.ceil(num_samples / batch_size)
+        warmup_steps = warmup_epochs * steps
         stepper = make_optimizer(optimizer, parameters, lr, momentum, weight_decay, warmup_steps)
         order = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
-            means, norms = Means(), []
-            for inputs, targets in batches(train_set, batch_size, model, order):
+            means, norms = Means(how), []
+            for inputs, targets in batches(train_set, batch_size, model, order, join_last=join_last):
+                mass = how.mass(Batch((inputs, targets), len(targets)))
+                if mass == 0:
+                    continue
                 if num_gradients == 0:
                     threads.enter_context(one_thread_if_small(model, inputs))
-                passes = _step(model, stepper, loss_fn, inputs, targets, check=epoch == 0)
+                evaluated = functools.partial(forward, model, loss_fn, inputs, targets, how, check=epoch == 0)
+                passes = take_step(model, stepper, evaluated)
                 num_gradients += len(passes)
                 if isinstance(stepper, SharpnessAware):
                     norms.append(stepper.perturbation_norm)  # tensors, not read before the epoch ends
                 outputs, loss = passes[0]
                 if not math.isfinite(loss):
                     raise divergence_error(epoch, f"the loss is {loss}", stepper)
-                means.add(outputs, loss, targets)
+                means.add(outputs, loss, targets, mass)
             if not all(bool(torch.isfinite(p).all()) for p in parameters):
                 raise divergence_error(epoch, "a weight is not finite", stepper)
             _record(values, "train", means)
             if norms:
                 values["perturbation_norm"].append(float(torch.stack(norms).mean()))
             if test_set is not None:
-                _record(values, "test", evaluate(model, test_set, loss_fn=loss_fn))
+                tested = evaluate(model, test_set, loss_fn=loss_fn, reduction=reduction, batch_mass=batch_mass)
+                _record(values, "test", tested)
             bar.set_postfix(loss=f"{means.loss:.3f}", refresh=False)
             bar.update()
     curves = {name: tuple(curve) for name, curve in values.items()}
@@ -169,33 +199,6 @@ def _restored(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-
-
-def _step(
-    model: nn.Module,
-    stepper: torch.optim.Optimizer,
-    loss_fn: LossFunction | None,
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    check: bool,
-) -> list[tuple[Any, float]]:
-    """One optimizer step; outputs and loss of every pass that the optimizer asked for, that at θ first."""
-    passes: list[tuple[Any, float]] = []
-
-    def closure() -> Any:
-        with torch.enable_grad():
-            stepper.zero_grad()
-            with statistics_once(stepper, model) if isinstance(stepper, SharpnessAware) else contextlib.nullcontext():
-                outputs, loss = forward(model, loss_fn, inputs, targets, check=check)
-            loss.backward()
-        passes.append((outputs, float(loss.detach())))
-        return loss
-
-    stepper.step(closure)
-    if not passes:
-        raise TypeError(f"{type(stepper).__name__}.step(closure) did not call its closure, so there is no gradient.")
-    return passes
 
 
 def _record(values: dict[str, list[float]], part: str, means: Means | Evaluation) -> None:

@@ -46,6 +46,8 @@ class DifferenceExplorer(Explorer):
         precision: Initial precision, ``"single"`` or ``"double"``.
         scheme: Initial scheme, ``"one-sided"`` or ``"central"``.
         seed: Random seed for the direction.
+        reduction: As for `HessianOperator`.
+        batch_mass: As for `HessianOperator`.
 
     Raises:
         ValueError: ``H v`` is zero, so that the relative error is undefined, or `HessianOperator` refuses an argument.
@@ -69,11 +71,15 @@ class DifferenceExplorer(Explorer):
         precision: str = "single",
         scheme: str = "one-sided",
         seed: int = 0,
+        reduction: str | None = None,
+        batch_mass: Callable[[Any], Any] | None = None,
     ) -> None:
         check_choice("precision", precision, PRECISIONS)
         check_choice("scheme", scheme, SCHEMES)
         step = check_real("step", step, _STEPS[0], _STEPS[-1])
-        self._differences, self.product, self.double_backward = _differences(model, loss_fn, data, seed)
+        self._differences, self.product, self.double_backward = _differences(
+            model, loss_fn, data, seed, reduction=reduction, batch_mass=batch_mass
+        )
         self.errors = {key: _relative_errors(values, self.product) for key, values in self._differences.items()}
         self.step = ipywidgets.SelectionSlider(
             options=[(f"{value:.1e}", float(value)) for value in _STEPS],
@@ -129,12 +135,12 @@ def _relative_errors(values: FloatArray, truth: FloatArray) -> FloatArray:
 
 
 def _differences(
-    model: nn.Module, loss_fn: Callable[..., Tensor], data: Any, seed: int
+    model: nn.Module, loss_fn: Callable[..., Tensor], data: Any, seed: int, **options: Any
 ) -> tuple[dict[tuple[str, str], FloatArray], FloatArray, dict[str, float]]:
     """Differences ``(steps, n)`` by precision and scheme, ``H v``, and the errors of double backward by precision."""
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     batches = freeze_batches(data, torch.device("cpu"))
-    copies = {name: _Copy(model, loss_fn, batches, dtype) for name, dtype in PRECISIONS.items()}
+    copies = {name: _Copy(model, loss_fn, batches, dtype, options) for name, dtype in PRECISIONS.items()}
     direction = torch.randn(copies["double"].operator.dim, generator=generator, dtype=torch.float64)
     direction /= direction.norm()
     products = {name: (copy.operator @ direction).double().numpy() for name, copy in copies.items()}
@@ -158,14 +164,19 @@ class _Copy:
     """A copy of the model in one precision, whose weights can be shifted."""
 
     def __init__(
-        self, model: nn.Module, loss_fn: Callable[..., Tensor], batches: list[Batch], dtype: torch.dtype
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Tensor],
+        batches: list[Batch],
+        dtype: torch.dtype,
+        options: dict[str, Any],
     ) -> None:
         def cast(tensor: Tensor) -> Tensor:
             return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
         moved = deepcopy(unwrap_model(model)).to("cpu", dtype)
         data = [Batch(map_tensors(batch.content, cast), batch.size) for batch in batches]
-        self.operator = HessianOperator(moved, loss_fn, data)
+        self.operator = HessianOperator(moved, loss_fn, data, **options)
         chosen = dict(moved.named_parameters())
         self.weights = [chosen[name] for name in self.operator.parameter_names]
         self.start = [weight.detach().clone() for weight in self.weights]

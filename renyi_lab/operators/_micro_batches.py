@@ -1,0 +1,50 @@
+"""Whether batches may be cut along their first dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.masses import FIX, LossReduction
+from renyi_lab._utils.mean_checks import joined, outputs_depend_on_the_batch, split_loss
+
+
+def check_micro_batches(
+    model: nn.Module,
+    loss_fn: Callable[..., Tensor],
+    parts: Sequence[Batch],
+    reduction: LossReduction,
+    micro_batch_size: int,
+) -> None:
+    """Raise where cutting batches along their first dimension changes what the model or the loss computes.
+
+    Tried on the samples of one micro-batch (two for a size of 1). To be called with the model in evaluation mode.
+    """
+    probe = parts[0] if parts[0].size > 1 or len(parts) == 1 else joined(parts[0], parts[1])
+    if probe is None:
+        return
+    refusal = f"micro_batch_size={micro_batch_size} cuts batches along their first dimension"
+    if reduction.of_outputs:
+        refuse_mixed_samples(model, probe.content[0], refusal)
+        return
+    with torch.enable_grad():
+        verdict = split_loss(lambda content: loss_fn(model, content), probe, reduction)
+    if verdict.agrees is False:
+        raise ValueError(
+            f"{refusal}, but the loss is not that of its parts: {verdict.reason}. {FIX}; leave micro_batch_size out if "
+            "the first dimension is not that of samples."
+        )
+
+
+def refuse_mixed_samples(model: nn.Module, inputs: Any, action: str) -> None:
+    """Raise where outputs depend on what else is in the batch, so that ``action`` would change them."""
+    if outputs_depend_on_the_batch(model, inputs):
+        raise ValueError(
+            f"{action}, but the model's outputs for a part of a batch differ from those for the whole: the first "
+            "dimension is not that of samples (as for sequences with time first), or the model mixes samples (batch "
+            "norm without running statistics). Leave that argument out, or bring the samples first."
+        )
