@@ -71,15 +71,35 @@ class LossReduction:
         self.batch_mass = batch_mass
         self.assumed = self.loss is None and batch_mass is None
         self.verified: set[Any] = set()
+        self._ratio = 0.0  # of given masses to known ones
 
     def mass(self, batch: Batch) -> float:
         """The denominator of the batch's mean loss, ≥ 0; where it is 0, the batch has no mean."""
-        if self.batch_mass is not None:
-            return self._given(batch)
+        assumed = self._assumed_mass(batch)
+        if self.batch_mass is None:
+            return assumed
+        given = self._given(batch)
+        if self.loss is not None:
+            self._ratio = self._ratio or given / (assumed or 1.0)
+            if abs(given - self._ratio * assumed) > 1e-5 * max(given, self._ratio * assumed):
+                raise ValueError(
+                    f"batch_mass gives {given:g} for a batch over which loss_fn is a mean with the denominator "
+                    f"{assumed:g}, in other proportion than for the batches before it; leave batch_mass out."
+                )
+        return given
+
+    def _assumed_mass(self, batch: Batch) -> float:
         targets = batch.content[1] if self._guess is not None else None
         if self._guess is None or not isinstance(targets, Tensor) or targets.ndim == 0:
             return float(batch.size)
         return self._guess.denominator(targets)
+
+    def num_counted(self, batch: Batch) -> int:
+        """Number of samples, without those whose labels are all ignored."""
+        labels = batch.content[1] if self._guess is not None and self._guess.of_labels else None
+        if self.ignored is None or not isinstance(labels, Tensor) or labels.ndim == 0 or labels.is_floating_point():
+            return batch.size
+        return int((labels != self.ignored).reshape(len(labels), -1).any(1).sum())
 
     def _given(self, batch: Batch) -> float:
         assert self.batch_mass is not None
@@ -117,7 +137,12 @@ class LossReduction:
         if self._guess.of_labels:
             ignored = self._guess.ignore_index
             check_labels(outputs, targets, 0 if ignored is None else ignored)
-        elif self._guess.same_shape and isinstance(outputs, Tensor) and is_broadcast(outputs, targets):
+        elif (
+            self.loss is not None
+            and self.loss.same_shape
+            and isinstance(outputs, Tensor)
+            and is_broadcast(outputs, targets)
+        ):
             raise ValueError(shape_mismatch(outputs, targets))
 
     def check_lengths(self, batches: Iterable[Batch]) -> None:

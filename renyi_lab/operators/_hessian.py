@@ -66,6 +66,16 @@ class HessianOperator(KeptGraphOperator):
         >>> H = HessianOperator(model, torch.nn.MSELoss(), (x, torch.zeros(2, 1)))
         >>> H.to_dense().tolist()
         [[1.0, 0.0], [0.0, 4.0]]
+
+        A mean over labels that are not ignored, inside a function of one's own:
+
+        >>> def loss_fn(outputs, y):
+        ...     return torch.nn.functional.cross_entropy(outputs, y, ignore_index=9)
+        >>> batches = [(x, torch.tensor([0, 9])), (x, torch.tensor([1, 0]))]
+        >>> model = torch.nn.Linear(2, 2)
+        >>> H = HessianOperator(model, loss_fn, batches, batch_mass=lambda batch: (batch[1] != 9).sum())
+        >>> H.total_mass
+        3.0
     """
 
     _silently_wrong: ClassVar[Mapping[str, str]] = {

@@ -138,6 +138,11 @@ class ModelOperator(LinearOperator):
         """Number of entries of the model's frozen parameters, which are not part of any Hessian."""
         return sum(parameter.numel() for parameter in self.model.parameters() if not parameter.requires_grad)
 
+    @property
+    def num_counted(self) -> int:
+        """Number of samples in the batches, without those whose labels are all ignored by ``loss_fn``."""
+        return sum(self._loss_reduction.num_counted(batch) for batch in self.batches)
+
     def restricted(self: Kind, params: ParameterSelection = None, batches: Sequence[Batch] | None = None) -> Kind:
         """The same operator for some of its parameters, some of its batches, or both.
 

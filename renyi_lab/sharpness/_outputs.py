@@ -18,6 +18,9 @@ def fisher_rao_norm(operator: ModelOperator) -> Estimate:
 
         θᵀFθ = (1/N) Σ_i (θᵀ∇ℓ_i)² = (1/N) Σ_i ⟨∂ℓ_i/∂f, J_i θ⟩²
 
+    ``N ∇L = Σ_i ∇ℓ_i``: where a mean weighs samples differently, as with class weights or sequences of unequal length,
+    ``ℓ_i`` is N times the part of sample i in the loss, and N counts the samples that have one.
+
     For a network without biases of ``D`` linear layers with ReLU between them, ``J θ = D f``: the norm is then
     ``D · √(E⟨∂ℓ/∂f, f⟩²)``, a function of the outputs alone.
 
@@ -40,7 +43,9 @@ def fisher_rao_norm(operator: ModelOperator) -> Estimate:
             outputs, slopes = _output_slopes(operator, index)
             moved = _derivative_along(outputs, parameters)
             total += float((slopes * moved).flatten(1).sum(1).double().square().sum())
-    return Estimate(math.sqrt(total / operator.total_mass))
+    # A mean over all data has divided the part of every sample by their number, if all weigh the same.
+    count = operator.num_counted
+    return Estimate(math.sqrt(total * count if operator.reduction == "mean" else total / count))
 
 
 def relative_flatness(operator: ModelOperator) -> Estimate:
@@ -89,14 +94,17 @@ def _need_outputs(operator: ModelOperator) -> None:
 
 
 def _output_slopes(operator: ModelOperator, index: int) -> tuple[Tensor, Tensor]:
-    """Outputs of one batch with their graph, and ``∂ℓ_i/∂f`` of every sample."""
+    """Outputs of one batch with their graph, and every sample's part of ``∂L/∂f``."""
     outputs = operator.outputs(index)
     if not isinstance(outputs, Tensor):
         raise ValueError(f"the model must return one tensor, got {type(outputs).__name__}.")
+    if len(outputs) != operator.batches[index].size:
+        raise ValueError(
+            f"the model must return one row per sample, got {len(outputs)} rows for {operator.batches[index].size}."
+        )
     free = outputs.detach().requires_grad_()
     (slopes,) = torch.autograd.grad(operator.output_loss(free, index), free, materialize_grads=True)
-    # A mean over all data has divided the part of every sample by the total mass.
-    return outputs, slopes * (operator.total_mass if operator.reduction == "mean" else 1.0)
+    return outputs, slopes
 
 
 def _derivative_along(outputs: Tensor, parameters: list[nn.Parameter]) -> Tensor:

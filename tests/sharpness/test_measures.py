@@ -467,3 +467,19 @@ MESSAGES = [
 def test_bad_input_is_named(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize("factor", [1.0, 7.0])
+def test_the_fisher_rao_norm_counts_samples_whatever_the_mean_is_divided_by(factor):
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 4).double(), torch.randn(8, 3).double(), torch.arange(8) % 4
+    plain = sharpness.fisher_rao_norm(HessianOperator(model, nn.CrossEntropyLoss(), (x, y))).value
+    same = nn.CrossEntropyLoss(weight=torch.full((4,), factor).double())
+    assert sharpness.fisher_rao_norm(HessianOperator(model, same, (x, y))).value == pytest.approx(plain, rel=1e-12)
+    more = torch.cat([x, x[:3]]), torch.cat([y, torch.full((3,), -100)])
+    for data in (more, [(more[0][:5], more[1][:5]), (more[0][5:], more[1][5:])]):
+        assert sharpness.fisher_rao_norm(HessianOperator(model, same, data)).value == pytest.approx(plain, rel=1e-12)
+    elements = HessianOperator(model, nn.MSELoss(), (x, torch.zeros(8, 4).double()))
+    outputs = model(x).detach()
+    expected = ((outputs**2 / 2).sum(1) ** 2).mean().sqrt()  # J θ is the output of a linear model
+    assert sharpness.fisher_rao_norm(elements).value == pytest.approx(float(expected), rel=1e-12)
