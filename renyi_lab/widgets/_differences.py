@@ -53,7 +53,7 @@ class DifferenceExplorer(Explorer):
         ValueError: ``H v`` is zero, so that the relative error is undefined, or `HessianOperator` refuses an argument.
 
     Example:
-        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> x, _ = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
         >>> explorer = DifferenceExplorer(model, nn.MSELoss(), (x, torch.zeros(2, 1)), step=1e-4)
         >>> explorer.precision.value = "double"
