@@ -141,7 +141,7 @@ def test_a_single_sample_left_over_joins_the_batch_before_it(data, batch_size):
     assert history.perturbation_norm[0] == 0 < history.perturbation_norm[1]
 
 
-def test_both_kinds_of_data_are_shuffled_as_without_batch_norm():
+def test_without_batch_norm_a_single_sample_is_a_batch_of_its_own():
     sizes = []
     model = net()
     model.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
