@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.masses import FIX, LossReduction
@@ -28,7 +28,7 @@ class MeanCheck:
         reduction: How it is taken to reduce a batch.
     """
 
-    def __init__(self, model: nn.Module, loss_fn: Callable[..., Tensor], reduction: LossReduction) -> None:
+    def __init__(self, model: Callable[..., Any], loss_fn: Callable[..., Tensor], reduction: LossReduction) -> None:
         self._model, self._loss_fn, self._reduction = model, loss_fn, reduction
         self._first: Batch | None = None
         self._single: Batch | None = None
@@ -106,11 +106,11 @@ def split_loss(loss_of: Callable[[Any], Tensor], batch: Batch, reduction: LossRe
     if parts is None:
         return Verdict(None, "a batch cannot be cut into samples, since its tensors differ in their first dimension")
     before = _random_state(batch)
-    whole = _number(loss_of(batch.content))
+    whole = _number(loss_of(_fresh(batch.content)))
     if _random_state(batch) != before:
         return Verdict(None, "the loss is random")
     try:
-        losses = [_number(loss_of(part.content)) for part in parts]
+        losses = [_number(loss_of(_fresh(part.content))) for part in parts]
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a user's model or loss raises for fewer samples
@@ -131,7 +131,7 @@ def split_loss(loss_of: Callable[[Any], Tensor], batch: Batch, reduction: LossRe
     )
 
 
-def outputs_depend_on_the_batch(model: nn.Module, inputs: Any) -> bool:
+def outputs_depend_on_the_batch(model: Callable[..., Any], inputs: Any) -> bool:
     """Whether outputs for a part of the inputs differ from those for all: the first dimension is not samples.
 
     That is so for sequences with time first, and for batch norm without running statistics. A model that draws random
@@ -143,10 +143,10 @@ def outputs_depend_on_the_batch(model: nn.Module, inputs: Any) -> bool:
     if parts is None:
         return False
     before = _random_state(batch)
-    whole = tensors_in(model(inputs))
+    whole = tensors_in(model(_fresh(inputs)))
     if _random_state(batch) != before:
         return False
-    first, rest = (tensors_in(model(part.content)) for part in parts)
+    first, rest = (tensors_in(model(_fresh(part.content))) for part in parts)
     by_sample = [i for i, tensor in enumerate(whole) if tensor.ndim and len(tensor) == batch.size]
     return any(not close(whole[i], torch.cat([first[i], rest[i]])) for i in by_sample)
 
@@ -171,6 +171,11 @@ def joined(first: Batch, second: Batch) -> Batch | None:
         return None
     others = iter([tensor for _, tensor in pairs])
     return Batch(map_tensors(first.content, lambda tensor: torch.cat([tensor, next(others)])), first.size + second.size)
+
+
+def _fresh(content: Any) -> Any:
+    """A copy, which a model or loss may change in place."""
+    return map_tensors(content, Tensor.clone)
 
 
 def _random_state(batch: Batch) -> list[bytes]:

@@ -82,9 +82,11 @@ def batches(
     """
     if isinstance(data, TensorDataset):
         inputs, targets = placed(data.tensors[0], data.tensors[1], model)
-        indices = torch.arange(len(inputs)) if order is None else torch.randperm(len(inputs), generator=order)
-        sizes = batch_sizes(len(inputs), batch_size, join_last)
-        for chosen in torch.split(indices.to(inputs.device), sizes):
+        size = len(inputs)
+        indices = (
+            torch.arange(size, device="cpu") if order is None else torch.randperm(size, generator=order, device="cpu")
+        )
+        for chosen in torch.split(indices.to(inputs.device), batch_sizes(size, batch_size, join_last)):
             yield inputs[chosen], targets[chosen]
         return
     for batch in _loader(data, batch_size, order, join_last):

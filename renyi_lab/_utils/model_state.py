@@ -1,4 +1,4 @@
-"""Context managers that restore a model's state, and what a Hessian product needs of a model."""
+"""Context managers that restore a model's state, and what a second derivative needs of a model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from renyi_lab._utils.random import preserved_rng, seed_torch
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -59,15 +57,44 @@ def preserved_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, buffer, before in saved:
             module._buffers[name] = buffer  # a forward pass may have replaced it by another tensor
-            if not torch.equal(buffer.detach(), before):
+            if not same_values(buffer.detach(), before):
                 # Through .data, which leaves the version number alone that autograd checks in kept graphs.
                 buffer.data.copy_(before)
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of the same kind are equal, entries that are NaN counting as equal."""
+    if (one.layout, one.shape, one.dtype, one.device) != (other.layout, other.shape, other.dtype, other.device):
+        return False
+    if one.layout != torch.strided:
+        one, other = one.to_sparse_coo().coalesce(), other.to_sparse_coo().coalesce()
+        return torch.equal(one.indices(), other.indices()) and same_values(one.values(), other.values())
+    if torch.equal(one, other):
+        return True
+    if not (one.is_floating_point() or one.is_complex()):
+        return False
+    return bool((one.isnan() == other.isnan()).all()) and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Let transformer encoders compute the same without gradients as with them.
+
+    Their fast path, which is taken without gradients only, returns zeros at padded positions.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextlib.contextmanager
 def differentiable_twice(model: nn.Module) -> Iterator[None]:
     """Choose kernels that have a second derivative: MATH attention, no cuDNN in recurrent layers, nothing compiled."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(without_fast_path())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
@@ -114,47 +141,7 @@ def _is_compiled(module: nn.Module) -> bool:
     )
 
 
-@contextlib.contextmanager
-def evaluation_point(model: nn.Module, training: bool, seed: int) -> Iterator[None]:
-    """Set the mode, the kernels and the random state for a forward pass of a Hessian product; restore all on exit."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it (torch.no_grad() is fine).")
-    with (
-        preserved_rng(),
-        training_flags(model, training),
-        preserved_buffers(model),
-        differentiable_twice(model),
-        affine_batch_norm(model),
-    ):
-        seed_torch(seed)
-        yield
-
-
 def stochastic_layers(model: nn.Module) -> list[str]:
     """Names of dropout and batch-norm layers: in training mode they depend on random masks or on the batch."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
     return [name or type(module).__name__ for name, module in model.named_modules() if isinstance(module, kinds)]
-
-
-class Fingerprint:
-    """The weights and buffers that a graph was built from, to tell whether it is still valid.
-
-    Version numbers reveal the changes that autograd would refuse; values those that it cannot see and would silently
-    give a wrong Hessian for, such as ``parameter.data.add_(...)``. Comparing costs far less than a product.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._versions = _versions(model)
-        self._values = [tensor.detach().clone() for tensor in _state(model)]
-
-    def matches(self, model: nn.Module) -> bool:
-        """Whether ``model`` has the same weights and buffers, with the weights in the same memory."""
-        return self._versions == _versions(model) and all(map(torch.equal, self._values, _state(model)))
-
-
-def _state(model: nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-
-
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    return [(parameter.data_ptr(), parameter._version) for parameter in model.parameters()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -26,18 +26,15 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
             parameters differ in dtype or device, or are in half precision.
         TypeError: ``params`` holds something else.
     """
-    available = dict(model.named_parameters())
+    available = dict(model.named_parameters(remove_duplicate=False))  # tied weights under all their names
     if not available:
         raise ValueError(
             f"model ({type(model).__name__}) has no parameters, so it has no Hessian; pass a model with weights."
         )
     choices = _choices(params)
     chosen = {name for choice in choices for name in _names(model, available, choice)}
-    selected = {
-        name: parameter
-        for name, parameter in available.items()
-        if name in chosen and parameter.requires_grad and parameter.numel()
-    }
+    inside = {id(available[name]) for name in chosen}
+    selected = {name: parameter for name, parameter in _trainable(model).items() if id(parameter) in inside}
     if not selected:
         raise ValueError(
             f"params={params!r} selects no trainable parameter; all of {sorted(chosen)} "
@@ -47,6 +44,58 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     return selected
 
 
+class ParameterBlock:
+    """Some of a model's parameters by name, looked up afresh at each use, since a model's parameters may be replaced.
+
+    Args:
+        model: Any module.
+        params: As for `select_parameters`.
+
+    Attributes:
+        names: The names, in the model's order.
+        shapes: Shapes by name.
+        dtype: Data type of all.
+        device: Device of all.
+        dim: Number of entries.
+    """
+
+    def __init__(self, model: nn.Module, params: ParameterSelection = None) -> None:
+        selected = select_parameters(model, params)
+        first = next(iter(selected.values()))
+        self.names, self.dtype, self.device = tuple(selected), first.dtype, first.device
+        self.shapes = {name: parameter.shape for name, parameter in selected.items()}
+        self.dim = sum(shape.numel() for shape in self.shapes.values())
+        self._is_whole = params is None
+
+    def of(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters of ``model`` with these names.
+
+        Raises:
+            ValueError: One is missing, frozen, tied to another, or of another shape, dtype or device than before; or
+                more are trainable, and all were selected.
+        """
+        trainable = _trainable(model)
+        for name, shape in self.shapes.items():
+            if name not in trainable:
+                raise ValueError(_CHANGED.format(f"it has no trainable parameter {name!r} of its own any more"))
+            found, now = trainable[name], (trainable[name].shape, trainable[name].dtype, trainable[name].device)
+            if now != (shape, self.dtype, self.device):
+                before = f"{tuple(shape)} {self.dtype} on {self.device}"
+                after = f"{tuple(found.shape)} {found.dtype} on {found.device}"
+                raise ValueError(_CHANGED.format(f"parameter {name!r} was {before} and is {after}"))
+        if self._is_whole and len(trainable) > len(self.shapes):
+            new = next(name for name in trainable if name not in self.shapes)
+            raise ValueError(_CHANGED.format(f"it has the new trainable parameter {new!r}"))
+        return {name: trainable[name] for name in self.names}
+
+
+_CHANGED = "the model's parameters have changed since the operator was made: {}. Make a new operator for this model."
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+
+
 def flatten(tensors: Iterable[Tensor], leading: int = 0) -> Tensor:
     """One vector ``(n,)`` from tensors of any shapes, as a detached copy; the first ``leading`` axes are kept."""
     return torch.cat([tensor.detach().reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
@@ -54,7 +103,11 @@ def flatten(tensors: Iterable[Tensor], leading: int = 0) -> Tensor:
 
 def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
     """The inverse of `flatten`: parts shaped like the tensors of ``like``, after any leading axes of ``vector``."""
-    shapes = [tensor.shape for tensor in like]
+    return split(vector, [tensor.shape for tensor in like])
+
+
+def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Parts of the given shapes, after any leading axes of ``vector``."""
     parts = vector.split([shape.numel() for shape in shapes], dim=-1)
     return [part.reshape((*vector.shape[:-1], *shape)) for part, shape in zip(parts, shapes, strict=True)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,34 @@ def seed_torch(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    seed_torch(seed)
+
+
+@contextmanager
+def no_random_numbers(cause: str) -> Iterator[None]:
+    """Raise ``RuntimeError`` with ``cause`` when the block draws from a global generator without restoring it."""
+    before = generator_states()
+    yield
+    if generator_states() != before:
+        raise RuntimeError(cause)
+
+
+def generator_states() -> list[object]:
+    """The states of Python's, NumPy's and torch's global generators, in a form that ``==`` compares."""
+    numpy_state: Any = np.random.get_state()
+    name, keys, *position = numpy_state
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states.append(torch.mps.get_rng_state())
+    return [random.getstate(), name, keys.tobytes(), position, *(state.cpu().numpy().tobytes() for state in states)]
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def _split(data: Dataset[Any], prior_fraction: float, seed: int) -> tuple[Datase
             f"prior_fraction={fraction:g} of {size} samples leaves {count} for the prior and {size - count} for the "
             "bound; each needs at least 2."
         )
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu")
     if isinstance(data, TensorDataset):
         x, y = data.tensors
         order = order.to(x.device)

@@ -103,7 +103,9 @@ def hutchinson_trace(operator: Any, *, num_matvecs: int = 100, seed: int = 0) ->
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     forms = np.empty(count)
     for index in range(count):
-        signs = 2 * torch.randint(2, (matrix.dim,), generator=generator).to(matrix.device, matrix.dtype) - 1
+        signs = (
+            2 * torch.randint(2, (matrix.dim,), generator=generator, device="cpu").to(matrix.device, matrix.dtype) - 1
+        )
         product = matrix @ signs
         forms[index] = check_product(float(torch.dot(signs.to(accumulator(signs)), product.to(accumulator(product)))))
     return Estimate(float(forms.mean()), float(forms.std(ddof=1) / count**0.5), count)

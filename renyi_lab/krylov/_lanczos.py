@@ -201,7 +201,7 @@ def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
 
 def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
     """Independent Gaussian vectors for ``operator`` as rows ``(count, n)``, the same numbers on every device."""
-    rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator)
+    rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator, device="cpu")
     return rows.to(operator.device, operator.dtype)
 
 

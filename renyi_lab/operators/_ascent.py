@@ -59,7 +59,7 @@ def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_st
     """
     steps, base = check_int("num_steps", num_steps), surface.loss(surface.start)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    direction = torch.randn(len(surface.start), generator=generator, dtype=surface.start.dtype)
+    direction = torch.randn(len(surface.start), generator=generator, dtype=surface.start.dtype, device="cpu")
     direction = direction.to(surface.start.device)
     best, highest, losses = torch.zeros_like(surface.start), base, []
     for step in range(steps + 1):

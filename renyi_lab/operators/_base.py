@@ -87,7 +87,7 @@ class LinearOperator(ABC):
         for start in range(0, self.dim, 256):
             stop = min(start + 256, self.dim)
             unit_vectors = torch.zeros(self.dim, stop - start, dtype=self.dtype, device=self.device)
-            unit_vectors[torch.arange(start, stop), torch.arange(stop - start)] = 1
+            unit_vectors.diagonal(-start).fill_(1)
             dense[:, start:stop] = self @ unit_vectors
         return dense
 

@@ -49,7 +49,8 @@ class GGNOperator(KeptGraphOperator):
         # Jᵀu is linear in u: the derivative of (Jᵀu)·v in u is J v, one backward pass through the graph of Jᵀu.
         u = torch.zeros_like(free_outputs, requires_grad=True)
         parameters = list(self.parameters.values())
-        transposed = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
+        with self.differentiation():
+            transposed = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
         return BatchGraph(transposed, [u], ([slope], [free_outputs]), ([outputs], parameters))
 
     def output_loss(self, outputs: Tensor, index: int) -> Tensor:

@@ -25,7 +25,7 @@ def default_graph_budget(device: torch.device) -> int:
 
 def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) -> int:
     """Bytes that a graph built by ``build_graph`` keeps alive, without the storages of ``outside`` tensors."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in outside}
+    known = {tensor.untyped_storage().data_ptr() for tensor in outside if tensor.layout == torch.strided}
     found: dict[int, int] = {}
     holders: list[list[Tensor]] = []
 

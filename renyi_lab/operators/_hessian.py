@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.parameters import flatten
 from renyi_lab.operators._kept_graphs import BatchGraph, KeptGraphOperator
 
@@ -44,13 +45,14 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
             f"hvp needs parameters and one loss computed from them, got {len(params)} parameters and a loss of shape "
             f"{tuple(loss.shape)} {'with' if loss.requires_grad else 'without'} a graph; do not detach it."
         )
-    gradients = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-    flat_gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    if vector.shape != flat_gradient.shape:
-        raise ValueError(f"vector must have shape {tuple(flat_gradient.shape)}, got {tuple(vector.shape)}.")
-    if not flat_gradient.requires_grad:  # the loss is linear in params
-        return torch.zeros_like(flat_gradient)
-    products = torch.autograd.grad(flat_gradient, params, vector.to(flat_gradient), materialize_grads=True)
+    with suspended_hooks(params):  # a hook's gradient is not that of the loss
+        gradients = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+        flat_gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        if vector.shape != flat_gradient.shape:
+            raise ValueError(f"vector must have shape {tuple(flat_gradient.shape)}, got {tuple(vector.shape)}.")
+        if not flat_gradient.requires_grad:  # the loss is linear in params
+            return torch.zeros_like(flat_gradient)
+        products = torch.autograd.grad(flat_gradient, params, vector.to(flat_gradient), materialize_grads=True)
     return flatten(products)
 
 
@@ -89,7 +91,8 @@ class HessianOperator(KeptGraphOperator):
         loss = self.batch_loss(index)
         if not loss.requires_grad:
             return BatchGraph()
-        gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        with self.differentiation():
+            gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
         if any(tensor is not None and tensor.layout != torch.strided for tensor in gradient):
             raise ValueError("a parameter has a sparse gradient, which has no second derivative; use sparse=False.")
         return BatchGraph(gradient, parameters)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from renyi_lab._utils.batches import Batch
-from renyi_lab._utils.model_state import Fingerprint
+from renyi_lab._utils.evaluation import full_precision
+from renyi_lab._utils.fingerprint import Fingerprint
+from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.parameters import ParameterSelection
 from renyi_lab._utils.threads import one_thread
 from renyi_lab.operators._graph_memory import default_graph_budget, saved_bytes
+from renyi_lab.operators._graph_nodes import Top, edge, reason_to_refuse
 from renyi_lab.operators._model import ModelOperator
+from renyi_lab.operators._symmetry import SymmetryCheck
 
 Kind = TypeVar("Kind", bound="KeptGraphOperator")
 Link = tuple[Sequence[Tensor], Sequence[Tensor]]
@@ -23,6 +28,11 @@ Link = tuple[Sequence[Tensor], Sequence[Tensor]]
 _NOT_TWICE = (
     "a layer of the model cannot be differentiated twice ({}). Replace it by plain torch operations, or leave its "
     "parameters and those before it out with params=."
+)
+_NOT_SYMMETRIC = (
+    "the products are not those of a symmetric matrix: some operation of the model has a gradient that is not its "
+    "derivative (a gradient reversal, a scaled, clipped or straight-through gradient), or a result that changes from "
+    "one evaluation to the next; remove it, or leave its parameters out with params=."
 )
 # Vectors per batched product. Heuristic: enough to fill a GPU with a small network, few enough to keep intermediates
 # small.
@@ -44,15 +54,18 @@ class BatchGraph:
 
     def __init__(self, derivatives: Sequence[Tensor | None] = (), bottoms: Sequence[Tensor] = (), *links: Link) -> None:
         used = {i: tensor for i, tensor in enumerate(derivatives) if tensor is not None and tensor.requires_grad}
-        self.used, self.derivatives = tuple(used), tuple(used.values())
-        self.links: tuple[Link, ...] = ((self.derivatives, bottoms), *links)
+        self.used, self.ndims = tuple(used), tuple(tensor.ndim for tensor in used.values())
+        # Of the tops only the place in the graph is kept: their values would be a gradient for each batch.
+        chain = ((used.values(), bottoms), *links)
+        self.links: list[tuple[Any, Sequence[Tensor]]] = [([edge(top) for top in tops], parts) for tops, parts in chain]
+        self.derivatives: Sequence[Top] = self.links[0][0]
 
     def product(self, parts: Sequence[Tensor], keep_graph: bool) -> Sequence[Tensor]:
         """The matrix times vectors, both in parts shaped like the parameters, after a leading axis for several."""
         if not self.derivatives:
             return [torch.zeros_like(part) for part in parts]
         vectors: Sequence[Tensor] = [parts[i] for i in self.used]
-        batched = vectors[0].ndim > self.derivatives[0].ndim
+        batched = vectors[0].ndim > self.ndims[0]
         try:
             for tops, bottoms in self.links:
                 vectors = torch.autograd.grad(
@@ -77,6 +90,7 @@ class KeptGraphOperator(ModelOperator):
     _fingerprint: Fingerprint | None = None
     _seen_nonzero = False
     _graph_checked = False
+    _symmetry: SymmetryCheck | None = None
     # Nodes of a first derivative's graph through which torch would silently give a wrong product.
     _silently_wrong: ClassVar[Mapping[str, str]] = {
         "torch::autograd::Error": "a function marked once_differentiable counts as constant in the second derivative"
@@ -93,8 +107,15 @@ class KeptGraphOperator(ModelOperator):
     def restricted(self: Kind, params: ParameterSelection = None, batches: Sequence[Batch] | None = None) -> Kind:
         """As `ModelOperator.restricted`."""
         part = super().restricted(params, batches)
-        part._graphs, part._seen_nonzero, part._graph_checked = None, False, False
+        part._seen_nonzero, part._graph_checked = False, False
         return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: all but the graphs, which belong to one model and cannot be copied."""
+        state = dict(vars(self))
+        for name in ("_graphs", "_fingerprint", "_symmetry"):
+            state.pop(name, None)
+        return state
 
     def _matvec(self, vector: Tensor) -> Tensor:
         product = self._product(vector)
@@ -116,28 +137,41 @@ class KeptGraphOperator(ModelOperator):
 
     def _product(self, vectors: Tensor) -> Tensor:
         """The matrix times one vector ``(n,)`` or rows ``(k, n)``: the sum over batches."""
-        parts = self.unflatten(vectors)
+        product = self._unchecked_product(vectors)
+        check = self._symmetry
+        if check is not None and not check.passes(vectors, product):
+            # Two vectors may lie where the matrix is zero up to rounding: two random ones decide.
+            generator = torch.Generator("cpu").manual_seed(0)
+            u, v = torch.randn(2, self.dim, generator=generator, device="cpu").to(self.device, self.dtype)
+            if not check.agree(u, self._unchecked_product(u), v, self._unchecked_product(v)):
+                raise RuntimeError(_NOT_SYMMETRIC)
+        return product
+
+    def _unchecked_product(self, vectors: Tensor) -> Tensor:
+        parameters = self.parameters.values()
         with one_thread():  # built once, too rarely to find out which number of threads is faster
             graphs = self._kept_graphs()
-        with self._threads["product"].run():
-            results = [self.flatten(graph.product(parts, keep_graph=True)) for graph in graphs if graph is not None]
-            recomputed = [index for index, graph in enumerate(graphs) if graph is None]
-            if recomputed:
-                with self.evaluation_point():
-                    results += [
-                        self.flatten(self._checked_graph(index).product(parts, keep_graph=False))
-                        for index in recomputed
-                    ]
-        return torch.stack(results).sum(0) if len(results) > 1 else results[0]
+        parts, total = self.unflatten(vectors), torch.zeros_like(vectors)
+        # What a product computes again has the flags, kernels, state and seeds of the first time.
+        point = self.evaluation_point() if self._recomputes or None in graphs else full_precision()
+        with self._threads["product"].run(), suspended_hooks(parameters), point:
+            for index, kept in enumerate(graphs):
+                graph = kept or self._checked_graph(index)
+                if self._recomputes:
+                    self._begin(index)
+                with self.differentiation():
+                    total += self.flatten(graph.product(parts, keep_graph=kept is not None))
+        return total
 
     def _kept_graphs(self) -> list[BatchGraph | None]:
-        """Graphs of as many batches as the budget allows, built at the first product and after the weights change."""
-        if self._graphs is None or self._fingerprint is None or not self._fingerprint.matches(self.model):
+        """Graphs of as many batches as the budget allows, built at the first product and after the model changes."""
+        if self._graphs is None or self._fingerprint is None or not self._fingerprint.matches(self._roots):
             self._graphs = None
             affordable = self._affordable_batches()
             with self.evaluation_point():
                 graphs = [self._checked_graph(i) if kept else None for i, kept in enumerate(affordable)]
-            self._graphs, self._fingerprint = graphs, Fingerprint(self.model)
+            self._graphs, self._fingerprint = graphs, Fingerprint(self._roots)
+            self._symmetry = SymmetryCheck(abs(self.loss))
         return self._graphs
 
     def _affordable_batches(self) -> list[bool]:
@@ -145,27 +179,21 @@ class KeptGraphOperator(ModelOperator):
         if budget == 0:
             return [False] * len(self.batches)
         outside = [*self.model.parameters(), *self.model.buffers()]
-        with self.evaluation_point():
-            bytes_per_sample = saved_bytes(lambda: self._checked_graph(0), outside) / self.batches[0].size
-        costs = torch.tensor([batch.size * bytes_per_sample for batch in self.batches], dtype=torch.float64)
-        return [bool(total <= budget) for total in costs.cumsum(0)]
+        try:
+            with self.evaluation_point(), torch.enable_grad():
+                bytes_per_sample = saved_bytes(lambda: self._batch_graph(0), outside) / self.batches[0].size
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # torch.func does not let saved tensors be noted; other errors will be met again
+            return [False] * len(self.batches)
+        costs = itertools.accumulate(batch.size * bytes_per_sample for batch in self.batches)
+        return [total <= budget for total in costs]
 
     def _checked_graph(self, index: int) -> BatchGraph:
         with torch.enable_grad():
             graph = self._batch_graph(index)
         if not self._graph_checked:
-            _refuse(self._silently_wrong, graph.derivatives)
+            if reason := reason_to_refuse(self._silently_wrong, graph.derivatives):
+                raise RuntimeError(_NOT_TWICE.format(reason))
             self._graph_checked = True
         return graph
-
-
-def _refuse(reasons: Mapping[str, str], derivatives: Sequence[Tensor]) -> None:
-    nodes = [tensor.grad_fn for tensor in derivatives if tensor.grad_fn is not None]
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        if node.name() in reasons:
-            raise RuntimeError(_NOT_TWICE.format(reasons[node.name()]))
-        new = {following for following, _ in node.next_functions if following is not None} - seen
-        seen |= new
-        nodes.extend(new)

@@ -20,7 +20,7 @@ class LossSurface:
         operator: A `HessianOperator`, or any other `ModelOperator`.
 
     Attributes:
-        start: The model's current weights as a flat vector, shape ``(n,)``.
+        start: The model's weights at construction as a flat vector, shape ``(n,)``.
 
     Raises:
         TypeError: ``operator`` is not a `ModelOperator`.
@@ -28,8 +28,7 @@ class LossSurface:
 
     def __init__(self, operator: ModelOperator) -> None:
         self.operator = check_operator(operator)
-        self._parameters = list(operator.parameters.values())
-        self.start = operator.flatten(self._parameters)
+        self.start = operator.flatten(operator.parameters.values())
 
     def loss(self, weights: Tensor) -> float:
         """``L(θ)``; may be infinite or NaN far from the model's weights."""
@@ -44,13 +43,14 @@ class LossSurface:
     @contextmanager
     def _at(self, weights: Tensor) -> Iterator[None]:
         """Point the parameters to ``weights``; their own memory is not written to and is restored bit for bit."""
-        own = [parameter.data for parameter in self._parameters]
+        parameters = list(self.operator.parameters.values())
+        own = [parameter.data for parameter in parameters]
         try:
-            for parameter, part in zip(self._parameters, self.operator.unflatten(weights), strict=True):
+            for parameter, part in zip(parameters, self.operator.unflatten(weights), strict=True):
                 parameter.data = part
             yield
         finally:
-            for parameter, data in zip(self._parameters, own, strict=True):
+            for parameter, data in zip(parameters, own, strict=True):
                 parameter.data = data
 
 
@@ -69,7 +69,9 @@ def random_subset(batches: Sequence[Batch], name: str, num_samples: int | None, 
     total = sum(batch.size for batch in batches)
     if num_samples is None or check_int(name, num_samples) >= total:
         return batches
-    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num_samples].sort().values
+    chosen = (
+        torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")[:num_samples].sort().values
+    )
     parts, start = [], 0
     for batch in batches:
         inside = chosen[(chosen >= start) & (chosen < start + batch.size)] - start

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.masses import FIX, LossReduction
@@ -14,7 +14,7 @@ from renyi_lab._utils.mean_checks import joined, outputs_depend_on_the_batch, sp
 
 
 def check_micro_batches(
-    model: nn.Module,
+    model: Callable[..., Any],
     loss_fn: Callable[..., Tensor],
     parts: Sequence[Batch],
     reduction: LossReduction,
@@ -29,7 +29,8 @@ def check_micro_batches(
         return
     refusal = f"micro_batch_size={micro_batch_size} cuts batches along their first dimension"
     if reduction.of_outputs:
-        refuse_mixed_samples(model, probe.content[0], refusal)
+        with torch.enable_grad():  # a model may differentiate inside
+            refuse_mixed_samples(model, probe.content[0], refusal)
         return
     with torch.enable_grad():
         verdict = split_loss(lambda content: loss_fn(model, content), probe, reduction)
@@ -40,7 +41,7 @@ def check_micro_batches(
         )
 
 
-def refuse_mixed_samples(model: nn.Module, inputs: Any, action: str) -> None:
+def refuse_mixed_samples(model: Callable[..., Any], inputs: Any, action: str) -> None:
     """Raise where outputs depend on what else is in the batch, so that ``action`` would change them."""
     if outputs_depend_on_the_batch(model, inputs):
         raise ValueError(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,30 +11,31 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.batches import Batch, freeze_batches, split_batches, tensors_in
+from renyi_lab._utils.batches import Batch, freeze_batches, split_batches
 from renyi_lab._utils.broadcasting import check_pair
 from renyi_lab._utils.masses import FIX, BatchMass, LossReduction
 from renyi_lab._utils.mean_checks import MeanCheck
-from renyi_lab._utils.model_state import evaluation_point, stochastic_layers, unwrap_model
-from renyi_lab._utils.parameters import ParameterSelection, flatten, select_parameters, unflatten
-from renyi_lab._utils.random import seed_torch
+from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
+from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.threads import AdaptiveThreads
-from renyi_lab._utils.validation import check_choice, check_finite, check_int, check_real
-from renyi_lab.operators._base import LinearOperator
+from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._micro_batches import check_micro_batches, refuse_mixed_samples
 
 Kind = TypeVar("Kind", bound="ModelOperator")
 
 _NO_LABELS = f" The mean over a batch whose labels are all ignored is NaN too. {FIX}."
-_DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN or infinity."
 
 
-class ModelOperator(LinearOperator):
+class ModelOperator(EvaluatedOperator):
     r"""A curvature matrix of a model's loss over a data set, as an operator.
 
     The data are frozen into batches at construction, so that every product is one with the same matrix: that of the
-    model's current weights. Training flags, buffers, ``.grad`` and random states are restored after every use, also
-    after errors and interrupts.
+    model's current weights, which are looked up by name. Training flags, buffers, attributes, ``.grad`` and random
+    states are restored after every use, also after errors and interrupts.
+
+    The matrix is that of the loss as a function of the weights: hooks on gradients are not called, automatic mixed
+    precision is off, random numbers are fixed by ``seed``, and an embedding's ``max_norm`` is a part of the function.
 
     Args:
         model: Any module; wrappers of ``torch.compile`` and of data-parallel training are removed.
@@ -61,10 +60,11 @@ class ModelOperator(LinearOperator):
         micro_batch_size: Split larger batches into parts of this many samples, for models whose single batch exceeds
             memory; on a CPU also for speed, since smaller graphs fit its caches better (measured: up to a quarter, for
             4000 samples of `cnn1d` in parts of 1000).
-        seed: Random seed for the dropout masks in ``mode="train"``.
+        seed: Random seed for everything random in the model or loss, such as dropout masks in ``mode="train"``. Each
+            batch has draws of its own.
 
     Attributes:
-        parameters: The selected parameters by name, in the order of the flat vector.
+        parameters: The selected parameters by name, in the order of the flat vector; those that the model has now.
         batches: The frozen batches, without those of mass 0.
         num_samples: Number of samples in all batches, those of mass 0 included.
         total_mass: Denominator of the mean over all data, the sum of the batches' masses; the number of samples for a
@@ -73,8 +73,10 @@ class ModelOperator(LinearOperator):
 
     Raises:
         ValueError: Empty data, no (trainable) parameters, unknown names, labels out of range, a loss that is not
-            finite, half precision; outputs and targets of shapes that the loss would broadcast; a loss over several
-            batches that does not average over samples, without ``batch_mass``; every label ignored.
+            finite, half precision in the parameters or inside the model, a forward pass that changes the weights;
+            outputs and targets of shapes that the loss would broadcast; a loss over several batches that does not
+            average over samples, without ``batch_mass``; every label ignored. Later: parameters that have been removed,
+            frozen, moved or cast.
         TypeError: ``model``, ``data`` or ``loss_fn`` of an unsupported type.
     """
 
@@ -97,9 +99,8 @@ class ModelOperator(LinearOperator):
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}.")
         self.loss_fn = loss_fn
-        self.parameters = select_parameters(self.model, params)
-        first = next(iter(self.parameters.values()))
-        super().__init__(_count(self.parameters), first.dtype, first.device)
+        self._block = ParameterBlock(self.model, params)
+        super().__init__(self._block.dim, self._block.dtype, self._block.device)
         self.mode = check_choice("mode", mode, ("eval", "train"))
         self.seed = check_int("seed", seed, 0)
         if graph_budget is not None:
@@ -119,7 +120,8 @@ class ModelOperator(LinearOperator):
         self.reduction = check_choice("reduction", self._loss_reduction.kind, ("mean", "sum"))
         parts = split_batches(frozen, micro_batch_size)
         self._set_batches(parts)
-        if self.mode == "train" and (layers := stochastic_layers(self.model)):
+        layers = stochastic_layers(self.model) if self.mode == "train" else []
+        if layers:
             warnings.warn(
                 f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by '
                 f"seed={self.seed}, and batch statistics depend on how the data are split into batches.",
@@ -127,11 +129,26 @@ class ModelOperator(LinearOperator):
             )
         self.loss = self._checked_loss()
         self._check_batches(micro_batch_size if len(parts) > len(frozen) else None)
+        if self._draws and not layers and self._depends_on_seed():
+            warnings.warn(
+                f'the model or the loss draws random numbers in mode="{self.mode}": they are fixed by '
+                f"seed={self.seed}, and depend on how the data are split into batches.",
+                stacklevel=2,
+            )
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The selected parameters by name, in the order of the flat vector; those that the model has now.
+
+        Raises:
+            ValueError: One has been removed, frozen, tied, moved, cast or reshaped since construction.
+        """
+        return self._block.of(self.model)
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """Names of the selected parameters, in the order of the flat vector."""
-        return tuple(self.parameters)
+        return self._block.names
 
     @property
     def num_frozen(self) -> int:
@@ -158,10 +175,11 @@ class ModelOperator(LinearOperator):
         part.num_matvecs = 0
         part._threads = defaultdict(AdaptiveThreads)
         if params is not None:
-            part.parameters = select_parameters(self.model, params)
-            if outside := [name for name in part.parameters if name not in self.parameters]:
-                raise ValueError(f"{outside[0]!r} is not among the operator's parameters {', '.join(self.parameters)}.")
-            part.dim = _count(part.parameters)
+            part._block = ParameterBlock(self.model, params)
+            if outside := [name for name in part.parameter_names if name not in self.parameter_names]:
+                known = ", ".join(self.parameter_names)
+                raise ValueError(f"{outside[0]!r} is not among the operator's parameters {known}.")
+            part.dim = part._block.dim
         if batches is not None:
             part._set_batches(freeze_batches(batches, self.device))
             part.loss = part._checked_loss()
@@ -169,7 +187,7 @@ class ModelOperator(LinearOperator):
 
     def blocks(self: Kind) -> dict[str, Kind]:
         """The block of each parameter tensor by name, over the same frozen batches."""
-        return {name: self.restricted(params=name) for name in self.parameters}
+        return {name: self.restricted(params=name) for name in self.parameter_names}
 
     def total_loss(self) -> float:
         """The loss at the current weights; may be infinite or NaN when these are far from trained ones."""
@@ -188,42 +206,37 @@ class ModelOperator(LinearOperator):
                 loss = self.batch_loss(index)
                 total += float(loss.detach())
                 if loss.requires_grad:
-                    gradient += self.flatten(torch.autograd.grad(loss, parameters, materialize_grads=True))
+                    with self.differentiation():
+                        parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
+                    gradient += self.flatten(parts)
         return total, gradient
-
-    def evaluation_point(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which the model is in the operator's mode; its state is restored on exit.
-
-        `batch_loss`, `outputs` and `output_loss` are to be called inside.
-        """
-        return evaluation_point(self.model, self.mode == "train", self.seed)
 
     def batch_loss(self, index: int) -> Tensor:
         """The weighted loss of one batch; with the weights the batches' losses add up to the total loss."""
         if self.loss_style == "output_target":
             return self.output_loss(self.outputs(index), index)
-        seed_torch(self.seed + index)
-        return self._weighted(self.loss_fn(self.model, self.batches[index].content), index)
+        self._begin(index)
+        return self._weighted(self.loss_fn(self.model, self._content(index)), index)
 
     def outputs(self, index: int) -> Any:
         """The model's outputs for one batch ``(x, y)``, with the dropout masks of that batch in ``mode="train"``."""
-        seed_torch(self.seed + index)
-        return self.model(self.batches[index].content[0])
+        self._begin(index)
+        return self.model(self._content(index)[0])
 
     def output_loss(self, outputs: Tensor, index: int) -> Tensor:
         """The weighted loss of one batch ``(x, y)`` as a function of the model's outputs."""
-        targets = self.batches[index].content[1]
+        targets = self._content(index)[1]
         check_pair(self.loss_fn, outputs, targets, self._loss_reduction)
         return self._weighted(self.loss_fn(outputs, targets), index)
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """One detached vector ``(n,)`` from tensors shaped like the parameters; any leading axes are kept."""
         parts = list(tensors)
-        return flatten(parts, parts[0].ndim - next(iter(self.parameters.values())).ndim)
+        return flatten(parts, parts[0].ndim - len(self._block.shapes[self.parameter_names[0]]))
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
         """The inverse of `flatten`: tensors shaped like the parameters, after any leading axes of ``vector``."""
-        return unflatten(vector, self.parameters.values())
+        return split(vector, list(self._block.shapes.values()))
 
     def _set_batches(self, batches: Sequence[Batch]) -> None:
         self.num_samples = sum(batch.size for batch in batches)
@@ -239,13 +252,34 @@ class ModelOperator(LinearOperator):
     def _check_batches(self, micro_batch_size: int | None) -> None:
         """Raise where the batches' losses, weighted by their masses, do not make up the loss of all data."""
         reduction = self._loss_reduction
-        with evaluation_point(self.model, False, self.seed):
+        with self._evaluation(training=False):
             if reduction.assumed and len(self.batches) > 1:
-                check = MeanCheck(self.model, self.loss_fn, reduction)
-                for batch in self.batches:
-                    check.see(batch)
+                check = MeanCheck(self._fresh_model, self._fresh_loss, reduction)
+                for index in range(len(self.batches)):
+                    check.see(self._fresh_batch(index))
             if micro_batch_size is not None:
-                check_micro_batches(self.model, self.loss_fn, self.batches, reduction, micro_batch_size)
+                probes = [self._fresh_batch(index) for index in range(min(2, len(self.batches)))]
+                check_micro_batches(self._fresh_model, self._fresh_loss, probes, reduction, micro_batch_size)
+
+    def _fresh_batch(self, index: int) -> Batch:
+        return Batch(self._content(index), self.batches[index].size)
+
+    @property
+    def _fresh_model(self) -> Any:
+        """The model for checks that evaluate it outside of `batch_loss`: from the same state each time."""
+        if self.loss_style == "model_batch":
+            return self.model
+
+        def model(inputs: Any) -> Any:
+            self._begin(0)
+            return self.model(inputs)
+
+        return model
+
+    def _fresh_loss(self, *inputs: Any) -> Tensor:
+        """The loss for the same checks."""
+        self._begin(0)
+        return self.loss_fn(*inputs)
 
     def check_samples(self, name: str) -> None:
         """Raise unless the first dimension of the data is that of samples, so that some of them may be taken.
@@ -256,9 +290,14 @@ class ModelOperator(LinearOperator):
         Raises:
             ValueError: The model's outputs for a part of a batch ``(x, y)`` differ from those for the whole.
         """
-        with torch.no_grad(), evaluation_point(self.model, False, self.seed):
-            if self.loss_style == "output_target":
-                refuse_mixed_samples(self.model, self.batches[0].content[0], f"{name} takes some of the samples")
+        if self.loss_style == "output_target":
+            with torch.enable_grad(), self._evaluation(training=False):  # a model may differentiate inside
+                inputs = self._content(0)[0]
+                refuse_mixed_samples(self._fresh_model, inputs, f"{name} takes some of the samples")
+
+    def _likely_causes(self) -> str:
+        assumed = self._loss_reduction.assumed and self.reduction == "mean"
+        return super()._likely_causes() + (_NO_LABELS if assumed else "")
 
     def _weighted(self, loss: Tensor, index: int) -> Tensor:
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -267,32 +306,6 @@ class ModelOperator(LinearOperator):
         weight = self._masses[index] / self.total_mass if self.reduction == "mean" else 1.0
         return loss.reshape(()) * weight
 
-    def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
-        with torch.no_grad(), self.evaluation_point(), self._threads["loss"].run():
-            return math.fsum(torch.stack([loss_of(index) for index in range(len(self.batches))]).tolist())
-
-    def _checked_loss(self) -> float:
-        total = self._summed(self._first_loss)
-        assumed = self._loss_reduction.assumed and self.reduction == "mean"
-        check_finite("the loss", torch.tensor(total), _DIVERGED + (_NO_LABELS if assumed else ""))
-        return total
-
-    def _first_loss(self, index: int) -> Tensor:
-        try:
-            return self.batch_loss(index)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, IndexError, AttributeError) as error:
-            found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in(self.batches[index].content))
-            raise ValueError(
-                f"the loss of a batch of {found} cannot be computed: {error}. "
-                f"The model's parameters are {self.dtype} on {self.device}."
-            ) from error
-
     def __repr__(self) -> str:
         mean = self._loss_reduction.describe(self.total_mass, self.num_samples)
         return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g}, {mean})"
-
-
-def _count(parameters: dict[str, nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters.values())

@@ -65,11 +65,11 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, see
         >>> torch.linalg.eigvalsh(A).round(decimals=9).tolist()
         [1.0, 1.0, 3.0]
     """
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64)
+    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64, device="cpu")
     if values.ndim != 1 or values.numel() == 0:
         raise ValueError(f"eigenvalues must be a vector with at least one entry, got shape {tuple(values.shape)}.")
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator)
+    gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator, device="cpu")
     orthogonal = torch.linalg.qr(gaussian).Q  # Haar up to the signs of its columns, which cancel in the product
     matrix: Tensor = (orthogonal * values) @ orthogonal.T
     return (matrix + matrix.T) / 2

@@ -169,7 +169,7 @@ def average_case_loss(
 def average_over(surface: LossSurface, perturbations: Iterable[Tensor], rho: float, noise: str) -> AverageCase:
     """The average loss over perturbations and their opposites; not finite where one of the losses is not."""
     draws = [(surface.loss(surface.start + e) + surface.loss(surface.start - e)) / 2 for e in perturbations]
-    losses = torch.tensor(draws, dtype=torch.float64)
+    losses = torch.tensor(draws, dtype=torch.float64, device="cpu")
     error = float(losses.std()) / math.sqrt(len(draws)) if len(draws) > 1 else math.inf
     return AverageCase(float(losses.mean()), surface.loss(surface.start), rho, noise, error, tuple(draws))
 
@@ -178,7 +178,7 @@ def gaussian_noise(surface: LossSurface, num_draws: int, seed: int) -> Tensor:
     """Standard normal draws, ``(num_draws, n)``, in the dtype and on the device of the weights."""
     count = check_int("num_draws", num_draws)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    noise = torch.randn(count, len(surface.start), generator=generator, dtype=surface.start.dtype)
+    noise = torch.randn(count, len(surface.start), generator=generator, dtype=surface.start.dtype, device="cpu")
     return noise.to(surface.start.device)
 
 
@@ -187,6 +187,6 @@ def _ball_noise(surface: LossSurface, radius: float, num_draws: int, seed: int) 
     count, n = check_int("num_draws", num_draws), len(surface.start)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     for _ in range(count):
-        z = torch.randn(n, generator=generator, dtype=torch.float64)
-        length = radius * float(torch.rand(1, generator=generator, dtype=torch.float64)) ** (1 / n)
+        z = torch.randn(n, generator=generator, dtype=torch.float64, device="cpu")
+        length = radius * float(torch.rand(1, generator=generator, dtype=torch.float64, device="cpu")) ** (1 / n)
         yield (length * z / z.norm()).to(surface.start.dtype).to(surface.start.device)

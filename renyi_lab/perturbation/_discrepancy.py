@@ -73,7 +73,7 @@ def haar_orthogonal(n: int, seed: int = 0) -> Tensor:
     """
     size = check_int("n", n)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
+    q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator, device="cpu"))
     orthogonal: Tensor = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
     return orthogonal
 
@@ -127,7 +127,7 @@ def layer_input(operator: ModelOperator, layer: str) -> Tensor:
 
     handle = module.register_forward_pre_hook(record, with_kwargs=True)
     try:
-        with operator.evaluation_point(), torch.no_grad():
+        with operator.evaluation_point(), torch.enable_grad():  # a model may differentiate inside
             operator.batch_loss(0)
     finally:
         handle.remove()

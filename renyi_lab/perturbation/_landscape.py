@@ -96,7 +96,7 @@ def random_direction(operator: ModelOperator, seed: int = 0) -> Tensor:
     """
     dim, dtype, device = check_operator(operator).dim, operator.dtype, operator.device
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    direction = torch.randn(dim, generator=generator, dtype=torch.float64)
+    direction = torch.randn(dim, generator=generator, dtype=torch.float64, device="cpu")
     unit: Tensor = direction / direction.norm()
     return unit.to(dtype).to(device)
 

@@ -61,7 +61,8 @@ class GaussianPosterior:
             if self.beta:
                 raise ValueError(f"beta={self.beta:g} needs a curvature; make one with leading_curvature(GGN).")
             curvature = LowRankCurvature(
-                torch.zeros(0, dtype=torch.float64), torch.zeros(0, self.dim, dtype=torch.float64)
+                torch.zeros(0, dtype=torch.float64, device="cpu"),
+                torch.zeros(0, self.dim, dtype=torch.float64, device="cpu"),
             )
         if not isinstance(curvature, LowRankCurvature):
             raise TypeError(f"curvature must be a LowRankCurvature, got {type(curvature).__name__}.")
@@ -78,7 +79,7 @@ class GaussianPosterior:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One draw of all weights, ``(n,)``, in double precision on the CPU."""
-        z = torch.randn(self.dim, generator=generator, dtype=torch.float64)
+        z = torch.randn(self.dim, generator=generator, dtype=torch.float64, device="cpu")
         if len(self._x):
             z += ((1 + self._x).rsqrt() - 1) * (self._directions @ z) @ self._directions
         return self.mean + self.sigma * z

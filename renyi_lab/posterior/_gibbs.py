@@ -70,7 +70,7 @@ class GibbsError:
             Langford & Caruana 2001; Maurer & Pontil 2009, *Empirical Bernstein bounds*, Theorem 11.
         """
         delta = check_delta(delta)
-        draws, m = torch.tensor(self.draws, dtype=torch.float64), self.num_draws
+        draws, m = torch.tensor(self.draws, dtype=torch.float64, device="cpu"), self.num_draws
         average = min(1.0, float(draws.mean()))
         limit = kl_inverse_upper(average, math.log(2 / delta) / m)
         if m > 1:
@@ -113,7 +113,9 @@ def gibbs_error(
         raise ValueError("model has no trainable weight (requires_grad=True), so there is nothing to add noise to.")
 
     def draw(generator: torch.Generator) -> dict[str, Tensor]:
-        noise = {name: torch.randn(w.shape, generator=generator, dtype=w.dtype) for name, w in weights.items()}
+        noise = {
+            name: torch.randn(w.shape, generator=generator, dtype=w.dtype, device="cpu") for name, w in weights.items()
+        }
         return {name: w + sigma * noise[name].to(w.device) for name, w in weights.items()}
 
     return mean_error(model, draw, data_set, num_draws, sigma, seed)

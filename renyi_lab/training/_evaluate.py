@@ -6,14 +6,14 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from renyi_lab._utils.batches import Batch
-from renyi_lab._utils.masses import BatchMass
+from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.mean_checks import MeanCheck
 from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved, reduction_of
-from renyi_lab._utils.model_state import training_flags
+from renyi_lab._utils.model_state import training_flags, without_fast_path
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread_if_small
 from renyi_lab._utils.validation import check_int
@@ -64,26 +64,46 @@ def evaluate(
     """
     batch_size = check_int("batch_size", batch_size)
     data_set = check_data("data_set", data_set)
-    how = reduction_of(loss_fn, reduction, batch_mass)
+    how, with_gradients = reduction_of(loss_fn, reduction, batch_mass), False
     means = Means(how)
     several = len(data_set) > batch_size  # type: ignore[arg-type]  # check_data() made sure that it has a length
     with (
         moved(check_model(model), device),
         preserved_rng(),
         training_flags(model, False),
-        torch.no_grad(),
+        without_fast_path(),
         contextlib.ExitStack() as threads,
     ):
         check = MeanCheck(model, loss_fn, how) if loss_fn is not None and how.assumed and several else None
         for inputs, targets in batches(data_set, batch_size, model):
             if not means.num_samples:
                 threads.enter_context(one_thread_if_small(model, inputs))
-            outputs, loss = forward(model, loss_fn, inputs, targets, how, check=True)
+            outputs, loss, with_gradients = _checked_forward(model, loss_fn, inputs, targets, how, with_gradients)
             batch = Batch((inputs, targets), len(targets))
             if check is not None:
                 check.see(batch)
             means.add(outputs, float(loss), targets, how.mass(batch))
     return Evaluation(means.loss, means.accuracy, means.num_samples)
+
+
+def _checked_forward(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    inputs: Tensor,
+    targets: Tensor,
+    how: LossReduction,
+    with_gradients: bool,
+) -> tuple[Any, Tensor, bool]:
+    """Outputs, loss, and whether gradients were enabled: only where the model or the loss differentiates inside."""
+    if not with_gradients:
+        try:
+            with torch.no_grad():
+                return *forward(model, loss_fn, inputs, targets, how, check=True), False
+        except ValueError:  # for this reason, or for another one that will be met again
+            pass
+    with torch.enable_grad():
+        outputs, loss = forward(model, loss_fn, inputs, targets, how, check=True)
+    return outputs, loss.detach(), True
 
 
 def check_model(model: Any) -> nn.Module:

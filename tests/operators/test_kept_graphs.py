@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from renyi_lab.krylov import hutchinson_trace, lanczos, power_iteration
 from renyi_lab.models import resnet20
 from renyi_lab.operators import GGNOperator, HessianOperator, saved_bytes
+from renyi_lab.operators._kept_graphs import BatchGraph
 from renyi_lab.spectrum import estimate_spectrum, exact_spectrum
 
 OPERATORS = pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
@@ -75,6 +76,38 @@ def test_memory_of_a_graph_is_measured_to_the_byte():
     assert saved_bytes(lambda: x.exp().sin(), [x]) == 8000  # exp and sin save the same tensor
     assert saved_bytes(lambda: x.exp().exp(), [x]) == 16000
     assert saved_bytes(lambda: x.square(), [x]) == 0
+
+
+@OPERATORS
+@pytest.mark.parametrize("graph_budget", [0, 2**40])
+def test_batches_are_summed_one_by_one(kind, graph_budget):
+    """Neither a product nor a gradient per batch is held."""
+    model = nn.Sequential(nn.Linear(300, 190), nn.Tanh(), nn.Linear(190, 10))
+    inputs = torch.randn(400, 300, generator=torch.Generator().manual_seed(0))
+    operator = kind(
+        model, F.cross_entropy, (inputs, torch.arange(400) % 10), micro_batch_size=4, graph_budget=graph_budget
+    )
+    vector, calls, sizes = torch.ones(operator.dim), [], []
+
+    def count(graph, parts, keep_graph):
+        calls.append(None)
+        if len(calls) in (1, 100):
+            sizes.append(bytes_of_large_tensors(4 * 190 * 300))
+        return product(graph, parts, keep_graph)
+
+    product = BatchGraph.product
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchGraph, "product", count)
+        operator @ vector
+    assert len(calls) == 100
+    assert sizes[1] <= sizes[0] + 2 * 4 * operator.dim  # the sum itself, and one batch's part of it
+
+
+def bytes_of_large_tensors(smallest):
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, nn.Parameter)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(size for size in storages.values() if size >= smallest)
 
 
 # ---------------------------------------------------------------- batched products

@@ -1,0 +1,123 @@
+"""The point at which a model's loss is evaluated: one mode, one set of kernels, fixed seeds, and no side effects."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from renyi_lab._utils.gradient_hooks import no_new_hooks, suspended_hooks
+from renyi_lab._utils.model_state import affine_batch_norm, differentiable_twice, training_flags
+from renyi_lab._utils.module_snapshot import ModuleSnapshot
+from renyi_lab._utils.random import preserved_rng, seed_all
+
+
+class EvaluationPoint:
+    """What `evaluation_point` gives; every batch is to begin with `begin`.
+
+    Args:
+        start: The modules' state that each batch starts from.
+    """
+
+    def __init__(self, start: ModuleSnapshot) -> None:
+        self._start = start
+
+    def begin(self, seed: int) -> None:
+        """Bring modules and global generators into the state that the batch with this ``seed`` starts from.
+
+        The batch then has the same loss whichever batches were evaluated before it.
+        """
+        self._start.use_copies()
+        seed_all(seed)
+
+
+@contextlib.contextmanager
+def evaluation_point(
+    model: nn.Module, training: bool, seed: int, others: Sequence[nn.Module] = ()
+) -> Iterator[EvaluationPoint]:
+    """A context in which a loss is a function of the weights alone that autograd differentiates twice.
+
+    Inside, the model is in the given mode, hooks on gradients are off, autocast is off, and only kernels are used that
+    have a second derivative. On exit, also after an error, everything that a forward pass may change is as it was:
+    buffers, attributes, counters, ``.grad``, flags and random states.
+
+    Args:
+        model: The model; its training flags are set.
+        training: Whether in training mode.
+        seed: Random seed at the start.
+        others: Further modules that the loss uses, such as itself; their flags stay.
+
+    Raises:
+        RuntimeError: Inside ``torch.inference_mode()``.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it (torch.no_grad() is fine).")
+    roots = nn.ModuleList([model, *others])
+    modules, parameters = list(roots.modules())[1:], list(roots.parameters())
+    before = ModuleSnapshot(modules)
+    gradients = [(parameter, parameter.grad) for parameter in parameters]
+    try:
+        with (
+            preserved_rng(),
+            suspended_hooks(parameters, modules),
+            no_new_hooks(),
+            differentiable_twice(model),
+            full_precision(),
+            training_flags(model, training),
+        ):
+            for parameter, gradient in gradients:
+                if gradient is not None:  # a loss may call backward()
+                    parameter.grad = None
+            _embed_without_side_effects(modules)
+            with affine_batch_norm(model):
+                point = EvaluationPoint(ModuleSnapshot(modules))
+                point.begin(seed)
+                yield point
+    finally:
+        before.restore()
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Turn automatic mixed precision off, and matrix products of float32 in fewer digits; restore both on exit."""
+    precision = torch.get_float32_matmul_precision()
+    with contextlib.ExitStack() as stack:
+        for device in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
+            stack.callback(torch.set_float32_matmul_precision, precision)
+        yield
+
+
+def _embed_without_side_effects(modules: Sequence[nn.Module]) -> None:
+    """Let embeddings compute the function that they are; the modules' snapshot undoes the changes.
+
+    With ``max_norm`` they overwrite the weights, unseen by autograd; with ``scale_grad_by_freq`` the gradient is not
+    that of the loss.
+    """
+    plain = (nn.Embedding.forward, nn.EmbeddingBag.forward)
+    for module in modules:
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            vars(module)["scale_grad_by_freq"] = False
+            if module.max_norm is not None and type(module).forward in plain and "forward" not in vars(module):
+                vars(module)["forward"] = functools.partial(_embedding, module)
+
+
+def _embedding(layer: Any, *inputs: Any, **keywords: Any) -> Any:
+    """The layer's own ``forward`` with rows of at most ``max_norm``, computed in differentiable form."""
+    norm = functools.partial(torch.linalg.vector_norm, ord=layer.norm_type, dim=1, keepdim=True)
+    with torch.no_grad():
+        is_long = norm(layer.weight) > layer.max_norm
+    rows = torch.where(is_long, layer.weight, 1.0)  # a norm has no second derivative at zero
+    weight = torch.where(is_long, rows * (layer.max_norm / (norm(rows) + 1e-7)), layer.weight)  # 1e-7: as torch has it
+    settings = {**vars(layer), "weight": weight, "max_norm": None}
+    return type(layer).forward(types.SimpleNamespace(**settings), *inputs, **keywords)

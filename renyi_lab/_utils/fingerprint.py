@@ -1,0 +1,96 @@
+"""What a graph was built from, to tell whether it still belongs to the model."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from renyi_lab._utils.model_state import same_values
+from renyi_lab._utils.module_snapshot import own_attributes
+
+_PLAIN = (bool, int, float, complex, str, bytes)
+
+
+class Fingerprint:
+    """The modules, weights, buffers and settings that a graph was built from.
+
+    Identities and version numbers reveal the changes that autograd would refuse or ignore, such as weights or layers
+    that were replaced; values those that it cannot see and would silently give a wrong Hessian for, such as
+    ``parameter.data.add_(...)`` or ``model.scale = 2``. Comparing costs far less than a product.
+
+    Args:
+        roots: The model, and further modules that the loss uses.
+    """
+
+    def __init__(self, roots: Sequence[nn.Module]) -> None:
+        self._modules = _modules(roots)
+        self._parameters = [parameter for module in self._modules for parameter in module._parameters.values()]
+        self._versions = _versions(self._parameters)
+        self._settings = [_settings(module) for module in self._modules]
+        self._values = [tensor.clone() for tensor in _state(self._modules)]
+
+    def matches(self, roots: Sequence[nn.Module]) -> bool:
+        """Whether the modules are the same, and unchanged, with the weights in the same memory."""
+        modules = _modules(roots)
+        if not _identical(modules, self._modules):
+            return False
+        parameters = [parameter for module in modules for parameter in module._parameters.values()]
+        return (
+            _identical(parameters, self._parameters)
+            and _versions(parameters) == self._versions
+            and all(map(_same, map(_settings, modules), self._settings))
+            and _equal(_state(modules), self._values)
+        )
+
+
+def _modules(roots: Sequence[nn.Module]) -> list[nn.Module]:
+    return [module for root in roots for module in root.modules()]
+
+
+def _identical(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(map(same_values, some, others))
+
+
+def _versions(parameters: Sequence[Tensor | None]) -> list[tuple[int, int, bool]]:
+    return [(p.data_ptr(), p._version, p.requires_grad) for p in parameters if p is not None]
+
+
+def _state(modules: Sequence[nn.Module]) -> list[Tensor]:
+    """Weights, buffers and plain tensors among the attributes; those with a graph are derived from others."""
+    tensors: dict[int, Tensor] = {}
+    for module in modules:
+        plain = (v for v in own_attributes(module).values() if isinstance(v, Tensor) and not v.requires_grad)
+        for tensor in (*module._parameters.values(), *module._buffers.values(), *plain):
+            if tensor is not None:
+                tensors[id(tensor)] = tensor  # tied weights once
+    return [tensor.detach() for tensor in tensors.values()]
+
+
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    own = {name: _frozen(value) for name, value in own_attributes(module).items() if not isinstance(value, Tensor)}
+    return (tuple(own), *own.values(), *module._forward_hooks.values(), *module._forward_pre_hooks.values())
+
+
+def _frozen(value: Any) -> Any:
+    """The content of a list, dictionary or set as a tuple that later changes do not reach."""
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return tuple(value) if isinstance(value, (list, set, deque)) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, _PLAIN) and bool(one == other)

@@ -1,0 +1,196 @@
+"""Evaluation of a model's loss, batch by batch, at one point and as a function of the weights alone."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import math
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
+
+from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
+from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
+from renyi_lab._utils.model_state import same_values
+from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
+from renyi_lab._utils.threads import AdaptiveThreads
+from renyi_lab._utils.validation import check_finite
+from renyi_lab.operators._base import LinearOperator
+from renyi_lab.operators._graph_nodes import reason_to_refuse, reduced_precision, runs_python
+
+_NO_GRADIENT = {
+    "CheckpointFunctionBackward": "activation checkpointing with use_reentrant=True cannot be differentiated twice; "
+    "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
+}
+_RANDOM_BACKWARD = (
+    "random numbers are drawn during differentiation, so that parts of the model are computed anew with other dropout "
+    "masks than before; use torch.utils.checkpoint with preserve_rng_state=True, its default."
+)
+_DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN or infinity."
+
+
+class EvaluatedOperator(LinearOperator):
+    """An operator of a model's loss, evaluated at one point; the base of `ModelOperator`, which sets the attributes.
+
+    Attributes:
+        model: The model.
+        loss_fn: The loss.
+        batches: The frozen batches.
+        mode: ``"eval"`` or ``"train"``.
+        seed: Random seed.
+    """
+
+    model: nn.Module
+    loss_fn: Callable[..., Tensor]
+    batches: tuple[Batch, ...]
+    mode: str
+    seed: int
+    _threads: defaultdict[str, AdaptiveThreads]
+    _point: EvaluationPoint | None = None
+    _recomputes = False  # whether differentiation runs parts of the forward pass again
+    _draws = False  # whether random numbers are drawn, with or without an effect on the loss
+    _copies_inputs = True  # since a forward pass changes its inputs in place
+    _given: list[Tensor] | None = None  # copies of a batch, to see whether it does
+
+    @abstractmethod
+    def batch_loss(self, index: int) -> Tensor:
+        """The weighted loss of one batch; with the weights the batches' losses add up to the total loss."""
+
+    @contextlib.contextmanager
+    def evaluation_point(self) -> Iterator[None]:
+        """A context in which the model is in the operator's mode; its state is restored on exit.
+
+        `batch_loss`, `outputs` and `output_loss` are to be called inside, with gradients enabled, since a model or loss
+        may itself differentiate.
+        """
+        with self._evaluation(self.mode == "train"):
+            yield
+
+    @contextlib.contextmanager
+    def _evaluation(self, training: bool) -> Iterator[None]:
+        outer = self._point
+        with evaluation_point(self.model, training, self.seed, self._roots[1:]) as point:
+            self._point = point
+            try:
+                yield
+            finally:
+                self._point = outer
+
+    def differentiation(self) -> contextlib.AbstractContextManager[None]:
+        """A context for `torch.autograd.grad`, which refuses parts of a model that are computed anew at random."""
+        return no_random_numbers(_RANDOM_BACKWARD) if self._recomputes else contextlib.nullcontext()
+
+    @property
+    def _roots(self) -> list[nn.Module]:
+        """The model, and the module that the loss is or belongs to, if any."""
+        function: Any = self.loss_fn
+        while isinstance(function, functools.partial):
+            function = function.func
+        owner = getattr(function, "__self__", function)
+        return [self.model, owner] if isinstance(owner, nn.Module) and owner is not self.model else [self.model]
+
+    def _begin(self, index: int) -> None:
+        """Start a batch from the same state of modules and random numbers each time."""
+        if self._point is None:
+            seed_torch(self.seed + index)
+        else:
+            self._point.begin(self.seed + index)
+
+    def _content(self, index: int) -> Any:
+        """A batch for one evaluation: new tensors, which a loss may set ``requires_grad`` on, or change in place."""
+        if not self._copies_inputs:
+            return map_tensors(self.batches[index].content, Tensor.detach)
+        copied = map_tensors(self.batches[index].content, lambda tensor: tensor.detach().clone())
+        if self._given is not None:
+            self._given += tensors_in(copied)
+        return copied
+
+    def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
+        # With gradients, since a loss may differentiate inside, and since kernels may depend on it.
+        with torch.enable_grad(), self.evaluation_point(), self._threads["loss"].run():
+            return math.fsum(torch.stack([loss_of(index).detach() for index in range(len(self.batches))]).tolist())
+
+    def _checked_loss(self) -> float:
+        weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters()]
+        self._copies_inputs, self._alters_inputs, self._given = True, False, []
+        try:
+            total = self._summed(self._first_loss)
+            self._copies_inputs = self._alters_inputs
+        finally:
+            self._given = None
+            changed = [entry for entry in weights if not same_values(entry[1].detach(), entry[2])]
+            for _, parameter, before in changed:
+                parameter.data.copy_(before)
+        if changed:
+            raise ValueError(
+                f"the forward pass changes the weights (parameter {changed[0][0]!r}), so that the loss is not a "
+                "function of them; change the weights outside, before the operator is made."
+            )
+        if not math.isfinite(total):
+            check_finite("the loss", torch.tensor(total, device="cpu"), self._likely_causes())
+        return total
+
+    def _likely_causes(self) -> str:
+        """Of a loss that is not finite."""
+        return _DIVERGED
+
+    def _first_loss(self, index: int) -> Tensor:
+        """As `batch_loss`, with checks that are made once."""
+        self._begin(index)
+        self._given = []
+        states = generator_states() if index == 0 else []
+        try:
+            loss = self._noted_loss() if index == 0 else self.batch_loss(index)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, AttributeError) as error:
+            found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in(self.batches[index].content))
+            raise ValueError(
+                f"the loss of a batch of {found} cannot be computed: {error}. "
+                f"The model's parameters are {self.dtype} on {self.device}."
+            ) from error
+        if index == 0:
+            self._draws = generator_states() != states
+            self._check_graph(loss)
+        self._alters_inputs |= any(tensor._version for tensor in self._given)
+        return loss
+
+    def _noted_loss(self) -> Tensor:
+        """The first batch's loss, noting whether its differentiation runs parts of the forward pass again.
+
+        Activation checkpointing saves tensors through hooks, or is a `torch.autograd.Function`.
+        """
+        try:
+            with disable_saved_tensors_hooks("noted by the operator"):
+                loss = self.batch_loss(0)
+            self._recomputes = runs_python([loss])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # for this reason, or for another one that will be met again
+            loss, self._recomputes = self.batch_loss(0), True
+        return loss
+
+    def _depends_on_seed(self) -> bool:
+        """Whether the first batch has another loss under another seed."""
+        other = copy.copy(self)
+        other.seed = self.seed + 1
+        losses = []
+        for operator in (self, other):
+            with torch.enable_grad(), operator.evaluation_point():
+                losses.append(operator.batch_loss(0).detach())
+        return not torch.equal(*losses)
+
+    def _check_graph(self, loss: Tensor) -> None:
+        if reason := reason_to_refuse(_NO_GRADIENT, [loss]):
+            raise ValueError(reason + ".")
+        if dtype := reduced_precision([loss]):
+            raise ValueError(
+                f"the model or the loss computes in {dtype}, so that second derivatives would have two or three digits "
+                "at best; remove the casts and torch.autocast blocks from the forward pass."
+            )

@@ -1,0 +1,52 @@
+"""What the nodes of an autograd graph reveal: derivatives that are wrong, imprecise, or computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+Top = Tensor | GradientEdge
+
+_PRECISE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+def edge(tensor: Tensor) -> Top:
+    """The place of ``tensor`` in its graph, which keeps the graph alive but not the tensor's values."""
+    return tensor if tensor.grad_fn is None else get_gradient_edge(tensor)
+
+
+def nodes(tops: Iterable[Top]) -> Iterator[Any]:
+    """Every node of the graph under ``tops``, once."""
+    roots = [top.grad_fn if isinstance(top, Tensor) else top.node for top in tops]
+    waiting = [node for node in roots if node is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        new = {following for following, _ in node.next_functions if following is not None} - seen
+        seen |= new
+        waiting.extend(new)
+
+
+def reason_to_refuse(reasons: Mapping[str, str], tops: Iterable[Top]) -> str | None:
+    """The entry of ``reasons`` for the first node whose name is among its keys."""
+    return next((reasons[node.name()] for node in nodes(tops) if node.name() in reasons), None)
+
+
+def reduced_precision(tops: Iterable[Top]) -> torch.dtype | None:
+    """A floating-point type of less than single precision in which some part of the graph was computed."""
+    for node in nodes(tops):
+        for output in getattr(node, "_input_metadata", ()):
+            dtype: torch.dtype = output.dtype
+            if (dtype.is_floating_point or dtype.is_complex) and dtype not in _PRECISE:
+                return dtype
+    return None
+
+
+def runs_python(tops: Iterable[Top]) -> bool:
+    """Whether differentiating runs a `torch.autograd.Function`, which may compute anything, such as a forward pass."""
+    return any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes(tops))
