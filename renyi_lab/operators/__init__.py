@@ -1,12 +1,14 @@
 """Stage 1: curvature matrices of a model's loss as operators, accessed through products with vectors."""
 
+from renyi_lab.operators._adapters import as_operator
 from renyi_lab.operators._ascent import NUM_STEPS, Ascent, ascend
-from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator, MatrixOperator, as_operator
+from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator
 from renyi_lab.operators._ggn import GGNOperator
 from renyi_lab.operators._graph_memory import saved_bytes
 from renyi_lab.operators._hessian import HessianOperator, hvp
 from renyi_lab.operators._kept_graphs import KeptGraphOperator
 from renyi_lab.operators._loss_surface import LossSurface, check_operator, random_subset
+from renyi_lab.operators._matrix import MatrixOperator
 from renyi_lab.operators._model import ModelOperator
 from renyi_lab.operators._reference import dense_hessian, matrix_with_spectrum
 

@@ -1,19 +1,19 @@
-"""The operator interface that every algorithm relies on, and adapters to it.
+"""The operator interface that every algorithm relies on.
 
-An algorithm uses only ``shape``, ``dtype``, ``device`` and ``@`` of a symmetric matrix, never a model. Anything with
-``.shape`` and ``@`` is adapted: a torch or NumPy matrix, a SciPy ``LinearOperator``, an operator of curvlinops.
+An algorithm uses only ``shape``, ``dtype``, ``device`` and ``@`` of a symmetric matrix, never a model.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_int, check_tensor
+from renyi_lab._utils.validation import check_tensor
+from renyi_lab.operators._symmetric_products import SymmetricProducts, check_dense_symmetry
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -25,7 +25,8 @@ DENSE_LIMIT = 20_000
 class LinearOperator(ABC):
     """A real symmetric ``n × n`` matrix that is accessed through its products; ``num_matvecs`` counts them.
 
-    A subclass implements `_matvec`; it may override `_matmat` where several products at once are cheaper.
+    A subclass implements `_matvec`; it may override `_matmat` where several products at once are cheaper. The shape of
+    every product is checked, and symmetry by comparing products with each other, which costs none of its own.
 
     Args:
         dim: Number of rows ``n``.
@@ -36,6 +37,8 @@ class LinearOperator(ABC):
     dim: int
     dtype: torch.dtype
     device: torch.device
+    _checks_symmetry: ClassVar[bool] = True
+    _products_seen: SymmetricProducts | None = None
 
     def __init__(self, dim: int, dtype: torch.dtype, device: torch.device) -> None:
         self.dim, self.dtype, self.device = dim, dtype, device
@@ -47,15 +50,27 @@ class LinearOperator(ABC):
         return (self.dim, self.dim)
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        """``H @ v`` for ``v`` of shape ``(n,)`` or ``H @ V`` for ``(n, k)``; the result has the operator's dtype."""
+        """``H @ v`` for ``v`` of shape ``(n,)`` or ``H @ V`` for ``(n, k)``; the result has the operator's dtype.
+
+        Raises:
+            ValueError: An operand of another shape or device, a product of another shape than the operand, or products
+                that no symmetric matrix has.
+            TypeError: An operand that is not a real torch tensor.
+        """
         vectors = self._check_operand(other)
         if vectors.numel() == 0:  # no columns
             return vectors
-        if vectors.ndim == 1:
-            self.num_matvecs += 1
-            return self._matvec(vectors)
-        self.num_matvecs += vectors.shape[1]
-        return self._matmat(vectors)
+        self.num_matvecs += 1 if vectors.ndim == 1 else vectors.shape[1]
+        products = self._matvec(vectors) if vectors.ndim == 1 else self._matmat(vectors)
+        if products.shape != vectors.shape:
+            raise ValueError(
+                f"a product of {type(self).__name__} must have the operand's shape {tuple(vectors.shape)}, "
+                f"got {tuple(products.shape)}."
+            )
+        if self._checks_symmetry:
+            self._products_seen = self._products_seen or SymmetricProducts()
+            self._products_seen.observe(vectors, products)
+        return products
 
     @abstractmethod
     def _matvec(self, vector: Tensor) -> Tensor: ...
@@ -75,7 +90,7 @@ class LinearOperator(ABC):
         """The matrix itself, ``(n, n)``, by ``n`` products.
 
         Raises:
-            ValueError: More than 20,000 rows (``DENSE_LIMIT``).
+            ValueError: More than 20,000 rows (``DENSE_LIMIT``), or a matrix that is not symmetric.
         """
         if self.dim > DENSE_LIMIT:
             gigabytes = self.dim**2 * torch.finfo(self.dtype).bits / 8e9
@@ -89,7 +104,7 @@ class LinearOperator(ABC):
             unit_vectors = torch.zeros(self.dim, stop - start, dtype=self.dtype, device=self.device)
             unit_vectors.diagonal(-start).fill_(1)
             dense[:, start:stop] = self @ unit_vectors
-        return dense
+        return check_dense_symmetry(dense) if self._checks_symmetry else dense
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
         """The same operator for SciPy in double precision, for example for ``scipy.sparse.linalg.eigsh``."""
@@ -102,96 +117,3 @@ class LinearOperator(ABC):
         return scipy.sparse.linalg.LinearOperator(
             self.shape, matvec=lambda v: product(v.reshape(-1)), matmat=product, rmatvec=product, dtype=np.float64
         )
-
-
-class MatrixOperator(LinearOperator):
-    """A dense symmetric matrix as an operator.
-
-    Args:
-        matrix: Finite, symmetric up to rounding, shape ``(n, n)``.
-
-    Raises:
-        ValueError: A matrix that is not square, finite and symmetric.
-        TypeError: Not a dense tensor of real floating-point numbers.
-
-    Example:
-        >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 2.0])))
-        >>> (A @ torch.ones(2)).tolist(), A.num_matvecs
-        ([1.0, 2.0], 1)
-    """
-
-    def __init__(self, matrix: Tensor) -> None:
-        if not isinstance(matrix, Tensor) or matrix.layout != torch.strided:
-            kind = matrix.layout if isinstance(matrix, Tensor) else type(matrix).__name__
-            raise TypeError(f"matrix must be a dense torch tensor, got {kind}; use as_operator, or matrix.to_dense().")
-        matrix = matrix.detach()
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
-            raise ValueError(f"matrix must be square with at least one row, got shape {tuple(matrix.shape)}.")
-        if not matrix.is_floating_point():
-            raise TypeError(f"matrix must hold real floating-point numbers, got {matrix.dtype}; use matrix.double().")
-        if not bool(torch.isfinite(matrix).all()):
-            raise ValueError("matrix holds NaN or infinity; remove or replace those entries.")
-        asymmetry = float((matrix - matrix.T).abs().max())
-        tolerance = 100 * torch.finfo(matrix.dtype).eps * float(matrix.abs().max()) * len(matrix) ** 0.5
-        if asymmetry > tolerance:
-            raise ValueError(f"matrix must be symmetric, but differs from its transpose by {asymmetry:g}.")
-        super().__init__(matrix.shape[0], matrix.dtype, matrix.device)
-        self.matrix = matrix
-
-    def _matvec(self, vector: Tensor) -> Tensor:
-        return self.matrix @ vector
-
-    def _matmat(self, vectors: Tensor) -> Tensor:
-        return self.matrix @ vectors
-
-
-class _ForeignOperator(LinearOperator):
-    """Any object with ``.shape`` and ``@``, called with torch tensors if its dtype is torch's, else NumPy arrays."""
-
-    def __init__(self, operator: Any) -> None:
-        shape = tuple(operator.shape)
-        if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
-            raise ValueError(f"operator must be square with at least one row, got shape {shape}.")
-        dtype = getattr(operator, "dtype", None)
-        self._takes_torch = isinstance(dtype, torch.dtype)
-        is_complex = dtype.is_complex if isinstance(dtype, torch.dtype) else np.dtype(dtype).kind == "c"
-        if is_complex:
-            raise TypeError(f"operator must be real, got dtype {dtype}.")
-        device = torch.device(getattr(operator, "device", "cpu")) if self._takes_torch else torch.device("cpu")
-        own_dtype = dtype if isinstance(dtype, torch.dtype) else torch.float64
-        super().__init__(check_int("operator.shape[0]", shape[0]), own_dtype, device)
-        self._operator = operator
-
-    def _matvec(self, vector: Tensor) -> Tensor:
-        # Copies on both sides: a foreign operator may return its argument, or a buffer that it uses again.
-        if self._takes_torch:
-            product: Tensor = self._operator @ vector.clone()
-            return product.detach().clone().to(self.device, self.dtype).reshape(-1)
-        return torch.from_numpy(np.array(self._operator @ vector.numpy().copy(), dtype=np.float64)).reshape(-1)
-
-
-def as_operator(operator: Any) -> LinearOperator:
-    """Return ``operator`` as a `LinearOperator`.
-
-    Args:
-        operator: A `LinearOperator`, a torch or NumPy matrix, or any object with ``.shape`` and ``@``, such as
-            operators of SciPy and curvlinops; real and symmetric.
-
-    Raises:
-        TypeError: Complex numbers, or no ``.shape`` or no ``@``.
-        ValueError: Not square, or a matrix that is not finite and symmetric.
-    """
-    if isinstance(operator, LinearOperator):
-        return operator
-    if isinstance(operator, Tensor):
-        return MatrixOperator(operator)
-    if isinstance(operator, np.ndarray):
-        if operator.dtype.kind not in "iuf":
-            raise TypeError(f"operator must hold real numbers, got dtype {operator.dtype}.")
-        return MatrixOperator(torch.from_numpy(np.require(operator, np.float64, ["C", "W"])))
-    if hasattr(operator, "shape") and hasattr(operator, "__matmul__"):
-        return _ForeignOperator(operator)
-    raise TypeError(
-        f"operator must have .shape and support @, got {type(operator).__name__}; "
-        "pass a HessianOperator, a matrix, or an operator of SciPy or curvlinops."
-    )

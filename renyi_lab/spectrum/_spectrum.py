@@ -69,12 +69,21 @@ class Spectrum(QuadratureRule):
         Args:
             eigenvalues: Real eigenvalues in any order, ``(n,)``; they are copied.
             num_matvecs: Matrix-vector products spent on them.
+
+        Raises:
+            ValueError: Not a vector, such as a matrix, or values that are not finite.
+            TypeError: Complex values.
         """
         if isinstance(eigenvalues, torch.Tensor):
             eigenvalues = eigenvalues.detach().cpu().double().numpy()
         if np.iscomplexobj(eigenvalues):
             raise TypeError("eigenvalues must be real; use eigvalsh on the symmetric matrix.")
-        nodes = np.sort(np.asarray(eigenvalues, dtype=np.float64).reshape(-1))
+        values = np.asarray(eigenvalues, dtype=np.float64)
+        if values.ndim != 1:
+            raise ValueError(
+                f"eigenvalues must be a vector (n,), got shape {values.shape}; for a matrix use exact_spectrum(matrix)."
+            )
+        nodes = np.sort(values)
         return cls(nodes, np.ones_like(nodes), len(nodes), num_matvecs)
 
     @property

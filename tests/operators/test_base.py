@@ -138,6 +138,16 @@ class ComplexTorchOperator(TorchOperator):
     dtype = torch.complex128
 
 
+class WrongShape(LinearOperator):
+    def _matvec(self, vector):
+        return vector[:1]
+
+
+class NotSymmetric(LinearOperator):
+    def _matvec(self, vector):
+        return torch.arange(9.0).view(3, 3) @ vector
+
+
 class Large(LinearOperator):
     def _matvec(self, vector):
         raise AssertionError
@@ -174,15 +184,20 @@ def scipy_operator(matrix):
         (lambda: as_operator(np.eye(2) + 1j), TypeError, "operator must hold real numbers, got dtype complex128"),
         (lambda: as_operator(torch.tensor([[1.0, np.nan], [np.nan, 1.0]])), ValueError, "matrix holds NaN"),
         (lambda: as_operator(torch.tensor([[1, 2], [2.5, 1]])), ValueError, "must be symmetric, but differs .* by 0.5"),
-        (
-            lambda: as_operator(torch.eye(2).to_sparse()),
-            TypeError,
-            r"dense torch tensor, got torch.sparse_coo.*to_dense",
-        ),
-        (lambda: MatrixOperator(np.eye(2)), TypeError, "matrix must be a dense torch tensor, got ndarray"),
+        (lambda: MatrixOperator(np.eye(2)), TypeError, "matrix must be a dense or sparse torch tensor, got ndarray"),
         (lambda: as_operator(scipy_operator(np.ones((2, 3)))), ValueError, "operator must be square"),
         (lambda: as_operator(scipy_operator(1j * np.eye(2))), TypeError, "operator must be real"),
         (lambda: as_operator(ComplexTorchOperator()), TypeError, "operator must be real, got dtype torch.complex128"),
+        (
+            lambda: WrongShape(3, torch.float32, torch.device("cpu")) @ torch.ones(3),
+            ValueError,
+            r"a product of WrongShape must have the operand's shape \(3,\), got \(1,\)",
+        ),
+        (
+            lambda: NotSymmetric(3, torch.float32, torch.device("cpu")).to_dense(),
+            ValueError,
+            "the operator is not symmetric",
+        ),
         (lambda: as_operator([[1.0]]), TypeError, r"operator must have .shape and support @, got list"),
         (lambda: as_operator(None), TypeError, "operator must have .shape"),
         (
