@@ -41,6 +41,7 @@ class LossReduction:
     Attributes:
         kind: ``"mean"`` or ``"sum"``; ``"none"`` for a loss that does not reduce, which is to be refused.
         loss: The loss of torch that ``loss_fn`` is, or ``None``.
+        nearest: The loss of torch that ``loss_fn`` is or is derived from, as a subclass or with hooks, or ``None``.
         of_outputs: As the argument.
         assumed: Whether the masses of a mean are an assumption, which is to be checked.
         verified: Shapes of outputs and targets for which an unknown loss was found not to broadcast.
@@ -56,7 +57,7 @@ class LossReduction:
         loss: TorchLoss | None = None,
     ) -> None:
         found = loss or (torch_loss(loss_fn) if of_outputs else None)
-        self._guess, self.of_outputs = found, of_outputs
+        self.nearest, self.of_outputs = found, of_outputs
         self.loss = found if found is not None and found.exact else None
         if reduction is not None:
             check_choice("reduction", reduction, ("mean", "sum"))
@@ -89,14 +90,14 @@ class LossReduction:
         return given
 
     def _assumed_mass(self, batch: Batch) -> float:
-        targets = batch.content[1] if self._guess is not None else None
-        if self._guess is None or not isinstance(targets, Tensor) or targets.ndim == 0:
+        targets = batch.content[1] if self.nearest is not None else None
+        if self.nearest is None or not isinstance(targets, Tensor) or targets.ndim == 0:
             return float(batch.size)
-        return self._guess.denominator(targets)
+        return self.nearest.denominator(targets)
 
     def num_counted(self, batch: Batch) -> int:
         """Number of samples, without those whose labels are all ignored."""
-        labels = batch.content[1] if self._guess is not None and self._guess.of_labels else None
+        labels = batch.content[1] if self.nearest is not None and self.nearest.of_labels else None
         if self.ignored is None or not isinstance(labels, Tensor) or labels.ndim == 0 or labels.is_floating_point():
             return batch.size
         return int((labels != self.ignored).reshape(len(labels), -1).any(1).sum())
@@ -115,7 +116,7 @@ class LossReduction:
     @property
     def ignored(self) -> int | None:
         """The label that does not count, ``None`` where all do; torch's -100 for losses that are not known."""
-        return -100 if self._guess is None else self._guess.ignore_index
+        return -100 if self.nearest is None else self.nearest.ignore_index
 
     def check_total(self, total: float) -> float:
         """Return the mass of all data, or raise where it is 0."""
@@ -123,19 +124,19 @@ class LossReduction:
             return total
         if self.batch_mass is not None:
             cause = "batch_mass is 0 for every batch; it must be the denominator of a batch's mean loss"
-        elif self._guess is not None and self._guess.class_weight is not None:
+        elif self.nearest is not None and self.nearest.class_weight is not None:
             cause = "every label is ignored or has class weight 0; check the labels, ignore_index= and weight="
         else:
-            ignored = None if self._guess is None else self._guess.ignore_index
+            ignored = None if self.nearest is None else self.nearest.ignore_index
             cause = f"every label is ignored (ignore_index={ignored}); check the labels, or set another ignore_index="
         raise ValueError(f"the mean loss has nothing to average over: {cause}.")
 
     def check_known(self, outputs: Any, targets: Any) -> None:
         """Raise where a known loss has labels without an output, or would broadcast outputs and targets."""
-        if self._guess is None or not isinstance(targets, Tensor):
+        if self.nearest is None or not isinstance(targets, Tensor):
             return
-        if self._guess.of_labels:
-            ignored = self._guess.ignore_index
+        if self.nearest.of_labels:
+            ignored = self.nearest.ignore_index
             check_labels(outputs, targets, 0 if ignored is None else ignored)
         elif (
             self.loss is not None

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Sequen
 
 from renyi_lab._utils.batches import is_pair
 from renyi_lab._utils.broadcasting import check_pair
-from renyi_lab._utils.losses import PLAIN_CROSS_ENTROPY
+from renyi_lab._utils.losses import PLAIN_CROSS_ENTROPY, TorchLoss
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.validation import check_finite
 
@@ -135,6 +135,7 @@ def placed(inputs: Tensor, targets: Tensor, model: nn.Module) -> Pair:
     """The pair on the model's device, with floating-point data in the model's dtype and labels as int64."""
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     device, dtype = (inputs.device, torch.get_default_dtype()) if first is None else (first.device, first.dtype)
+    inputs, targets = inputs.detach(), targets.detach()  # their own .grad is left alone
     # Cast before the move: MPS has no float64.
     inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     targets = targets.to(dtype if targets.is_floating_point() else torch.int64)
@@ -209,9 +210,9 @@ class Means:
         elif mass > 0:
             self._loss_sum += loss * mass
             self._mass += mass
-        is_scores = isinstance(outputs, Tensor) and outputs.ndim >= 2 and outputs.shape[1] > 1
-        if is_scores and not targets.is_floating_point() and outputs.shape[:1] + outputs.shape[2:] == targets.shape:
-            correct = outputs.argmax(1) == targets  # never so for an ignored label of -100
+        predicted = predicted_labels(outputs, targets, self._reduction.nearest)
+        if predicted is not None:
+            correct = predicted == targets  # never so for an ignored label of -100
             counted = None if self._reduction.ignored is None else targets != self._reduction.ignored
             self._num_correct += int((correct if counted is None else correct & counted).sum())
             self._num_labels += targets.numel() if counted is None else int(counted.sum())
@@ -225,5 +226,34 @@ class Means:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of labels with the highest score; ``None`` where there are no class scores or labels."""
+        """Share of labels that are predicted; ``None`` where there are no class scores or labels."""
         return self._num_correct / self._num_labels if self._num_labels else None
+
+
+def predicted_labels(outputs: Any, targets: Tensor, loss: TorchLoss | None) -> Tensor | None:
+    """The labels that class scores or the outputs of a binary classifier predict, or ``None`` where they are neither.
+
+    Args:
+        outputs: Scores ``(N, C, …)``; or logits ``(N,)`` or ``(N, 1)`` of a binary cross-entropy, or its probabilities.
+        targets: Class labels, or zeros and ones of the shape of a binary classifier's outputs.
+        loss: The loss of torch that is used, or that the loss is derived from.
+    """
+    if not isinstance(outputs, Tensor) or outputs.is_complex():
+        return None
+    if not targets.is_floating_point():
+        is_scores = outputs.ndim >= 2 and outputs.shape[1] > 1
+        fits = is_scores and outputs.shape[:1] + outputs.shape[2:] == targets.shape
+        return outputs.argmax(1) if fits else None
+    threshold = _binary_threshold(loss)
+    is_single = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)
+    if threshold is None or not is_single or outputs.shape != targets.shape:
+        return None
+    is_label = (targets == 0) | (targets == 1)
+    return (outputs > threshold).to(targets.dtype) if bool(is_label.all()) else None
+
+
+def _binary_threshold(loss: TorchLoss | None) -> float | None:
+    """The output above which a binary cross-entropy predicts label 1; ``None`` for other losses."""
+    if loss is None:
+        return None
+    return {F.binary_cross_entropy_with_logits: 0.0, F.binary_cross_entropy: 0.5}.get(loss.function)

@@ -12,9 +12,10 @@ from torch import Tensor
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab.operators import ModelOperator
 from renyi_lab.sharpness._norms import distance_from_initialization, gradient_norm, parameter_norm
-from renyi_lab.sharpness._outputs import fisher_rao_norm, relative_flatness
+from renyi_lab.sharpness._outputs import fisher_rao_norm
 from renyi_lab.sharpness._pac_bayes import pac_bayes_flatness
 from renyi_lab.sharpness._perturbed import asam_sharpness, average_case_sharpness, sam_sharpness
+from renyi_lab.sharpness._relative_flatness import relative_flatness
 from renyi_lab.sharpness._spectral import frobenius_norm, lambda_max, log_determinant, renyi_sharpness, trace
 
 _NONE = "none under layer rescaling"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from renyi_lab import sharpness
+from renyi_lab._utils.batches import Batch
 from renyi_lab.operators import HessianOperator, MatrixOperator, dense_hessian, matrix_with_spectrum
 from renyi_lab.spectrum import Spectrum, estimate_spectrum, exact_spectrum
 
@@ -173,6 +175,101 @@ def test_relative_flatness_equals_the_definition_on_the_dense_hessian(cut):
     expected = torch.einsum("sj,tj,sktk->", weight, weight, block)
     assert sharpness.relative_flatness(H).value == pytest.approx(float(expected), rel=1e-10)
     assert not model[4]._forward_hooks
+
+
+CLASS_WEIGHTS = torch.tensor([5.0, 1.0, 0.25], dtype=torch.float64)
+CROSS_ENTROPIES = {
+    "plain": F.cross_entropy,
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "class weights": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS),
+    "smoothing": nn.CrossEntropyLoss(label_smoothing=0.3),
+    "both": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, label_smoothing=0.3),
+    "ignored": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, ignore_index=1),
+    "partial": partial(F.cross_entropy, label_smoothing=0.1),
+}
+
+
+def definition_of_relative_flatness(H: HessianOperator, layer: str) -> float:
+    weight = H.model.get_parameter(f"{layer}.weight").detach()
+    block = H.restricted(params=f"{layer}.weight").to_dense().reshape(*weight.shape, *weight.shape)
+    return float(torch.einsum("sj,tj,sktk->", weight, weight, block))
+
+
+@pytest.mark.parametrize("targets", ["labels", "probabilities"])
+@pytest.mark.parametrize("name", [name for name in CROSS_ENTROPIES if name != "ignored"])
+def test_relative_flatness_of_every_cross_entropy_is_that_of_the_dense_hessian(name, targets):
+    (model, x, y), loss = classifier(), CROSS_ENTROPIES[name]
+    if targets == "probabilities":
+        y = torch.rand(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
+    closed = HessianOperator(model, loss, [(x[:15], y[:15]), (x[15:], y[15:])])
+    general = HessianOperator(model, lambda outputs, y: loss(outputs, y), (x, y), reduction=closed.reduction)
+    for H in (closed, general):
+        expected = definition_of_relative_flatness(H, "4")
+        assert sharpness.relative_flatness(H).value == pytest.approx(expected, rel=1e-10)
+
+
+def test_relative_flatness_with_ignored_labels_is_that_of_the_dense_hessian():
+    model, x, y = classifier()
+    H = HessianOperator(model, CROSS_ENTROPIES["ignored"], (x, y))
+    expected = definition_of_relative_flatness(H, "4")
+    assert sharpness.relative_flatness(H).value == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("sizes", [(3, 7), (7, 3), (5, 5)])
+def test_relative_flatness_of_other_losses_takes_columns_or_rows_whichever_are_fewer(sizes):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(2, sizes[0]), nn.Tanh(), nn.Linear(*sizes)).double(), torch.randn(9, 2).double()
+    H = HessianOperator(model, lambda f, y: (f.square().sum(1).square() + y).mean(), (x, torch.zeros(9).double()))
+    expected = definition_of_relative_flatness(H, "2")
+    assert sharpness.relative_flatness(H).value == pytest.approx(expected, rel=1e-10)
+
+
+def test_relative_flatness_of_confident_predictions_keeps_its_digits():
+    layer = nn.Linear(1, 2, bias=False)
+    layer.weight.data = torch.tensor([[10.0], [-10.0]])
+    H = HessianOperator(layer, F.cross_entropy, (torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)))
+    q = math.exp(-20) / (1 + math.exp(-20))
+    assert sharpness.relative_flatness(H).value == pytest.approx(400 * q * (1 - q), rel=1e-6)
+
+
+def test_relative_flatness_of_twenty_thousand_classes_is_fast():
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(16, 20_000), torch.randn(40, 16), torch.arange(40) * 500
+    p, weight = model(x).double().softmax(1).detach(), model.weight.detach().double()
+    variance = p @ weight.square().sum(1) - (p @ weight).square().sum(1)
+    expected = float((x.double().square().sum(1) * variance).mean())
+    H = HessianOperator(model, F.cross_entropy, (x, y))
+    start = time.process_time()
+    assert sharpness.relative_flatness(H).value == pytest.approx(expected, rel=1e-5)
+    assert time.process_time() - start < 5  # 400 seconds by one derivative for each class
+
+
+class Scores(nn.Module):
+    """A binary classifier with outputs of shape (batch,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.last = nn.Linear(3, 4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.hidden(x))).squeeze(-1)
+
+
+@pytest.mark.parametrize("loss_fn", [nn.BCEWithLogitsLoss(), nn.SoftMarginLoss(), nn.MSELoss()])
+def test_flat_outputs_have_the_measures_of_one_column(loss_fn):
+    model, x = Scores().double(), torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    y = (x[:, 0] > 0).double()
+    H = HessianOperator(model, loss_fn, (x, y))
+    expected = definition_of_relative_flatness(H, "last")
+    assert sharpness.relative_flatness(H).value == pytest.approx(expected, rel=1e-10)
+    one_by_one = [H.restricted(batches=[Batch((x[i : i + 1], y[i : i + 1]), 1)]).gradient() for i in range(12)]
+    weights = H.flatten(model.parameters())
+    fisher_rao = math.sqrt(float((torch.stack(one_by_one) @ weights).square().mean()))
+    assert sharpness.fisher_rao_norm(H).value == pytest.approx(fisher_rao, rel=1e-10)
+    report = sharpness.sharpness_report(model, loss_fn, (x, y), blocks=False, num_matvecs=21)
+    assert report["relative_flatness"].value == pytest.approx(expected, rel=1e-10)
+    assert [row for row, _ in report.notes] == ["distance_from_initialization"]
 
 
 # ---------------------------------------------------------------- perturbed weights
