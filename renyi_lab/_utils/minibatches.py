@@ -199,7 +199,7 @@ class Means:
     """
 
     def __init__(self, reduction: LossReduction) -> None:
-        self._reduction = reduction
+        self._reduction, self._always_labels = reduction, True
         self._loss_sum, self._mass, self.num_samples, self._num_correct, self._num_labels = 0.0, 0.0, 0, 0, 0
 
     def add(self, outputs: Any, loss: float, targets: Tensor, mass: float) -> None:
@@ -211,11 +211,13 @@ class Means:
             self._loss_sum += loss * mass
             self._mass += mass
         predicted = predicted_labels(outputs, targets, self._reduction.nearest)
-        if predicted is not None:
-            correct = predicted == targets  # never so for an ignored label of -100
-            counted = None if self._reduction.ignored is None else targets != self._reduction.ignored
-            self._num_correct += int((correct if counted is None else correct & counted).sum())
-            self._num_labels += targets.numel() if counted is None else int(counted.sum())
+        if predicted is None:
+            self._always_labels = False
+            return
+        correct = predicted == targets  # never so for an ignored label of -100
+        counted = None if self._reduction.ignored is None else targets != self._reduction.ignored
+        self._num_correct += int((correct if counted is None else correct & counted).sum())
+        self._num_labels += targets.numel() if counted is None else int(counted.sum())
 
     @property
     def loss(self) -> float:
@@ -226,8 +228,8 @@ class Means:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of labels that are predicted; ``None`` where there are no class scores or labels."""
-        return self._num_correct / self._num_labels if self._num_labels else None
+        """Share of labels that are predicted; ``None`` where there are no class scores or labels in some batch."""
+        return self._num_correct / self._num_labels if self._num_labels and self._always_labels else None
 
 
 def predicted_labels(outputs: Any, targets: Tensor, loss: TorchLoss | None) -> Tensor | None:

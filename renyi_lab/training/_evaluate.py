@@ -49,7 +49,8 @@ def evaluate(
 
     Returns:
         `Evaluation` with the loss of all data (its mean, or its sum for such a loss), the accuracy in [0, 1] of the
-        labels that are not ignored, and the number of samples.
+        labels that are not ignored, and the number of samples. There is an accuracy for class labels, and for zeros and
+        ones under a binary cross-entropy of one output (logit above 0, or probability above 0.5 with ``nn.BCELoss``).
 
     Raises:
         TypeError: If the model or the data set is of the wrong kind.

@@ -16,7 +16,7 @@ class Evaluation:
 
     Args:
         loss: Mean loss over the data, or its sum for a loss that adds up.
-        accuracy: Share of labels with the highest score, in [0, 1], among those that are not ignored; ``None`` where
+        accuracy: Share of labels that are predicted, in [0, 1], among those that are not ignored; ``None`` where
             targets are not class labels.
         num_samples: Number of samples.
     """
