@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.structures import leaves, rebuilt, take_rows
+from renyi_lab._utils.structures import map_tensors as map_tensors
+from renyi_lab._utils.structures import tensors_in as tensors_in
 
 _EMPTY = "data is empty; pass (inputs, targets), a data set, a DataLoader or batches with at least one sample."
+
+_SHORT_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32)
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,24 @@ class Batch:
 
     @property
     def is_pair(self) -> bool:
-        """Whether the batch is ``(inputs, targets)``."""
-        return is_pair(self.content)
+        """Whether the batch is ``(inputs, targets)``: inputs of any structure, and one tensor of targets."""
+        return has_targets(self.content)
 
 
 def is_pair(content: Any) -> bool:
     """Whether ``content`` is a pair of tensors ``(inputs, targets)``."""
     return (
         isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(part, Tensor) for part in content)
+    )
+
+
+def has_targets(content: Any) -> bool:
+    """Whether ``content`` is ``(inputs, targets)``, the inputs being a tensor or a structure of tensors."""
+    return (
+        isinstance(content, (tuple, list))
+        and len(content) == 2
+        and isinstance(content[1], Tensor)
+        and bool(tensors_in(content[0]))
     )
 
 
@@ -48,7 +64,7 @@ def freeze_batches(data: Any, device: torch.device) -> list[Batch]:
 def _iterate(data: Any) -> Iterable[Any]:
     if isinstance(data, TensorDataset):
         return [data.tensors]
-    if isinstance(data, (Tensor, Mapping)) or is_pair(data):
+    if isinstance(data, (Tensor, Mapping)) or has_targets(data) or _is_one_batch(data):
         return [data]
     if isinstance(data, Dataset) and not isinstance(data, DataLoader):
         return DataLoader(data, batch_size=1024)
@@ -60,20 +76,54 @@ def _iterate(data: Any) -> Iterable[Any]:
     )
 
 
+def _is_one_batch(data: Any) -> bool:
+    """Whether an object holds a batch's tensors itself; graphs of torch_geometric iterate over their attributes."""
+    if isinstance(data, (tuple, list, Batch)) or (isinstance(data, Iterable) and not hasattr(data, "to")):
+        return False
+    return bool(tensors_in(data))
+
+
 def _freeze(content: Any, device: torch.device) -> Batch:
     if isinstance(content, Batch):
         return content
+    for tensor in tensors_in(content):
+        _check_tensor(tensor)
     # A copy, since a loader may fill the same memory again and a user may change the data afterwards.
     frozen = map_tensors(content, lambda tensor: tensor.detach().to(device, copy=True))
+    if has_targets(frozen) and frozen[1].dtype in _SHORT_INTEGERS:  # torch's losses take labels in int64
+        frozen = rebuilt(frozen, {0: frozen[0], 1: frozen[1].long()})
     tensors = tensors_in(frozen)
     if not tensors:
         raise TypeError(
             f"each batch must hold at least one tensor, got {type(content).__name__}; use torch.from_numpy for arrays."
         )
+    for leaf in leaves(content):
+        _refuse_array(leaf)
     sizes = [tensor.shape[0] for tensor in tensors if tensor.ndim] or [1]
     if is_pair(frozen) and len(set(sizes)) > 1:
         raise ValueError(f"inputs and targets must have equally many samples, got {sizes[0]} and {sizes[1]}.")
-    return Batch(frozen, sizes[0])
+    # Inputs of another structure may hold tensors without an axis of samples.
+    return Batch(frozen, sizes[-1] if has_targets(frozen) else sizes[0])
+
+
+def _check_tensor(tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise TypeError(
+            "a batch holds a nested tensor, whose operations lack second derivatives; use "
+            "torch.nested.to_padded_tensor(tensor, 0.0) and a mask."
+        )
+    if tensor.device.type == "meta":
+        raise ValueError("a batch holds a tensor on the meta device, which has no values; load the data.")
+
+
+def _refuse_array(leaf: Any) -> None:
+    """NumPy arrays and pandas columns beside tensors: they would not follow these to a device or into a subset."""
+    if hasattr(leaf, "to_numpy") or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"):
+        array = "data.to_numpy()" if hasattr(leaf, "to_numpy") else "array"
+        raise TypeError(
+            f"a batch holds a {type(leaf).__name__} beside tensors, which would not be moved or split with them; use "
+            f"torch.from_numpy({array})."
+        )
 
 
 def split_batches(batches: list[Batch], size: int | None) -> list[Batch]:
@@ -91,25 +141,9 @@ def _split(batch: Batch, size: int) -> list[Batch]:
         )
     starts = range(0, batch.size, size)
     return [
-        Batch(map_tensors(batch.content, lambda tensor, a=start: tensor[a : a + size]), min(size, batch.size - start))
+        Batch(
+            map_tensors(batch.content, lambda tensor, a=start: take_rows(tensor, slice(a, a + size))),
+            min(size, batch.size - start),
+        )
         for start in starts
     ]
-
-
-def map_tensors(content: Any, function: Any) -> Any:
-    """Apply ``function`` to every tensor in nested tuples, lists and mappings."""
-    if isinstance(content, Tensor):
-        return function(content)
-    if isinstance(content, Mapping):
-        return {key: map_tensors(value, function) for key, value in content.items()}
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        mapped = [map_tensors(value, function) for value in content]
-        return type(content)(*mapped) if hasattr(content, "_fields") else type(content)(mapped)  # type: ignore[call-arg]
-    return content
-
-
-def tensors_in(content: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings."""
-    found: list[Tensor] = []
-    map_tensors(content, found.append)
-    return found

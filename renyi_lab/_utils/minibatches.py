@@ -16,6 +16,7 @@ from renyi_lab._utils.batches import is_pair
 from renyi_lab._utils.broadcasting import check_pair
 from renyi_lab._utils.losses import PLAIN_CROSS_ENTROPY, TorchLoss
 from renyi_lab._utils.masses import BatchMass, LossReduction
+from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_finite
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -47,6 +48,8 @@ def check_data(name: str, data: Any) -> Dataset[Any]:
 
 def _check_values(name: str, tensor: Tensor) -> None:
     if tensor.is_floating_point():
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_sparse_coo().coalesce().values()
         check_finite(name, tensor, "missing values, a division by zero in preprocessing; remove or replace them.")
 
 
@@ -87,7 +90,7 @@ def batches(
             torch.arange(size, device="cpu") if order is None else torch.randperm(size, generator=order, device="cpu")
         )
         for chosen in torch.split(indices.to(inputs.device), batch_sizes(size, batch_size, join_last)):
-            yield inputs[chosen], targets[chosen]
+            yield take_rows(inputs, chosen), take_rows(targets, chosen)
         return
     for batch in _loader(data, batch_size, order, join_last):
         if not is_pair(batch):

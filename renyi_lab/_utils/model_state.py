@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from renyi_lab._utils.model_checks import check_differentiable, check_module
+
 
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The plain module under ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``.
 
     Compiled and distributed wrappers do not support double backward; the module inside computes the same function.
-    Fully sharded modules hold only a part of the parameters and are refused.
+    Fully sharded modules hold only a part of the parameters and are refused, as are modules without values (lazy, on
+    the meta device), of torch.export, and with quantised layers.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    check_module(model)
+    check_differentiable(model)
     if {"FullyShardedDataParallel", "FSDPModule"} & {base.__name__ for base in type(model).__mro__}:
         raise TypeError("model is fully sharded (FSDP): gather it into a plain module before asking for its Hessian.")
     while True:

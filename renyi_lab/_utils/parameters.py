@@ -13,6 +13,13 @@ from torch import Tensor, nn
 ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | None"
 
 
+_COMPLEX = (
+    "parameter {!r} is complex ({}), but a Hessian is one in real numbers: store it as two real numbers per entry, "
+    "nn.Parameter(torch.view_as_real(weight.detach())), and use torch.view_as_complex(parameter) in forward(); or "
+    "leave it out with params=."
+)
+
+
 def select_parameters(model: nn.Module, params: ParameterSelection = None) -> dict[str, nn.Parameter]:
     """The selected trainable parameters by name, in the model's order.
 
@@ -29,7 +36,8 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     available = dict(model.named_parameters(remove_duplicate=False))  # tied weights under all their names
     if not available:
         raise ValueError(
-            f"model ({type(model).__name__}) has no parameters, so it has no Hessian; pass a model with weights."
+            f"model ({type(model).__name__}) has no parameters, so it has no Hessian; pass a model with weights (where "
+            "they were packed by quantisation or torch.jit.freeze, the model from before)."
         )
     choices = _choices(params)
     chosen = {name for choice in choices for name in _names(model, available, choice)}
@@ -96,6 +104,17 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
 
 
+def plain_name(name: str) -> str:
+    """A name without what wrappers put into it: ``_orig_mod`` (torch.compile) and ``module`` in front (data-parallel).
+
+    The name of a wrapper alone is a pattern for everything inside.
+    """
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    while parts and parts[0] == "module":
+        del parts[0]
+    return ".".join(parts) or "*"
+
+
 def flatten(tensors: Iterable[Tensor], leading: int = 0) -> Tensor:
     """One vector ``(n,)`` from tensors of any shapes, as a detached copy; the first ``leading`` axes are kept."""
     return torch.cat([tensor.detach().reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
@@ -109,7 +128,12 @@ def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:
 def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Parts of the given shapes, after any leading axes of ``vector``."""
     parts = vector.split([shape.numel() for shape in shapes], dim=-1)
-    return [part.reshape((*vector.shape[:-1], *shape)) for part, shape in zip(parts, shapes, strict=True)]
+    return [_aligned(part).reshape((*vector.shape[:-1], *shape)) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _aligned(part: Tensor) -> Tensor:
+    """The part itself where it lies at even positions in memory, as ``torch.view_as_complex`` needs, or a copy."""
+    return part.clone() if part.storage_offset() % 2 or any(step % 2 for step in part.stride()[:-1]) else part
 
 
 def _choices(params: Any) -> list[Any]:
@@ -149,6 +173,10 @@ def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[st
         return [pattern]
     found = [name for name in available if name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)]
     if not found:
+        plain = {plain_name(name): name for name in available}
+        if (plain_name(pattern), *plain) != (pattern, *available):  # wrappers: names with and without them
+            known = {short: available[name] for short, name in plain.items()}
+            return [plain[name] for name in _names_matching(known, plain_name(pattern))]
         close = difflib.get_close_matches(pattern, available, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(available)}."
         raise ValueError(f"params={pattern!r} is not the name of a parameter or module of the model; {hint}")
@@ -158,6 +186,9 @@ def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[st
 def _check_uniform(selected: dict[str, nn.Parameter]) -> None:
     dtypes = {parameter.dtype for parameter in selected.values()}
     devices = {parameter.device for parameter in selected.values()}
+    for name, parameter in selected.items():
+        if parameter.is_complex():
+            raise ValueError(_COMPLEX.format(name, parameter.dtype))
     if len(dtypes) > 1 or len(devices) > 1:
         raise ValueError(
             f"the parameters must share one dtype and one device, got {sorted(map(str, dtypes | devices))}; "

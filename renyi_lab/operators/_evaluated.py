@@ -149,6 +149,8 @@ class EvaluatedOperator(LinearOperator):
             loss = self._noted_loss() if index == 0 else self.batch_loss(index)
         except torch.OutOfMemoryError:
             raise
+        except TypeError as error:
+            raise TypeError(f"the loss of a batch cannot be computed: {error}.") from error
         except (RuntimeError, IndexError, AttributeError) as error:
             found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in(self.batches[index].content))
             raise ValueError(

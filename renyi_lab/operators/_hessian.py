@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.gradient_hooks import suspended_hooks
-from renyi_lab._utils.parameters import flatten
+from renyi_lab._utils.parameters import flatten, unflatten
 from renyi_lab.operators._kept_graphs import BatchGraph, KeptGraphOperator
 
 
@@ -47,13 +47,14 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
         )
     with suspended_hooks(params):  # a hook's gradient is not that of the loss
         gradients = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-        flat_gradient = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        flat_gradient = flatten(gradients)
         if vector.shape != flat_gradient.shape:
             raise ValueError(f"vector must have shape {tuple(flat_gradient.shape)}, got {tuple(vector.shape)}.")
-        if not flat_gradient.requires_grad:  # the loss is linear in params
+        if not any(gradient.requires_grad for gradient in gradients):  # the loss is linear in params
             return torch.zeros_like(flat_gradient)
-        products = torch.autograd.grad(flat_gradient, params, vector.to(flat_gradient), materialize_grads=True)
-    return flatten(products)
+        parts = unflatten(vector.to(flat_gradient), params)
+        along = torch.stack([(g * v).sum() for g, v in zip(gradients, parts, strict=True)]).sum()
+        return flatten(torch.autograd.grad(along, params, materialize_grads=True))
 
 
 class HessianOperator(KeptGraphOperator):

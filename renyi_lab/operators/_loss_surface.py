@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors
+from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_int
 from renyi_lab.operators._model import ModelOperator
 
@@ -87,4 +88,4 @@ def _rows(tensor: Tensor, indices: Tensor, batch: Batch) -> Tensor:
             f"a subset of samples cannot be taken of a batch of {batch.size} samples that holds a tensor of shape "
             f"{tuple(tensor.shape)}; pass fewer data, with num_samples=None and perturbation_samples=None."
         )
-    return tensor[indices.to(tensor.device)]
+    return take_rows(tensor, indices.to(tensor.device))

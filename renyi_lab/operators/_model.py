@@ -39,9 +39,11 @@ class ModelOperator(EvaluatedOperator):
 
     Args:
         model: Any module; wrappers of ``torch.compile`` and of data-parallel training are removed.
-        loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, ``loss_fn(model, batch)`` for all others
-            (dictionaries, longer tuples); see ``loss_style``.
-        data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches.
+        loss_fn: ``loss_fn(model(x), y)`` for batches ``(x, y)``, where ``y`` is one tensor and ``x`` a tensor or a
+            list, tuple, dictionary or object of tensors, which the model gets as it is; ``loss_fn(model, batch)`` for
+            all other batches (dictionaries, longer tuples, dataclasses, graphs); see ``loss_style``.
+        data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches. Tensors are copied, detached and moved to
+            the model's device, inside containers and objects too.
         params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the matrix
             of that block alone. Frozen parameters are skipped.
         mode: ``"eval"`` (default: dropout off, batch norm uses its running statistics) or ``"train"``.

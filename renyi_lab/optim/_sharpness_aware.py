@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
 from renyi_lab.optim._gradients import STEP_SNIPPET, gradients
-from renyi_lab.optim._vectors import shorten_
+from renyi_lab.optim._vectors import as_real, shorten_
 
 
 class SharpnessAware(Optimizer):
@@ -79,7 +79,8 @@ class SharpnessAware(Optimizer):
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """Return ε, one new tensor for each of ``params``; ``grads`` and ``params`` must stay as they are.
 
-        Called without autograd.
+        Called without autograd. A complex parameter is passed as ``torch.view_as_real`` of it, as two real numbers per
+        entry, as torch's own optimizers treat it; so are its gradient and ε.
 
         Args:
             grads: Gradients at θ of the parameters that have one.
@@ -152,10 +153,11 @@ class SharpnessAware(Optimizer):
         if self.warming_up:
             self._saved = ([], [], [])
         else:
-            epsilon = self.perturbation(grads, params, groups)
+            real_params = as_real(params)
+            epsilon = self.perturbation(as_real(grads), real_params, groups)
             self.perturbation_norm = shorten_(epsilon, self.max_norm)
             self._saved = (params, [param.detach().clone() for param in params], grads)
-            torch._foreach_add_(params, epsilon)
+            torch._foreach_add_(real_params, epsilon)
         self.zero_grad()
 
     def second_step(self) -> None:

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def as_real(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, the complex ones among them as views with two real numbers per entry."""
+    return [torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor for tensor in tensors]
+
+
 def joined(tensors: list[Tensor]) -> list[Tensor]:
     """One flat vector, where all tensors are on a CPU and of one dtype; otherwise the tensors as they are.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
-from renyi_lab._utils.parameters import flatten
+from renyi_lab._utils.parameters import flatten, plain_name
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators import ModelOperator, check_operator
 
@@ -92,7 +92,10 @@ def weights(operator: ModelOperator) -> Tensor:
 
 def _by_name(initial: Mapping[str, Tensor] | Iterable[Tensor], names: list[str]) -> dict[str, Tensor]:
     if isinstance(initial, Mapping):
-        found = dict(initial)
+        # A state dict of a compiled or data-parallel model has the wrapper's prefix.
+        plain = {plain_name(str(name)): value for name, value in initial.items()}
+        found = {**initial, **{name: plain[plain_name(name)] for name in names if plain_name(name) in plain}}
+        found |= {name: initial[name] for name in names if name in initial}
     elif isinstance(initial, Iterable) and not isinstance(initial, (str, Tensor)):
         tensors = list(initial)
         if len(tensors) != len(names):

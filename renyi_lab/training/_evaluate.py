@@ -13,6 +13,7 @@ from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.mean_checks import MeanCheck
 from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved, reduction_of
+from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.model_state import training_flags, without_fast_path
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread_if_small
@@ -108,7 +109,5 @@ def _checked_forward(
 
 
 def check_model(model: Any) -> nn.Module:
-    """Return ``model`` if it is a module, or raise ``TypeError``."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    return model
+    """Return ``model`` if it is a module with all its weights, or raise."""
+    return check_module(model)
