@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from renyi_lab._utils.random import preserved_rng
-from renyi_lab._utils.structures import leaves, rebuilt, take_rows
+from renyi_lab._utils.structures import leaves, rebuilt, rows
 from renyi_lab._utils.structures import map_tensors as map_tensors
 from renyi_lab._utils.structures import tensors_in as tensors_in
 
@@ -140,10 +140,4 @@ def _split(batch: Batch, size: int) -> list[Batch]:
             "pass smaller batches instead."
         )
     starts = range(0, batch.size, size)
-    return [
-        Batch(
-            map_tensors(batch.content, lambda tensor, a=start: take_rows(tensor, slice(a, a + size))),
-            min(size, batch.size - start),
-        )
-        for start in starts
-    ]
+    return [Batch(rows(batch.content, slice(start, start + size)), min(size, batch.size - start)) for start in starts]

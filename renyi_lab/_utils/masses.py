@@ -8,6 +8,7 @@ a mean runs over tokens or graphs, and where the batches' targets are of differe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -149,8 +150,8 @@ class LossReduction:
     def check_lengths(self, batches: Iterable[Batch]) -> None:
         """Raise where batches differ in the length of their targets, if masses are assumed: a mean may be over tokens.
 
-        Targets of a mapping are what it calls labels or targets; of other batches for ``loss_fn(model, batch)``, every
-        tensor counts.
+        Targets of a mapping or an object are what it calls labels or targets; of other batches for
+        ``loss_fn(model, batch)``, every tensor counts.
         """
         shapes = dict.fromkeys(self._target_shapes(batch.content) for batch in batches)
         if self.assumed and self.kind == "mean" and len(shapes) > 1:
@@ -163,8 +164,9 @@ class LossReduction:
     def _target_shapes(self, content: Any) -> tuple[tuple[int, ...], ...]:
         if self.of_outputs:
             content = content[1]
-        elif isinstance(content, Mapping):
-            content = [content[name] for name in _TARGET_NAMES if name in content] or content
+        elif not isinstance(content, Tensor):
+            get = content.get if isinstance(content, Mapping) else functools.partial(getattr, content)
+            content = [found for name in _TARGET_NAMES if (found := get(name, None)) is not None] or content
         return tuple(tuple(tensor.shape[1:]) for tensor in tensors_in(content))
 
     def describe(self, total: float, num_samples: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.masses import FIX, LossReduction
+from renyi_lab._utils.structures import join_rows, rows
 
 
 class MeanCheck:
@@ -134,8 +135,8 @@ def split_loss(loss_of: Callable[[Any], Tensor], batch: Batch, reduction: LossRe
 def outputs_depend_on_the_batch(model: Callable[..., Any], inputs: Any) -> bool:
     """Whether outputs for a part of the inputs differ from those for all: the first dimension is not samples.
 
-    That is so for sequences with time first, and for batch norm without running statistics. A model that draws random
-    numbers is given the benefit of the doubt.
+    That is so for sequences with time first, for batch norm without running statistics, and where a part of the inputs
+    is not accepted. A model that draws random numbers is given the benefit of the doubt.
     """
     tensors = [tensor for tensor in tensors_in(inputs) if tensor.ndim]
     batch = Batch(inputs, len(tensors[0]) if tensors else 0)
@@ -146,7 +147,12 @@ def outputs_depend_on_the_batch(model: Callable[..., Any], inputs: Any) -> bool:
     whole = tensors_in(model(_fresh(inputs)))
     if _random_state(batch) != before:
         return False
-    first, rest = (tensors_in(model(_fresh(part.content))) for part in parts)
+    try:
+        first, rest = (tensors_in(model(_fresh(part.content))) for part in parts)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever a user's model raises for fewer samples, such as a graph network for fewer nodes
+        return True
     by_sample = [i for i, tensor in enumerate(whole) if tensor.ndim and len(tensor) == batch.size]
     return any(not close(whole[i], torch.cat([first[i], rest[i]])) for i in by_sample)
 
@@ -159,8 +165,7 @@ def cut(batch: Batch) -> tuple[Batch, Batch] | None:
     if batch.size < 2 or any(tensor.ndim and len(tensor) != batch.size for tensor in tensors_in(batch.content)):
         return None
     at = -(-batch.size // 3)
-    first = map_tensors(batch.content, lambda tensor: tensor[:at] if tensor.ndim else tensor)
-    rest = map_tensors(batch.content, lambda tensor: tensor[at:] if tensor.ndim else tensor)
+    first, rest = (rows(batch.content, part) for part in (slice(at), slice(at, None)))
     return Batch(first, at), Batch(rest, batch.size - at)
 
 
@@ -170,7 +175,8 @@ def joined(first: Batch, second: Batch) -> Batch | None:
     if any(a.ndim == 0 or a.shape[1:] != b.shape[1:] for a, b in pairs):
         return None
     others = iter([tensor for _, tensor in pairs])
-    return Batch(map_tensors(first.content, lambda tensor: torch.cat([tensor, next(others)])), first.size + second.size)
+    content = map_tensors(first.content, lambda tensor: join_rows(tensor, next(others)))
+    return Batch(content, first.size + second.size)
 
 
 def _fresh(content: Any) -> Any:

@@ -67,6 +67,18 @@ def take_rows(tensor: Tensor, start_or_indices: slice | Tensor) -> Tensor:
     return rows if tensor.layout == torch.sparse_coo else rows.to_sparse(layout=tensor.layout)
 
 
+def join_rows(first: Tensor, second: Tensor) -> Tensor:
+    """``torch.cat`` along the first dimension, for sparse tensors too; ``second`` has the layout of ``first``."""
+    if first.layout in (torch.strided, torch.sparse_coo):
+        return torch.cat([first, second])
+    return torch.cat([first.to_sparse_coo(), second.to_sparse_coo()]).to_sparse(layout=first.layout)
+
+
+def rows(content: Any, start_or_indices: slice | Tensor) -> Any:
+    """`take_rows` of every tensor in a structure; those without dimensions are kept."""
+    return map_tensors(content, lambda tensor: take_rows(tensor, start_or_indices) if tensor.ndim else tensor)
+
+
 def _parts(content: Any) -> dict[Any, Any] | None:
     """What a container holds, by key; ``None`` for everything else."""
     if isinstance(content, Mapping):

@@ -17,12 +17,14 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
+from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators._base import LinearOperator
 from renyi_lab.operators._graph_nodes import reason_to_refuse, reduced_precision, runs_python
+from renyi_lab.operators._loss_errors import explained_loss
 
 _NO_GRADIENT = {
     "CheckpointFunctionBackward": "activation checkpointing with use_reentrant=True cannot be differentiated twice; "
@@ -32,6 +34,7 @@ _RANDOM_BACKWARD = (
     "random numbers are drawn during differentiation, so that parts of the model are computed anew with other dropout "
     "masks than before; use torch.utils.checkpoint with preserve_rng_state=True, its default."
 )
+_NO_LABELS = f" The mean over a batch whose labels are all ignored is NaN too. {FIX}."
 _DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN or infinity."
 
 
@@ -44,6 +47,7 @@ class EvaluatedOperator(LinearOperator):
         batches: The frozen batches.
         mode: ``"eval"`` or ``"train"``.
         seed: Random seed.
+        loss_style: ``"output_target"`` or ``"model_batch"``.
     """
 
     model: nn.Module
@@ -51,6 +55,8 @@ class EvaluatedOperator(LinearOperator):
     batches: tuple[Batch, ...]
     mode: str
     seed: int
+    loss_style: str
+    _loss_reduction: LossReduction
     _threads: defaultdict[str, AdaptiveThreads]
     _point: EvaluationPoint | None = None
     _recomputes = False  # whether differentiation runs parts of the forward pass again
@@ -111,6 +117,26 @@ class EvaluatedOperator(LinearOperator):
             self._given += tensors_in(copied)
         return copied
 
+    def _fresh_batch(self, index: int) -> Batch:
+        return Batch(self._content(index), self.batches[index].size)
+
+    @property
+    def _fresh_model(self) -> Any:
+        """The model for checks that evaluate it outside of `batch_loss`: from the same state each time."""
+        if self.loss_style == "model_batch":
+            return self.model
+
+        def model(inputs: Any) -> Any:
+            self._begin(0)
+            return self.model(inputs)
+
+        return model
+
+    def _fresh_loss(self, *inputs: Any) -> Tensor:
+        """The loss for the same checks."""
+        self._begin(0)
+        return self.loss_fn(*inputs)
+
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
         # With gradients, since a loss may differentiate inside, and since kernels may depend on it.
         with torch.enable_grad(), self.evaluation_point(), self._threads["loss"].run():
@@ -133,30 +159,18 @@ class EvaluatedOperator(LinearOperator):
                 "function of them; change the weights outside, before the operator is made."
             )
         if not math.isfinite(total):
-            check_finite("the loss", torch.tensor(total, device="cpu"), self._likely_causes())
+            assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
+            causes = _DIVERGED + (_NO_LABELS if assumed else "")
+            check_finite("the loss", torch.tensor(total, device="cpu"), causes)
         return total
-
-    def _likely_causes(self) -> str:
-        """Of a loss that is not finite."""
-        return _DIVERGED
 
     def _first_loss(self, index: int) -> Tensor:
         """As `batch_loss`, with checks that are made once."""
         self._begin(index)
         self._given = []
         states = generator_states() if index == 0 else []
-        try:
+        with explained_loss(self.batches[index], self.loss_style, f"{self.dtype} on {self.device}"):
             loss = self._noted_loss() if index == 0 else self.batch_loss(index)
-        except torch.OutOfMemoryError:
-            raise
-        except TypeError as error:
-            raise TypeError(f"the loss of a batch cannot be computed: {error}.") from error
-        except (RuntimeError, IndexError, AttributeError) as error:
-            found = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_in(self.batches[index].content))
-            raise ValueError(
-                f"the loss of a batch of {found} cannot be computed: {error}. "
-                f"The model's parameters are {self.dtype} on {self.device}."
-            ) from error
         if index == 0:
             self._draws = generator_states() != states
             self._check_graph(loss)

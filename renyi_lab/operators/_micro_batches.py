@@ -1,4 +1,4 @@
-"""Whether batches may be cut along their first dimension."""
+"""Whether batches make up the loss of all data, and whether they may be cut along their first dimension."""
 
 from __future__ import annotations
 
@@ -10,10 +10,39 @@ from torch import Tensor
 
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.masses import FIX, LossReduction
-from renyi_lab._utils.mean_checks import joined, outputs_depend_on_the_batch, split_loss
+from renyi_lab._utils.mean_checks import MeanCheck, joined, outputs_depend_on_the_batch, split_loss
 
 
-def check_micro_batches(
+def check_batches(
+    model: Callable[..., Any],
+    loss_fn: Callable[..., Tensor],
+    batch_of: Callable[[int], Batch],
+    num_batches: int,
+    reduction: LossReduction,
+    micro_batch_size: int | None,
+) -> None:
+    """Raise where the batches' losses, weighted by their masses, do not make up the loss of all data.
+
+    To be called with the model in evaluation mode.
+
+    Args:
+        model: The model.
+        loss_fn: The loss.
+        batch_of: A copy of a batch by its index.
+        num_batches: Number of batches.
+        reduction: How the loss is taken to reduce a batch.
+        micro_batch_size: That to which some batches were cut, if any.
+    """
+    if reduction.assumed and num_batches > 1:
+        check = MeanCheck(model, loss_fn, reduction)
+        for index in range(num_batches):
+            check.see(batch_of(index))
+    if micro_batch_size is not None:
+        probes = [batch_of(index) for index in range(min(2, num_batches))]
+        _check_micro_batches(model, loss_fn, probes, reduction, micro_batch_size)
+
+
+def _check_micro_batches(
     model: Callable[..., Any],
     loss_fn: Callable[..., Tensor],
     parts: Sequence[Batch],
@@ -22,7 +51,7 @@ def check_micro_batches(
 ) -> None:
     """Raise where cutting batches along their first dimension changes what the model or the loss computes.
 
-    Tried on the samples of one micro-batch (two for a size of 1). To be called with the model in evaluation mode.
+    Tried on the samples of one micro-batch (two for a size of 1).
     """
     probe = parts[0] if parts[0].size > 1 or len(parts) == 1 else joined(parts[0], parts[1])
     if probe is None:

@@ -13,18 +13,16 @@ from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, freeze_batches, split_batches
 from renyi_lab._utils.broadcasting import check_pair
-from renyi_lab._utils.masses import FIX, BatchMass, LossReduction
-from renyi_lab._utils.mean_checks import MeanCheck
+from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_choice, check_int, check_real
 from renyi_lab.operators._evaluated import EvaluatedOperator
-from renyi_lab.operators._micro_batches import check_micro_batches, refuse_mixed_samples
+from renyi_lab.operators._micro_batches import check_batches, refuse_mixed_samples
+from renyi_lab.operators._weighted_batches import WeightedBatches, choose_loss_style
 
 Kind = TypeVar("Kind", bound="ModelOperator")
-
-_NO_LABELS = f" The mean over a batch whose labels are all ignored is NaN too. {FIX}."
 
 
 class ModelOperator(EvaluatedOperator):
@@ -114,11 +112,7 @@ class ModelOperator(EvaluatedOperator):
             check_int("micro_batch_size", micro_batch_size)
         self._threads = defaultdict[str, AdaptiveThreads](AdaptiveThreads)  # by what is computed
         frozen = freeze_batches(data, self.device)
-        pairs = all(batch.is_pair for batch in frozen)
-        default_style = "output_target" if pairs else "model_batch"
-        self.loss_style = check_choice("loss_style", loss_style or default_style, ("output_target", "model_batch"))
-        if self.loss_style == "output_target" and not pairs:
-            raise ValueError('loss_style="output_target" needs batches (x, y); use "model_batch" for other batches.')
+        self.loss_style = choose_loss_style(frozen, loss_style)
         of_outputs = self.loss_style == "output_target"
         self._loss_reduction = LossReduction(loss_fn, reduction, batch_mass, of_outputs=of_outputs)
         self.reduction = check_choice("reduction", self._loss_reduction.kind, ("mean", "sum"))
@@ -132,7 +126,10 @@ class ModelOperator(EvaluatedOperator):
                 stacklevel=2,
             )
         self.loss = self._checked_loss()
-        self._check_batches(micro_batch_size if len(parts) > len(frozen) else None)
+        with self._evaluation(training=False):
+            cut_into = micro_batch_size if len(parts) > len(frozen) else None
+            copies = self._fresh_model, self._fresh_loss, self._fresh_batch
+            check_batches(*copies, len(self.batches), self._loss_reduction, cut_into)
         if self._draws and not layers and self._depends_on_seed():
             warnings.warn(
                 f'the model or the loss draws random numbers in mode="{self.mode}": they are fixed by '
@@ -220,7 +217,7 @@ class ModelOperator(EvaluatedOperator):
         if self.loss_style == "output_target":
             return self.output_loss(self.outputs(index), index)
         self._begin(index)
-        return self._weighted(self.loss_fn(self.model, self._content(index)), index)
+        return self._weighted_batches.weighted(self.loss_fn(self.model, self._content(index)), index)
 
     def outputs(self, index: int) -> Any:
         """The model's outputs for one batch ``(x, y)``, with the dropout masks of that batch in ``mode="train"``."""
@@ -231,7 +228,7 @@ class ModelOperator(EvaluatedOperator):
         """The weighted loss of one batch ``(x, y)`` as a function of the model's outputs."""
         targets = self._content(index)[1]
         check_pair(self.loss_fn, outputs, targets, self._loss_reduction)
-        return self._weighted(self.loss_fn(outputs, targets), index)
+        return self._weighted_batches.weighted(self.loss_fn(outputs, targets), index)
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """One detached vector ``(n,)`` from tensors shaped like the parameters; any leading axes are kept."""
@@ -243,47 +240,8 @@ class ModelOperator(EvaluatedOperator):
         return split(vector, list(self._block.shapes.values()))
 
     def _set_batches(self, batches: Sequence[Batch]) -> None:
-        self.num_samples = sum(batch.size for batch in batches)
-        self.total_mass = float(self.num_samples)
-        if self.reduction == "sum":
-            self.batches = tuple(batches)
-            return
-        masses = [self._loss_reduction.mass(batch) for batch in batches]  # the denominators of the means
-        self.total_mass = self._loss_reduction.check_total(sum(masses))
-        self.batches = tuple(batch for batch, mass in zip(batches, masses, strict=True) if mass > 0)
-        self._masses = [mass for mass in masses if mass > 0]
-
-    def _check_batches(self, micro_batch_size: int | None) -> None:
-        """Raise where the batches' losses, weighted by their masses, do not make up the loss of all data."""
-        reduction = self._loss_reduction
-        with self._evaluation(training=False):
-            if reduction.assumed and len(self.batches) > 1:
-                check = MeanCheck(self._fresh_model, self._fresh_loss, reduction)
-                for index in range(len(self.batches)):
-                    check.see(self._fresh_batch(index))
-            if micro_batch_size is not None:
-                probes = [self._fresh_batch(index) for index in range(min(2, len(self.batches)))]
-                check_micro_batches(self._fresh_model, self._fresh_loss, probes, reduction, micro_batch_size)
-
-    def _fresh_batch(self, index: int) -> Batch:
-        return Batch(self._content(index), self.batches[index].size)
-
-    @property
-    def _fresh_model(self) -> Any:
-        """The model for checks that evaluate it outside of `batch_loss`: from the same state each time."""
-        if self.loss_style == "model_batch":
-            return self.model
-
-        def model(inputs: Any) -> Any:
-            self._begin(0)
-            return self.model(inputs)
-
-        return model
-
-    def _fresh_loss(self, *inputs: Any) -> Tensor:
-        """The loss for the same checks."""
-        self._begin(0)
-        return self.loss_fn(*inputs)
+        self._weighted_batches = found = WeightedBatches(batches, self._loss_reduction)
+        self.batches, self.num_samples, self.total_mass = found.batches, found.num_samples, found.total_mass
 
     def check_samples(self, name: str) -> None:
         """Raise unless the first dimension of the data is that of samples, so that some of them may be taken.
@@ -298,17 +256,6 @@ class ModelOperator(EvaluatedOperator):
             with torch.enable_grad(), self._evaluation(training=False):  # a model may differentiate inside
                 inputs = self._content(0)[0]
                 refuse_mixed_samples(self._fresh_model, inputs, f"{name} takes some of the samples")
-
-    def _likely_causes(self) -> str:
-        assumed = self._loss_reduction.assumed and self.reduction == "mean"
-        return super()._likely_causes() + (_NO_LABELS if assumed else "")
-
-    def _weighted(self, loss: Tensor, index: int) -> Tensor:
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
-        weight = self._masses[index] / self.total_mass if self.reduction == "mean" else 1.0
-        return loss.reshape(()) * weight
 
     def __repr__(self) -> str:
         mean = self._loss_reduction.describe(self.total_mass, self.num_samples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.losses import torch_loss
 from renyi_lab.operators import ModelOperator
 from renyi_lab.sharpness._outputs import need_outputs
 
@@ -54,9 +54,8 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
 
 
 def _is_cross_entropy(loss_fn: Any) -> bool:
-    if isinstance(loss_fn, functools.partial):
-        loss_fn = loss_fn.func
-    return loss_fn is F.cross_entropy or type(loss_fn) is nn.CrossEntropyLoss
+    loss = torch_loss(loss_fn)
+    return loss is not None and loss.exact and loss.function is F.cross_entropy
 
 
 def _cross_entropy_curvature(operator: ModelOperator, index: int, outputs: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""Batches with the weights of their losses in the loss of all data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.masses import LossReduction
+from renyi_lab._utils.validation import check_choice
+
+
+def choose_loss_style(batches: Sequence[Batch], loss_style: str | None) -> str:
+    """How the loss is called: ``loss_style``, or by default as all batches are pairs or not."""
+    pairs = all(batch.is_pair for batch in batches)
+    default = "output_target" if pairs else "model_batch"
+    chosen = check_choice("loss_style", loss_style or default, ("output_target", "model_batch"))
+    if chosen == "output_target" and not pairs:
+        raise ValueError('loss_style="output_target" needs batches (x, y); use "model_batch" for other batches.')
+    return chosen
+
+
+class WeightedBatches:
+    """Batches whose losses, multiplied by their weights, add up to the loss of all data.
+
+    Args:
+        batches: Frozen batches. Those of mass 0, over which there is no mean, are left out.
+        reduction: How the loss reduces a batch.
+
+    Attributes:
+        batches: The batches with a mass.
+        num_samples: Number of samples, those of mass 0 included.
+        total_mass: Denominator of the mean over all data; the number of samples for a sum.
+    """
+
+    def __init__(self, batches: Sequence[Batch], reduction: LossReduction) -> None:
+        self.num_samples = sum(batch.size for batch in batches)
+        if reduction.kind == "sum":
+            self.batches, self.total_mass = tuple(batches), float(self.num_samples)
+            self._weights = [1.0] * len(batches)
+            return
+        masses = [reduction.mass(batch) for batch in batches]
+        self.total_mass = reduction.check_total(sum(masses))
+        self.batches = tuple(batch for batch, mass in zip(batches, masses, strict=True) if mass > 0)
+        self._weights = [mass / self.total_mass for mass in masses if mass > 0]
+
+    def weighted(self, loss: Tensor, index: int) -> Tensor:
+        """The loss of one batch as a part of the loss of all data.
+
+        Raises:
+            ValueError: The loss is not one number.
+        """
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
+        return loss.reshape(()) * self._weights[index]
