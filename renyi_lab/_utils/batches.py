@@ -86,8 +86,7 @@ def _is_one_batch(data: Any) -> bool:
 def _freeze(content: Any, device: torch.device) -> Batch:
     if isinstance(content, Batch):
         return content
-    for tensor in tensors_in(content):
-        _check_tensor(tensor)
+    check_content(content)
     # A copy, since a loader may fill the same memory again and a user may change the data afterwards.
     frozen = map_tensors(content, lambda tensor: tensor.detach().to(device, copy=True))
     if has_targets(frozen) and frozen[1].dtype in _SHORT_INTEGERS:  # torch's losses take labels in int64
@@ -97,13 +96,23 @@ def _freeze(content: Any, device: torch.device) -> Batch:
         raise TypeError(
             f"each batch must hold at least one tensor, got {type(content).__name__}; use torch.from_numpy for arrays."
         )
-    for leaf in leaves(content):
-        _refuse_array(leaf)
     sizes = [tensor.shape[0] for tensor in tensors if tensor.ndim] or [1]
     if is_pair(frozen) and len(set(sizes)) > 1:
         raise ValueError(f"inputs and targets must have equally many samples, got {sizes[0]} and {sizes[1]}.")
     # Inputs of another structure may hold tensors without an axis of samples.
     return Batch(frozen, sizes[-1] if has_targets(frozen) else sizes[0])
+
+
+def check_content(content: Any) -> None:
+    """Raise where a batch holds tensors that nothing can be computed from, or arrays beside tensors."""
+    found = leaves(content)
+    holds_tensors = False
+    for leaf in found:
+        if isinstance(leaf, Tensor):
+            holds_tensors = True
+            _check_tensor(leaf)
+    for leaf in found if holds_tensors else ():
+        _refuse_array(leaf)
 
 
 def _check_tensor(tensor: Tensor) -> None:

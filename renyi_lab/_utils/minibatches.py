@@ -1,56 +1,28 @@
-"""Shared by training and evaluation: mini-batches of a data set, a checked forward pass, running means."""
+"""Mini-batches of data sets, on a model's device and in its dtype."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
-from renyi_lab._utils.batches import is_pair
-from renyi_lab._utils.broadcasting import check_pair
-from renyi_lab._utils.losses import PLAIN_CROSS_ENTROPY, TorchLoss
-from renyi_lab._utils.masses import BatchMass, LossReduction
-from renyi_lab._utils.structures import take_rows
-from renyi_lab._utils.validation import check_finite
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-Pair = tuple[Tensor, Tensor]
-
-
-def check_data(name: str, data: Any) -> Dataset[Any]:
-    """Return ``data`` as a non-empty data set of pairs, with finite values where it is tensors, or raise."""
-    if is_pair(data):
-        if data[0].shape[:1] != data[1].shape[:1]:
-            raise ValueError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets; they must be equally many.")
-        data = TensorDataset(*data)
-    if isinstance(data, DataLoader):
-        raise TypeError(f"{name} must be a data set, got a DataLoader; pass loader.dataset, batches are made here.")
-    if not isinstance(data, Dataset) or not hasattr(data, "__len__"):
-        raise TypeError(
-            f"{name} must be a map-style torch Dataset or a pair of tensors (x, y), got {type(data).__name__}; "
-            "use torch.from_numpy for arrays."
-        )
-    if len(data) == 0:
-        raise ValueError(f"{name} is empty; it needs at least one sample.")
-    if isinstance(data, TensorDataset):
-        if len(data.tensors) != 2:
-            raise ValueError(f"{name} must hold inputs and targets, got {len(data.tensors)} tensors.")
-        for part, tensor in zip(("inputs", "targets"), data.tensors, strict=True):
-            _check_values(f"{name}'s {part}", tensor)
-    return data
-
-
-def _check_values(name: str, tensor: Tensor) -> None:
-    if tensor.is_floating_point():
-        if tensor.layout != torch.strided:
-            tensor = tensor.to_sparse_coo().coalesce().values()
-        check_finite(name, tensor, "missing values, a division by zero in preprocessing; remove or replace them.")
+from renyi_lab._utils.batches import check_content, has_targets
+from renyi_lab._utils.data_sets import Pair, StructuredPairs
+from renyi_lab._utils.structures import map_tensors, rows
+from renyi_lab._utils.validation import check_int
 
 
 @contextlib.contextmanager
@@ -71,31 +43,104 @@ def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]
         raise
 
 
-def batches(
-    data: Dataset[Any],
+def batches(data: Dataset[Any], batch_size: int, model: nn.Module) -> Iterator[Pair]:
+    """As `pairs`, in the order of the data, for data sets whose inputs are one tensor."""
+    for inputs, targets in pairs(data, batch_size, model):
+        if not isinstance(inputs, Tensor):
+            raise TypeError(
+                "each sample of a data set must be a pair (input, target) of tensors or numbers here, got a "
+                f"{type(inputs).__name__} as input; join its parts to one tensor, and let the network take it apart."
+            )
+        yield inputs, targets
+
+
+def pairs(
+    data: Dataset[Any] | DataLoader[Any],
     batch_size: int,
     model: nn.Module,
     order: torch.Generator | None = None,
     *,
     join_last: bool = False,
-) -> Iterator[Pair]:
-    """Pairs of tensors on the model's device and in its dtype; shuffled by ``order`` if given.
+) -> Iterator[tuple[Any, Tensor]]:
+    """Batches ``(inputs, targets)`` on the model's device and in its dtype.
 
-    With ``join_last``, a single sample that is left over belongs to the batch before it.
+    Args:
+        data: As `check_pairs` returns it.
+        batch_size: Number of samples; a DataLoader makes its own batches.
+        model: The model.
+        order: Generator that shuffles samples, unless all are in one batch: that may be a graph, whose nodes have an
+            order. A DataLoader has its own order.
+        join_last: Whether a single sample that is left over belongs to the batch before it.
     """
-    if isinstance(data, TensorDataset):
-        inputs, targets = placed(data.tensors[0], data.tensors[1], model)
-        size = len(inputs)
+    if isinstance(data, (TensorDataset, StructuredPairs)):
+        contents = data.contents if isinstance(data, StructuredPairs) else data.tensors
+        whole, size = placed(contents, model), len(data)
+        sizes = batch_sizes(size, batch_size, join_last)
+        if len(sizes) == 1:
+            yield _copied(whole)
+            return
         indices = (
             torch.arange(size, device="cpu") if order is None else torch.randperm(size, generator=order, device="cpu")
         )
-        for chosen in torch.split(indices.to(inputs.device), batch_sizes(size, batch_size, join_last)):
-            yield take_rows(inputs, chosen), take_rows(targets, chosen)
+        for chosen in torch.split(indices.to(whole[1].device), sizes):
+            inputs, targets = rows(whole, chosen)
+            yield inputs, targets
         return
-    for batch in _loader(data, batch_size, order, join_last):
-        if not is_pair(batch):
-            raise TypeError("each sample of a data set must be a pair (input, target) of tensors or numbers.")
-        yield placed(batch[0], batch[1], model)
+    is_empty = True
+    for batch in data if isinstance(data, DataLoader) else _loader(data, batch_size, order, join_last):
+        if not has_targets(batch) or batch[1].ndim == 0:
+            raise TypeError(_no_pair(batch, data))
+        is_empty = False
+        check_content(batch)
+        yield placed(_copied(batch) if isinstance(data, DataLoader) else batch, model)
+    if is_empty:
+        raise ValueError("the DataLoader gives no batch; an iterator can be used only once.")
+
+
+def _no_pair(batch: Any, data: Any) -> str:
+    if isinstance(data, DataLoader):
+        return (
+            f"each batch of a DataLoader must be a pair (inputs, targets), the targets a tensor with a row per sample; "
+            f"got a {type(batch).__name__}. Return pairs from collate_fn, such as (batch, batch.y)."
+        )
+    return (
+        "each sample of a data set must be a pair (input, target) of tensors or numbers, or with a list, tuple or "
+        "dictionary of these as the input."
+    )
+
+
+def _copied(batch: Any) -> Any:
+    """A copy, since a model may change its inputs in place."""
+    return map_tensors(batch, Tensor.clone)
+
+
+def choose_batch_size(name: str, data: Any, batch_size: int | None, default: int) -> int:
+    """The number of samples in a batch, which is not the caller's choice where the data cannot be cut.
+
+    Raises:
+        ValueError: A given ``batch_size`` would have no effect.
+    """
+    if batch_size is None and isinstance(data, StructuredPairs) and not data.by_sample:
+        return len(data)
+    size = check_int("batch_size", default if batch_size is None else batch_size)
+    if batch_size is not None and isinstance(data, DataLoader):
+        raise ValueError(f"batch_size={size} has no effect on {name}, a DataLoader, which makes its own; leave it out.")
+    if isinstance(data, StructuredPairs) and not data.by_sample and size < len(data):
+        raise ValueError(
+            f"batch_size={size} cannot cut {name}, whose inputs hold tensors of other lengths than its {len(data)} "
+            "targets; leave batch_size out for one batch, or pass a DataLoader of batches (inputs, targets)."
+        )
+    return size
+
+
+def num_batches(data: Any, batch_size: int, join_last: bool = False) -> int | None:
+    """Number of batches of one pass over the data; ``None`` for a DataLoader without a length."""
+    if not isinstance(data, DataLoader):
+        return len(batch_sizes(len(data), batch_size, join_last))
+    try:
+        return len(data)
+    except TypeError:
+        return None
 
 
 def batch_sizes(num_samples: int, batch_size: int, join_last: bool) -> list[int]:
@@ -107,12 +152,23 @@ def batch_sizes(num_samples: int, batch_size: int, join_last: bool) -> list[int]
 
 
 def _loader(data: Dataset[Any], batch_size: int, order: torch.Generator | None, join_last: bool) -> Iterable[Any]:
-    sizes = batch_sizes(len(data), batch_size, join_last)  # type: ignore[arg-type]  # check_data() made sure of a length
+    sizes = batch_sizes(len(data), batch_size, join_last)  # type: ignore[arg-type]  # check_pairs() made sure of a length
+    shuffled = order is not None and len(sizes) > 1
     if sizes[-1] <= batch_size:
-        return DataLoader(data, batch_size, shuffle=order is not None, generator=order)
+        return DataLoader(data, batch_size, shuffle=shuffled, generator=order, collate_fn=_collated)
     sampler: Sampler[int]
-    sampler = SequentialSampler(data) if order is None else RandomSampler(data, generator=order)  # type: ignore[arg-type]
-    return DataLoader(data, batch_sampler=_Batches(sampler, sizes), generator=order)
+    sampler = RandomSampler(data, generator=order) if shuffled else SequentialSampler(data)  # type: ignore[arg-type]
+    return DataLoader(data, batch_sampler=_Batches(sampler, sizes), generator=order, collate_fn=_collated)
+
+
+def _collated(samples: list[Any]) -> Any:
+    try:
+        return default_collate(samples)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"the samples of a data set cannot be put into batches: {error}; pass a DataLoader whose collate_fn "
+            "returns pairs (inputs, targets)."
+        ) from error
 
 
 class _Batches:
@@ -134,131 +190,16 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def placed(inputs: Tensor, targets: Tensor, model: nn.Module) -> Pair:
-    """The pair on the model's device, with floating-point data in the model's dtype and labels as int64."""
+def placed(batch: Any, model: nn.Module) -> tuple[Any, Tensor]:
+    """A pair on the model's device, with floating-point data in the model's dtype and labels as int64."""
+    inputs, targets = batch
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
-    device, dtype = (inputs.device, torch.get_default_dtype()) if first is None else (first.device, first.dtype)
-    inputs, targets = inputs.detach(), targets.detach()  # their own .grad is left alone
-    # Cast before the move: MPS has no float64.
-    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-    targets = targets.to(dtype if targets.is_floating_point() else torch.int64)
-    return inputs.to(device), targets.to(device)
+    device, dtype = (targets.device, torch.get_default_dtype()) if first is None else (first.device, first.dtype)
 
+    def place(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()  # its own .grad is left alone
+        # Cast before the move: MPS has no float64.
+        return (tensor.to(dtype) if tensor.is_floating_point() else tensor).to(device)
 
-def reduction_of(
-    loss_fn: LossFunction | None, reduction: str | None = None, batch_mass: BatchMass | None = None
-) -> LossReduction:
-    """How the loss reduces a batch; without ``loss_fn``, cross-entropy that counts every label."""
-    return LossReduction(loss_fn, reduction, batch_mass, loss=PLAIN_CROSS_ENTROPY if loss_fn is None else None)
-
-
-def forward(
-    model: nn.Module,
-    loss_fn: LossFunction | None,
-    inputs: Tensor,
-    targets: Tensor,
-    reduction: LossReduction,
-    *,
-    check: bool,
-) -> tuple[Any, Tensor]:
-    """Outputs and loss of one batch; ``check`` validates data, outputs and loss (a few more passes over them)."""
-    if check:
-        _check_values("a batch's inputs", inputs)
-        _check_values("a batch's targets", targets)
-        if loss_fn is None and targets.is_floating_point():
-            raise ValueError("targets are floating-point numbers; pass loss_fn=torch.nn.MSELoss(), or integer labels.")
-    single = len(inputs) == 1 and model.training and has_batch_norm(model)
-    hint = " (batch norm needs batches of at least two samples in training)" if single else ""
-    with explained(f"model does not take inputs of shape {tuple(inputs.shape)} and {inputs.dtype}{hint}"):
-        outputs = model(inputs)
-    if check:
-        if loss_fn is None and not isinstance(outputs, Tensor):
-            raise TypeError(f"model must return a tensor of class scores, got {type(outputs).__name__}; pass loss_fn.")
-        check_pair(loss_fn or F.cross_entropy, outputs, targets, reduction)
-    with explained(f"loss_fn does not take targets of shape {tuple(targets.shape)} and {targets.dtype}"):
-        loss = (loss_fn or F.cross_entropy)(outputs, targets)
-    if not isinstance(loss, Tensor) or loss.ndim:
-        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"loss_fn must return one number as a tensor, the mean over the batch, got {found}.")
-    return outputs, loss
-
-
-@contextlib.contextmanager
-def explained(failure: str) -> Iterator[None]:
-    """Turn an error of torch into a ``ValueError`` that starts with ``failure``; out-of-memory errors pass through."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(f"{failure}: {error}") from error
-
-
-class Means:
-    """Loss and accuracy over batches, each batch's mean loss weighted by its mass.
-
-    Args:
-        reduction: How the loss reduces a batch; losses that are sums are added up.
-    """
-
-    def __init__(self, reduction: LossReduction) -> None:
-        self._reduction, self._always_labels = reduction, True
-        self._loss_sum, self._mass, self.num_samples, self._num_correct, self._num_labels = 0.0, 0.0, 0, 0, 0
-
-    def add(self, outputs: Any, loss: float, targets: Tensor, mass: float) -> None:
-        """Add one batch with its ``loss``, which does not count where the batch has no mass."""
-        self.num_samples += len(targets)
-        if self._reduction.kind == "sum":
-            self._loss_sum += loss
-        elif mass > 0:
-            self._loss_sum += loss * mass
-            self._mass += mass
-        predicted = predicted_labels(outputs, targets, self._reduction.nearest)
-        if predicted is None:
-            self._always_labels = False
-            return
-        correct = predicted == targets  # never so for an ignored label of -100
-        counted = None if self._reduction.ignored is None else targets != self._reduction.ignored
-        self._num_correct += int((correct if counted is None else correct & counted).sum())
-        self._num_labels += targets.numel() if counted is None else int(counted.sum())
-
-    @property
-    def loss(self) -> float:
-        """The loss of all data: its mean, or its sum."""
-        if self._reduction.kind == "sum":
-            return self._loss_sum
-        return self._loss_sum / self._reduction.check_total(self._mass)
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of labels that are predicted; ``None`` where there are no class scores or labels in some batch."""
-        return self._num_correct / self._num_labels if self._num_labels and self._always_labels else None
-
-
-def predicted_labels(outputs: Any, targets: Tensor, loss: TorchLoss | None) -> Tensor | None:
-    """The labels that class scores or the outputs of a binary classifier predict, or ``None`` where they are neither.
-
-    Args:
-        outputs: Scores ``(N, C, …)``; or logits ``(N,)`` or ``(N, 1)`` of a binary cross-entropy, or its probabilities.
-        targets: Class labels, or zeros and ones of the shape of a binary classifier's outputs.
-        loss: The loss of torch that is used, or that the loss is derived from.
-    """
-    if not isinstance(outputs, Tensor) or outputs.is_complex():
-        return None
-    if not targets.is_floating_point():
-        is_scores = outputs.ndim >= 2 and outputs.shape[1] > 1
-        fits = is_scores and outputs.shape[:1] + outputs.shape[2:] == targets.shape
-        return outputs.argmax(1) if fits else None
-    threshold = _binary_threshold(loss)
-    is_single = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)
-    if threshold is None or not is_single or outputs.shape != targets.shape:
-        return None
-    is_label = (targets == 0) | (targets == 1)
-    return (outputs > threshold).to(targets.dtype) if bool(is_label.all()) else None
-
-
-def _binary_threshold(loss: TorchLoss | None) -> float | None:
-    """The output above which a binary cross-entropy predicts label 1; ``None`` for other losses."""
-    if loss is None:
-        return None
-    return {F.binary_cross_entropy_with_logits: 0.0, F.binary_cross_entropy: 0.5}.get(loss.function)
+    labels = targets if targets.is_floating_point() else targets.to(torch.int64)
+    return map_tensors(inputs, place), place(labels)

@@ -7,14 +7,17 @@ its processor keeps the others waiting, and small operations take ten times as l
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from renyi_lab._utils.structures import tensors_in
 
 _SMALL_WORK = 2**25  # heuristic: see one_thread_if_small() for the measurement
 _TOLERATED = 2.0  # heuristic: idle, two threads took at most 1.4 times as long as one, even for the smallest products
@@ -49,7 +52,7 @@ def one_thread() -> Iterator[None]:
             _guards[me] -= 1
 
 
-def one_thread_if_small(model: nn.Module, inputs: Tensor) -> contextlib.AbstractContextManager[None]:
+def one_thread_if_small(model: nn.Module, inputs: Any) -> contextlib.AbstractContextManager[None]:
     """`one_thread` if a pass of ``model`` over the batch ``inputs`` is too small for several threads to gain by it.
 
     The work is taken as parameters × samples × positions (pixels, or time steps), about the multiply-adds of a forward
@@ -69,11 +72,14 @@ def one_thread_if_small(model: nn.Module, inputs: Tensor) -> contextlib.Abstract
 
     Args:
         model: The network.
-        inputs: A batch, ``(samples, features)`` or ``(samples, channels, *positions)``.
+        inputs: A batch, ``(samples, features)`` or ``(samples, channels, *positions)``; of a structure the largest of
+            its tensors counts.
     """
-    positions = inputs[0, 0].numel() if inputs.ndim > 2 and len(inputs) else 1
-    work = sum(parameter.numel() for parameter in model.parameters()) * len(inputs) * positions
-    return one_thread() if inputs.device.type == "cpu" and work <= _SMALL_WORK else contextlib.nullcontext()
+    tensors = [tensor for tensor in tensors_in(inputs) if tensor.ndim]
+    positions = max((len(tensor) * math.prod(tensor.shape[2:]) for tensor in tensors), default=0)
+    work = sum(parameter.numel() for parameter in model.parameters()) * positions
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
+    return one_thread() if on_cpu and work <= _SMALL_WORK else contextlib.nullcontext()
 
 
 class AdaptiveThreads:

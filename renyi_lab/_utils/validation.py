@@ -102,3 +102,14 @@ def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
             f"targets hold the label {int(wrong[0])}, but the model has {num_classes} outputs (labels 0 to "
             f"{num_classes - 1}); fix the labels or widen the last layer."
         )
+
+
+def one_logit_hint(scores: Any) -> str:
+    """How a classifier with one output per sample is turned into one with class scores; empty for other outputs."""
+    if not isinstance(scores, Tensor) or scores.ndim not in (1, 2) or scores.shape[1:] not in ((), (1,)):
+        return ""
+    return (
+        " For a binary classifier with one logit f per sample, pass a network with the scores (0, f), as "
+        "torch.stack([torch.zeros_like(f), f], 1) with f of shape (batch,), whose cross-entropy is the binary one, and "
+        "the labels as integers of shape (N,), y.long()."
+    )

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import Pair, check_data
+from renyi_lab._utils.data_sets import Pair, check_data
+from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_delta, check_int, check_reals
@@ -129,8 +130,8 @@ def bound_report(
     orders = check_reals("alphas", alphas, 0.0, open_minimum=True, allow_infinite=True)
     if not levels or not orders:
         raise ValueError("sigmas and alphas must each hold at least one number.")
+    chance = chance_error(check_module(model), data, "train_set")
     loss = evaluate(model, data).loss
-    chance = chance_error(model, data, "train_set")
     seed = check_int("seed", seed, minimum=0)
     case = _Case(model, initial, data, n, levels, check_delta(delta), num_draws, seed)
     with progress_bar(4, "bounds", progress) as bar:

@@ -26,7 +26,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from renyi_lab._utils.minibatches import Pair, check_data, moved
+from renyi_lab._utils.data_sets import Pair, check_data
+from renyi_lab._utils.minibatches import moved
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import seeded_rng
 from renyi_lab._utils.validation import check_delta, check_int, check_real

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.model_state import preserved_buffers
 from renyi_lab.training import train
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.validation import check_finite, check_real
 from renyi_lab.posterior._gibbs import GibbsError, mean_error

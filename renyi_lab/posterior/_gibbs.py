@@ -18,12 +18,14 @@ from torch.func import functional_call
 from torch.utils.data import Dataset
 
 from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
-from renyi_lab._utils.minibatches import Pair, batches, check_data, explained
+from renyi_lab._utils.data_sets import Pair, check_data
+from renyi_lab._utils.forward import explained
+from renyi_lab._utils.minibatches import batches
 from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread_if_small
-from renyi_lab._utils.validation import check_delta, check_int, check_real
+from renyi_lab._utils.validation import check_delta, check_int, check_real, one_logit_hint
 
 _BATCH_SIZE = 2048  # heuristic: evaluation needs no gradients; it changes speed and memory only
 
@@ -170,7 +172,7 @@ def _error(model: nn.Module, weights: dict[str, Tensor], inputs: Tensor, labels:
         if not isinstance(scores, Tensor) or scores.ndim != 2 or scores.shape[1] < 2 or y.shape != scores.shape[:1]:
             raise ValueError(
                 f"model must give scores of shape (batch, classes ≥ 2) for class indices of shape (batch,), got "
-                f"{tuple(getattr(scores, 'shape', ()))} for {tuple(y.shape)}."
+                f"{tuple(getattr(scores, 'shape', ()))} for {tuple(y.shape)}.{one_logit_hint(scores)}"
             )
         wrong += int(((scores.argmax(dim=1) != y) | scores.isnan().any(dim=1)).sum())
     return wrong / len(labels)

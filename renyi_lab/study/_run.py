@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import TensorDataset
 
-from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from renyi_lab._utils.minibatches import Pair
+from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread
 from renyi_lab.study._grid import Setting

@@ -7,26 +7,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.data_sets import Data, check_pairs
+from renyi_lab._utils.forward import LossFunction, forward, reduction_of
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.mean_checks import MeanCheck
-from renyi_lab._utils.minibatches import LossFunction, Means, Pair, batches, check_data, forward, moved, reduction_of
+from renyi_lab._utils.means import Means
+from renyi_lab._utils.minibatches import choose_batch_size, moved, num_batches, pairs
 from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.model_state import training_flags, without_fast_path
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread_if_small
-from renyi_lab._utils.validation import check_int
 from renyi_lab.training._history import Evaluation
 
 
 def evaluate(
     model: nn.Module,
-    data_set: Dataset[Any] | Pair,
+    data_set: Data,
     *,
     loss_fn: LossFunction | None = None,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     device: torch.device | str | None = None,
     reduction: str | None = None,
     batch_mass: BatchMass | None = None,
@@ -37,11 +38,14 @@ def evaluate(
 
     Args:
         model: Any module.
-        data_set: A data set of ``(input, target)``, or a pair of tensors ``(x, y)``.
+        data_set: A data set of ``(input, target)``, or a pair ``(x, y)``, where ``y`` is one tensor and ``x`` a tensor
+            or a list, tuple, dictionary or object of tensors, which the model gets as it is: ``model(x)``. Or a
+            DataLoader of such pairs, whose batches may be graphs.
         loss_fn: Function from ``(outputs, targets)`` to the loss of the batch. Default cross-entropy, with no label
             ignored.
         batch_size: Number of samples in one pass; the result does not depend on it. Default 1024 (heuristic: a small
-            network's activations still fit into cache).
+            network's activations still fit into cache), or all where ``x`` cannot be cut into samples, such as a graph;
+            a DataLoader has its own.
         device: Device to evaluate on; the model stays there. Default: the model's.
         reduction: ``"mean"`` or ``"sum"``, as for `HessianOperator`. Default: that of ``loss_fn``.
         batch_mass: The denominator of a batch's mean loss as a function of the batch ``(inputs, targets)``, as for
@@ -64,11 +68,11 @@ def evaluate(
         >>> evaluate(model, (torch.ones(3, 1), torch.zeros(3, 1)), loss_fn=nn.MSELoss())
         Evaluation(loss=4.0, accuracy=None, num_samples=3)
     """
-    batch_size = check_int("batch_size", batch_size)
-    data_set = check_data("data_set", data_set)
+    data = check_pairs("data_set", data_set)
+    size = choose_batch_size("data_set", data, batch_size, 1024)
     how, with_gradients = reduction_of(loss_fn, reduction, batch_mass), False
     means = Means(how)
-    several = len(data_set) > batch_size  # type: ignore[arg-type]  # check_data() made sure that it has a length
+    several = num_batches(data, size) != 1
     with (
         moved(check_model(model), device),
         preserved_rng(),
@@ -77,7 +81,7 @@ def evaluate(
         contextlib.ExitStack() as threads,
     ):
         check = MeanCheck(model, loss_fn, how) if loss_fn is not None and how.assumed and several else None
-        for inputs, targets in batches(data_set, batch_size, model):
+        for inputs, targets in pairs(data, size, model):
             if not means.num_samples:
                 threads.enter_context(one_thread_if_small(model, inputs))
             outputs, loss, with_gradients = _checked_forward(model, loss_fn, inputs, targets, how, with_gradients)
@@ -91,7 +95,7 @@ def evaluate(
 def _checked_forward(
     model: nn.Module,
     loss_fn: LossFunction | None,
-    inputs: Tensor,
+    inputs: Any,
     targets: Tensor,
     how: LossReduction,
     with_gradients: bool,

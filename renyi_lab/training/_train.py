@@ -11,22 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.data_sets import Data, check_pairs
+from renyi_lab._utils.forward import LossFunction, forward, reduction_of
 from renyi_lab._utils.masses import BatchMass
-from renyi_lab._utils.minibatches import (
-    LossFunction,
-    Means,
-    Pair,
-    batch_sizes,
-    batches,
-    check_data,
-    forward,
-    has_batch_norm,
-    moved,
-    reduction_of,
-)
+from renyi_lab._utils.means import Means
+from renyi_lab._utils.minibatches import choose_batch_size, has_batch_norm, moved, num_batches, pairs
 from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import seeded_rng
@@ -42,17 +33,17 @@ from renyi_lab.training._step import take_step
 
 def train(
     model: nn.Module,
-    train_set: Dataset[Any] | Pair,
+    train_set: Data,
     *,
     epochs: int = 60,
     lr: float = 0.1,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     optimizer: str | OptimizerFactory | type[SharpnessAware] = "sgd",
     warmup_epochs: int = 0,
     loss_fn: LossFunction | None = None,
-    test_set: Dataset[Any] | Pair | None = None,
+    test_set: Data | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool | None = None,
@@ -73,13 +64,16 @@ def train(
 
     Args:
         model: Any module with trainable parameters; frozen ones keep their values.
-        train_set: A data set of ``(input, target)``, or a pair of tensors ``(x, y)``. Floating-point data is cast to
-            the model's dtype. Tensors are moved to the model's device as a whole.
+        train_set: A data set of ``(input, target)``, or a pair ``(x, y)``, where ``y`` is one tensor and ``x`` a tensor
+            or a list, tuple, dictionary or object of tensors, which the model gets as it is: ``model(x)``. Or a
+            DataLoader of such pairs, whose batches may be graphs. Floating-point data is cast to the model's dtype.
+            Tensors are moved to the model's device as a whole.
         epochs: Number of passes over the data. Default 60 (heuristic: `models.mlp` then fits MNIST-1D).
         lr: Learning rate, > 0. Default 0.1, with the next three the usual CIFAR setting (He et al. 2016, with the
             weight decay of Zagoruyko & Komodakis 2016). For Adam, about 0.001 is usual.
         batch_size: Samples per step; the last batch of an epoch may be smaller. A single sample that is left over joins
-            the batch before it if the model has batch norm, which needs two. Default 128.
+            the batch before it if the model has batch norm, which needs two. Default 128, or all where ``x`` cannot be
+            cut into samples, such as a graph; a DataLoader has its own. Samples are shuffled unless one batch has all.
         momentum: Momentum of SGD in [0, 1). Default 0.9.
         weight_decay: L2 penalty ≥ 0; decoupled in ``"adamw"``. Default 5e-4.
         optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; or a factory: any callable from the list of trainable
@@ -119,7 +113,6 @@ def train(
         (55, True)
     """
     epochs, seed = check_int("epochs", epochs), check_int("seed", seed, minimum=0)
-    batch_size = check_int("batch_size", batch_size)
     lr = check_real("lr", lr, 0, open_minimum=True)
     momentum = check_real("momentum", momentum, 0, 1, open_maximum=True)
     weight_decay = check_real("weight_decay", weight_decay, 0)
@@ -128,11 +121,11 @@ def train(
         raise ValueError("model has no trainable parameters; set requires_grad=True on those to train.")
     warmup_epochs = check_int("warmup_epochs", warmup_epochs, minimum=0)
     check_optimizer(optimizer)
-    train_set = check_data("train_set", train_set)
+    data = check_pairs("train_set", train_set)
+    size = choose_batch_size("train_set", data, batch_size, 128)
     how = reduction_of(loss_fn, reduction, batch_mass)
     join_last = has_batch_norm(model)
-    steps = len(batch_sizes(len(train_set), batch_size, join_last))  # type: ignore[arg-type]  # see check_data()
-    test_set = None if test_set is None else check_data("test_set", test_set)
+    test_set = None if test_set is None else check_pairs("test_set", test_set)
 
     start, num_gradients = time.perf_counter(), 0
     values: dict[str, list[float]] = {f"{a}_{b}": [] for a in ("train", "test") for b in ("loss", "accuracy")}
@@ -148,12 +141,12 @@ def train(
         contextlib.ExitStack() as threads,
     ):
         bar.unit = "epoch"
-        warmup_steps = warmup_epochs * steps
+        warmup_steps = warmup_epochs * _steps_per_epoch(data, size, join_last) if warmup_epochs else 0
         stepper = make_optimizer(optimizer, parameters, lr, momentum, weight_decay, warmup_steps)
         order = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
             means, norms = Means(how), []
-            for inputs, targets in batches(train_set, batch_size, model, order, join_last=join_last):
+            for inputs, targets in pairs(data, size, model, order, join_last=join_last):
                 mass = how.mass(Batch((inputs, targets), len(targets)))
                 if mass == 0:
                     continue
@@ -180,6 +173,13 @@ def train(
             bar.update()
     curves = {name: tuple(curve) for name, curve in values.items()}
     return History(**curves, num_gradients=num_gradients, seconds=time.perf_counter() - start)
+
+
+def _steps_per_epoch(data: Any, batch_size: int, join_last: bool) -> int:
+    steps = num_batches(data, batch_size, join_last)
+    if steps is None:
+        raise TypeError("warmup_epochs needs a DataLoader with a length, len(loader); leave it out.")
+    return steps
 
 
 @contextlib.contextmanager

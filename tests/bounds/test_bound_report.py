@@ -165,6 +165,44 @@ def test_the_benchmark_never_reports_a_renyi_bound_below_what_it_bounds(
     assert result["certificate"]["value"] == min(route["bound"] for route in result["certificate"]["routes"])
 
 
+# --- binary classifiers -----------------------------------------------------------------------------------------
+
+
+class OneLogit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 1).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x).squeeze(1)
+
+
+class TwoScores(OneLogit):
+    """As the message has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        f = super().forward(x)
+        return torch.stack([torch.zeros_like(f), f], 1)
+
+
+def test_two_scores_stand_for_one_logit():
+    x, labels = data(60)
+    y = (labels > 0).double()
+    loss_fn = nn.BCEWithLogitsLoss()
+    single, double = evaluate(OneLogit(), (x, y), loss_fn=loss_fn), evaluate(TwoScores(), (x, y.long()))
+    assert double.loss == pytest.approx(single.loss, rel=1e-12)
+    assert double.accuracy == single.accuracy
+    cross_entropy = HessianOperator(TwoScores(), nn.CrossEntropyLoss(), (x, y.long())).to_dense()
+    torch.testing.assert_close(cross_entropy, HessianOperator(OneLogit(), loss_fn, (x, y)).to_dense())
+    report = bounds.bound_report(TwoScores(), TwoScores(), (x, y.long()), num_draws=2, num_matvecs=4)
+    assert report["SAM"].terms["worst_loss"] >= 1 - double.accuracy
+
+
+BINARY = data(9)[0], (data(9)[1] > 0).double()
+SUGGESTION = r"scores \(0, f\), as torch.stack\(\[torch.zeros_like\(f\), f\], 1\).*y.long\(\)"
+
+
 # --- messages ---------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +218,9 @@ MESSAGES = [
     (refused(initial=nn.Linear(3, 3, bias=False)), ValueError, "same trainable weights"),
     (refused(train_set=(torch.ones(0, 3), torch.ones(0))), ValueError, "train_set is empty"),
     (refused(train_set=(torch.ones(9, 3), torch.zeros(9, 3))), ValueError, "class indices|targets"),
+    (refused(model=OneLogit(), train_set=BINARY), ValueError, f"must be class indices .*{SUGGESTION}"),
+    (refused(model=OneLogit().linear, train_set=(BINARY[0], BINARY[1].long())), ValueError, f"got .*1.*{SUGGESTION}"),
+    (refused(train_set=([data()[0]], data()[1])), TypeError, "inputs must be one tensor here, got a list"),
     (refused(sigmas=()), ValueError, "at least one number"),
     (refused(sigmas=0.1), TypeError, "sigmas must be a sequence of numbers"),
     (refused(alphas=1.0), TypeError, "alphas must be a sequence of numbers"),

@@ -146,6 +146,7 @@ MESSAGES = [
     (refused(model="mlp"), TypeError, "model must be a torch.nn.Module"),
     (refused(model=nn.Linear(3, 2).requires_grad_(False)), ValueError, "no trainable weight"),
     (refused(model=nn.Linear(3, 1)), ValueError, "classes ≥ 2"),
+    (refused(model=nn.Linear(3, 1)), ValueError, r"pass a network with the scores \(0, f\)"),
     (refused(data_set=(torch.ones(0, 3), torch.ones(0, dtype=torch.long))), ValueError, "data_set is empty"),
     (refused(data_set=(torch.ones(4, 3), torch.ones(4, 2))), ValueError, "class indices"),
     (refused(data_set=(torch.ones(4, 2), torch.ones(4).long())), ValueError, r"not take inputs of shape \(4, 2\)"),
