@@ -40,7 +40,7 @@ def evaluate(
         model: Any module.
         data_set: A data set of ``(input, target)``, or a pair ``(x, y)``, where ``y`` is one tensor and ``x`` a tensor
             or a list, tuple, dictionary or object of tensors, which the model gets as it is: ``model(x)``. Or a
-            DataLoader of such pairs, whose batches may be graphs.
+            DataLoader of such pairs, whose batches may be graphs; of a TensorDataset pass the data set itself.
         loss_fn: Function from ``(outputs, targets)`` to the loss of the batch. Default cross-entropy, with no label
             ignored.
         batch_size: Number of samples in one pass; the result does not depend on it. Default 1024 (heuristic: a small

@@ -66,8 +66,8 @@ def train(
         model: Any module with trainable parameters; frozen ones keep their values.
         train_set: A data set of ``(input, target)``, or a pair ``(x, y)``, where ``y`` is one tensor and ``x`` a tensor
             or a list, tuple, dictionary or object of tensors, which the model gets as it is: ``model(x)``. Or a
-            DataLoader of such pairs, whose batches may be graphs. Floating-point data is cast to the model's dtype.
-            Tensors are moved to the model's device as a whole.
+            DataLoader of such pairs, whose batches may be graphs; of a TensorDataset pass the data set itself.
+            Floating-point data is cast to the model's dtype. Tensors are moved to the model's device as a whole.
         epochs: Number of passes over the data. Default 60 (heuristic: `models.mlp` then fits MNIST-1D).
         lr: Learning rate, > 0. Default 0.1, with the next three the usual CIFAR setting (He et al. 2016, with the
             weight decay of Zagoruyko & Komodakis 2016). For Adam, about 0.001 is usual.
