@@ -25,6 +25,7 @@ TEMPLATES = DOCS / "templates"
 BENCHMARKS = (
     "hvp",
     "entropy_error",
+    "coverage",
     "study_tables",
     "bound_alpha",
     "optim_accuracy",
@@ -50,6 +51,11 @@ def signed(value: float | None, digits: int = 2) -> str:
 def short(value: float | None) -> str:
     """A number with as many digits as it needs."""
     return "–" if value is None else f"{value:g}"
+
+
+def significant(value: float | None, digits: int = 2) -> str:
+    """A number with so many significant digits."""
+    return "–" if value is None else f"{value:.{digits}g}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:
@@ -141,7 +147,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # the output is Markdown
     )
-    filters = (fixed, signed, short, percent, plus_minus, span, tau, distinct, circumstances, beats_sam)
+    filters = (fixed, signed, short, significant, percent, plus_minus, span, tau, distinct, circumstances, beats_sam)
     made.filters.update({function.__name__: function for function in filters})
     made.tests["rsam"] = lambda method: "RSAM" in method or "exact" in method
     for name in BENCHMARKS:
