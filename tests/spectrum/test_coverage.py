@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from renyi_lab.spectrum import estimate_spectrum
+from renyi_lab.spectrum import Spectrum, estimate_spectrum
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]  # few products are warned of
 
@@ -69,6 +69,32 @@ def score(spectra, family, dtype, seed):
         error / max(estimate.standard_error, 1e-300) if error > operator.resolution else 0.0
         for error, estimate in zip(errors, estimates, strict=True)
     ]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
+def test_products_are_those_of_a_symmetric_matrix_with_the_known_eigenvalues(spectra, dtype, tolerance):
+    known = np.concatenate([[-2.0, 0.0, 0.0, 5.0, 5.0], np.geomspace(1e-3, 1, 40)])
+    operator = spectra.KnownSpectrum(known, dtype)
+    dense = operator.to_dense().double().numpy()
+    np.testing.assert_allclose(dense, dense.T, atol=tolerance)
+    np.testing.assert_allclose(np.linalg.eigvalsh(dense), np.sort(known), atol=tolerance)
+    assert np.abs(dense - np.diag(np.diag(dense))).max() > 0.1
+    for alpha in (0.25, 1.0, 2.0, np.inf):
+        exact = Spectrum.from_eigenvalues(operator.eigenvalues).renyi_entropy(alpha).value
+        assert operator.entropy(alpha) == pytest.approx(exact, abs=1e-12)
+
+
+def test_families_are_as_many_and_as_large_as_promised(spectra):
+    assert len(spectra.by_name) == sum(map(len, spectra.families().values())) > 50
+    assert {1500 <= len(values) <= 7000 and np.isfinite(values).all() for values in spectra.by_name.values()} == {True}
+    assert len(spectra.families()[spectra.TRAINED]) >= 4
+
+
+@pytest.mark.parametrize("family", ["last layer, squared error", "wide last layer, squared error"])
+def test_eigenvalues_of_a_last_layer_under_squared_error_occur_once_for_each_class(spectra, family):
+    copies = np.sort(spectra.by_name[family]).reshape(-1, 10)
+    np.testing.assert_allclose(copies, copies[:, :1].repeat(10, axis=1), rtol=1e-6)
+    assert (np.diff(copies[:, 0]) > 0).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
