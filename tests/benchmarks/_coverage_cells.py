@@ -182,7 +182,7 @@ def targets(found: pd.DataFrame) -> Iterator[Target]:
     yield Target("errors within two standard errors, mean over cells with α ≥ 0.5", mean, MEAN_COVERAGE, at_least=True)
     lowest = float(promised["coverage"].min())
     yield Target("the same, lowest cell with α ≥ 0.5", lowest, CELL_COVERAGE, at_least=True)
-    yield Target("largest |z|, every order", float(found["max_z"].max()), LARGEST_Z)
+    yield Target("largest error in standard errors, every order", float(found["max_z"].max()), LARGEST_Z)
     networks = found[found["group"] == TRAINED]
     for products, limits in TRAINED_LIMITS.items():
         for alpha, limit in limits.items():

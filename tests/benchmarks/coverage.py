@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
         if rows:
             show(f"Worst cells by {quantity}", rows)
     checked = list(targets(found))
-    found.to_csv(options.out.with_suffix(".csv"), index=False, float_format="%.4g")
+    found.drop(columns=["group", "n"]).to_csv(options.out.with_suffix(".csv"), index=False, float_format="%.3g")
     finish(
         options.out,
         circumstances,
