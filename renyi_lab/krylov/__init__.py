@@ -1,19 +1,25 @@
-"""Stage 2: Lanczos and block Lanczos, and two baselines: power iteration and Hutchinson's trace estimator."""
+"""Stage 2: Lanczos runs (one deep, many shallow, in blocks), and two baselines: power iteration, Hutchinson's trace."""
 
 from renyi_lab.krylov._baselines import TopEigenpair, hutchinson_trace, power_iteration
 from renyi_lab.krylov._block_lanczos import CONVERGED, BlockTridiagonal, GaussRule, block_lanczos, gauss_rule
+from renyi_lab.krylov._jacobi import JacobiMatrix, jacobi_matrix
 from renyi_lab.krylov._lanczos import Tridiagonal, lanczos, lanczos_steps
+from renyi_lab.krylov._shallow import ShallowProbes, shallow_probes
 
 __all__ = [
     "CONVERGED",
     "BlockTridiagonal",
     "GaussRule",
+    "JacobiMatrix",
+    "ShallowProbes",
     "TopEigenpair",
     "Tridiagonal",
     "block_lanczos",
     "gauss_rule",
     "hutchinson_trace",
+    "jacobi_matrix",
     "lanczos",
     "lanczos_steps",
     "power_iteration",
+    "shallow_probes",
 ]

@@ -39,7 +39,8 @@ class Tridiagonal:
         diagonal: Coefficients ``q_jᵀ A q_j``, shape ``(m,)``.
         off_diagonal: Coefficients ``β_j``, shape ``(m,)``; the last one couples to the next Lanczos vector.
         basis: Lanczos vectors as rows, shape ``(m, n)``.
-        breakdown: Whether the Krylov space is exhausted (``β_m`` negligible): Ritz pairs are then exact.
+        breakdown: Whether the Krylov space is exhausted: ``β_m`` is rounding error (at most ``10·eps`` of the largest
+            coefficients), and Ritz pairs are exact up to it.
     """
 
     diagonal: FloatArray
@@ -63,6 +64,11 @@ class Tridiagonal:
     def ritz_values(self) -> FloatArray:
         """Eigenvalues ``θ_k`` of ``T_m``, ascending, ``(m,)``."""
         return self._eigenpairs[0]
+
+    @property
+    def eigenvectors(self) -> FloatArray:
+        """Eigenvectors ``y_k`` of ``T_m`` as columns, ``(m, m)``."""
+        return self._eigenpairs[1]
 
     @property
     def weights(self) -> FloatArray:
@@ -99,6 +105,7 @@ def lanczos_steps(
     seed: int = 0,
     reorthogonalize: bool = True,
     deflate: Tensor | None = None,
+    restart: bool = False,
 ) -> Iterator[Tridiagonal]:
     """Run Lanczos one step at a time and yield the `Tridiagonal` reached after every step.
 
@@ -110,13 +117,17 @@ def lanczos_steps(
         reorthogonalize: ``False`` runs the plain three-term recurrence, which produces ghost eigenvalues.
         deflate: Orthonormal rows of shape ``(k, n)``; the process is kept orthogonal to them, so that it runs on the
             operator restricted to their complement.
+        restart: Whether to go on when the Krylov space is exhausted: in the direction that rounding left over or, where
+            there is none, in a new random one. The run then finds further copies of repeated eigenvalues. Gauss
+            weights stay those of ``start``, to rounding.
 
     Yields:
         One `Tridiagonal` per step; the last one has ``breakdown=True`` when the Krylov space is exhausted.
 
     Raises:
         ValueError: ``num_steps < 1``, a start vector of wrong length, zero, or not finite, rows of ``deflate`` that
-            are not orthonormal, or a product that is not finite.
+            are not orthonormal, ``restart`` without re-orthogonalization, a product that is not finite, or products
+            that no symmetric matrix gives.
         TypeError: ``start`` or ``deflate`` is not a real torch tensor.
 
     Example:
@@ -126,38 +137,77 @@ def lanczos_steps(
     """
     matrix = as_operator(operator)
     deflate = None if deflate is None else _checked_rows(matrix, deflate)
+    if restart and not reorthogonalize:
+        raise ValueError("restart=True needs reorthogonalize=True: new directions must be orthogonal to all others.")
     free_dim = matrix.dim - (0 if deflate is None else len(deflate))
     limit = min(free_dim, check_int("num_steps", matrix.dim if num_steps is None else num_steps))
-    vector = _start_vector(matrix, start, check_int("seed", seed, 0), deflate)
-    return _iterate(matrix, vector, limit, reorthogonalize, deflate)
+    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
+    vector = _start_vector(matrix, start, generator, deflate)
+    kept_out = () if deflate is None else (deflate,)
+    if not reorthogonalize:
+        return _three_term(matrix, vector, limit)
+    # Where no number of steps is given, few may be needed: memory then grows with them.
+    capacity = limit if num_steps is not None else min(limit, 32)
+    return _iterate(matrix, vector, limit, capacity, kept_out, generator if restart else None)
 
 
 def _iterate(
-    operator: LinearOperator, vector: Tensor, limit: int, reorthogonalize: bool, deflate: Tensor | None
+    operator: LinearOperator,
+    vector: Tensor,
+    limit: int,
+    capacity: int,
+    kept_out: tuple[Tensor, ...],
+    spare: torch.Generator | None,
 ) -> Iterator[Tridiagonal]:
-    basis = torch.empty(min(limit, 32), operator.dim, dtype=operator.dtype, device=operator.device)
+    """Lanczos with full re-orthogonalization; ``spare`` draws new directions in place of a breakdown."""
+    basis = torch.empty(capacity, operator.dim, dtype=operator.dtype, device=operator.device)
     diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
-    kept_out = () if deflate is None else (deflate,)
     free_dim = operator.dim - sum(map(len, kept_out))
-    tolerance = torch.finfo(operator.dtype).eps * operator.dim**0.5
-    scale = 0.0
+    eps, scale = torch.finfo(operator.dtype).eps, 0.0
     for step in range(limit):
         if step == len(basis):
             basis = torch.cat([basis, torch.empty_like(basis)])[:limit]
         basis[step] = vector
+        known = basis[: step + 1]
+        product = operator @ vector
+        diagonal[step] = _dot(vector, product)
+        scale = max(scale, abs(diagonal[step]), check_product(_norm(product)))
+        components, residual = _split(product, known)
+        check_symmetric(components[:-2], scale, eps)
+        residual = orthogonal_to(residual, *kept_out, known)
+        norm = off_diagonal[step] = _norm(residual)
+        # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point. No factor of n:
+        # on steep spectra couplings fall far below eps·√n and still mean something.
+        exhausted = norm <= 10 * eps * scale
+        breakdown = step + 1 == free_dim or (exhausted and spare is None)
+        yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), known, breakdown)
+        if breakdown:
+            return
+        vector = residual / norm if norm > 0 else residual
+        if exhausted and spare is not None and step + 1 < limit:
+            if norm <= 0.01 * eps * scale:  # nothing at all is left
+                vector, off_diagonal[step] = gaussian_rows(operator, 1, spare)[0], 0.0
+            # What cancellation leaves is no longer orthogonal to the other vectors.
+            for _ in range(2):
+                vector = orthogonal_to(vector, *kept_out, known)
+                vector = vector / _norm(vector)
+
+
+def _three_term(operator: LinearOperator, vector: Tensor, limit: int) -> Iterator[Tridiagonal]:
+    """The plain three-term recurrence."""
+    basis = torch.empty(limit, operator.dim, dtype=operator.dtype, device=operator.device)
+    diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
+    eps, scale = torch.finfo(operator.dtype).eps, 0.0
+    for step in range(limit):
+        basis[step] = vector
         residual = operator @ vector
-        diagonal[step] = float(torch.dot(vector.to(accumulator(vector)), residual.to(accumulator(vector))))
-        if reorthogonalize:
-            residual = orthogonal_to(residual, *kept_out, basis[: step + 1])
-        else:
-            residual = residual - diagonal[step] * vector
-            if step:
-                residual = residual - off_diagonal[step - 1] * basis[step - 1]
-        norm = check_product(float(residual.to(accumulator(residual)).norm()))
-        scale = max(scale, abs(diagonal[step]) + norm)
-        # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point.
-        breakdown = bool(norm <= tolerance * scale) or (reorthogonalize and step + 1 == free_dim)
-        off_diagonal[step] = norm
+        diagonal[step] = _dot(vector, residual)
+        scale = max(scale, check_product(_norm(residual)))
+        residual = residual - diagonal[step] * vector
+        if step:
+            residual = residual - off_diagonal[step - 1] * basis[step - 1]
+        norm = off_diagonal[step] = _norm(residual)
+        breakdown = norm <= 10 * eps * scale
         yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), basis[: step + 1], breakdown)
         if breakdown:
             return
@@ -172,6 +222,7 @@ def lanczos(
     seed: int = 0,
     reorthogonalize: bool = True,
     deflate: Tensor | None = None,
+    restart: bool = False,
 ) -> Tridiagonal:
     """Run Lanczos for ``num_steps`` steps (fewer on breakdown); arguments and errors are those of `lanczos_steps`.
 
@@ -182,7 +233,13 @@ def lanczos(
     """
     check_int("num_steps", num_steps)
     steps = lanczos_steps(
-        operator, start, num_steps=num_steps, seed=seed, reorthogonalize=reorthogonalize, deflate=deflate
+        operator,
+        start,
+        num_steps=num_steps,
+        seed=seed,
+        reorthogonalize=reorthogonalize,
+        deflate=deflate,
+        restart=restart,
     )
     result = next(steps)
     for result in steps:
@@ -199,6 +256,32 @@ def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
     return rows
 
 
+@one_thread()
+def _split(vector: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The components of a vector along the rows of ``basis``, and what remains without them."""
+    components = basis @ vector
+    return components, vector - components @ basis
+
+
+def check_symmetric(components: Tensor, scale: float, eps: float) -> None:
+    """Raise if the components of ``A q_j`` along ``q_0 … q_{j−2}``, zero for a symmetric ``A``, are not rounding."""
+    excess = float(components.abs().max()) / scale if scale > 0 and len(components) else 0.0
+    # Heuristic: products of networks in single precision reach 1e-5, half precision or fresh dropout masks 1e-2.
+    if excess > max(1e4 * eps, 1e-6):
+        raise ValueError(
+            f"the operator is not symmetric: uᵀ(A v) and vᵀ(A u) differ by {excess:.1g} of its size. Likely causes: "
+            "a matrix that is not symmetric, products in half precision, or randomness in the loss."
+        )
+
+
+def _dot(x: Tensor, y: Tensor) -> float:
+    return float(torch.dot(x.to(accumulator(x)), y.to(accumulator(y))))
+
+
+def _norm(x: Tensor) -> float:
+    return float(x.to(accumulator(x)).norm())
+
+
 def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
     """Independent Gaussian vectors for ``operator`` as rows ``(count, n)``, the same numbers on every device."""
     rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator, device="cpu")
@@ -212,9 +295,11 @@ def check_product(size: float) -> float:
     return size
 
 
-def _start_vector(operator: LinearOperator, start: Tensor | None, seed: int, deflate: Tensor | None) -> Tensor:
+def _start_vector(
+    operator: LinearOperator, start: Tensor | None, generator: torch.Generator, deflate: Tensor | None
+) -> Tensor:
     if start is None:
-        vector = gaussian_rows(operator, 1, torch.Generator().manual_seed(seed))[0]
+        vector = gaussian_rows(operator, 1, generator)[0]
     else:
         vector = check_tensor("start", start, operator.device).to(operator.dtype)
         if vector.shape != (operator.dim,):

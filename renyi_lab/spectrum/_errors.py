@@ -1,77 +1,84 @@
 r"""The error model of an estimated spectrum: what its values add to the plain sum, and their standard error.
 
-A quantity ``F``, such as ``tr f(H)`` or an entropy, is a function of a quadrature rule. From ``K`` probes of ``m``
-Lanczos steps each it is estimated as
+A quantity ``F``, such as ``tr f(H)`` or an entropy, is a function of a quadrature rule. With ``h(M)`` its value for the
+rules averaged up to ``M`` Lanczos steps, it is estimated as
 
-    value           F(averaged rule) + e
-    standard error  √(sampling² + truncation²)
+    value           h(M) + e
+    standard error  √(sampling² + truncation² + rounding²)
 
-*Extrapolation.* A cusp ``|λ|^c`` at 0 (``0 < c ≤ 1``) leaves an error that falls with ``m^−(1+c)``, and Richardson
-extrapolation removes its leading part:
+*Extrapolation.* A cusp ``|λ|^c`` at 0 (``0 < c ≤ 1``) leaves an error that falls about with ``M^−(c + 1/2)`` on spectra
+with a bulk near zero, and Richardson extrapolation removes its leading part:
 
-    e = [F(plain rule, m steps) − F(plain rule, m/2 steps)] / (2^(1+c) − 1)
+    e = [h(M) − h(M/2)] / (2^(c + 1/2) − 1)
 
-That is a third of the change for traces (the kink of ``|λ|``) and orders ``α ≥ 1``, and 0.55 of it for ``α = 0.5``. The
-plain rules are the stochastic Lanczos quadrature in which converged eigenvalues are not counted exactly, averaged over
-the last few steps as the spectrum is. They integrate polynomials of low degree exactly, for which ``e`` is then 0.
+For polynomials of low degree, such as the trace, ``e`` is 0.
 
-*Sampling.* A probe uniform on the sphere of the ``d``-dimensional complement of the eigenvectors found exactly has, for
-any function ``φ`` of the matrix, ``Var(d uᵀφu) = 2d/(d+2) · (Σφ² − (Σφ)²/d)``: known even for a single probe. With the
-derivative ``φ = ∂F/∂w`` (what one more eigenvalue adds to ``F``) this is the delta method:
+*Sampling.* With the derivative ``φ = ∂F/∂w`` (what one more eigenvalue adds to ``F``) and the orthonormal polynomials
+``p_j`` whose moments the shallow probes measure, ``φ = Σ_j a_j p_j + r``. The deep probe has the variance of the
+residual ``r``, the shallow ones that of the moments: a probe ``u`` uniform on the sphere of the ``d``-dimensional
+complement of the eigenvectors found exactly has ``Var(d uᵀφu) = 2d²/(d+2) · mean φ²`` for ``Σφ = 0``. So
 
-    sampling² = 2d/(d+2) · [Σ w φ² − (Σ w φ)²/d] / K ,      sums over the sampled nodes, d = Σ w
+    sampling² = 1.2 · 2d²/(d+2) · [mean r² + Σ_{j≥1} a_j²/(K_j + 1)]
 
-*Truncation.* With ``s`` the standard deviation of ``F`` among the rules of the last steps,
+and with repeated eigenvalues the second part comes from the sample covariance of the moments.
 
-    truncation² = (OSCILLATION_SHARE · s)² + (EXTRAPOLATION_SHARE · e)²
+*Truncation.* The larger of the last extrapolation and the one before: ``max(|e|, |h(M/2) − h(M/4)| / 2^(c + 1/2) /
+(2^(c + 1/2) − 1))``.
+
+*Rounding.* Nodes below ``30·eps·max|λ|`` may be rounding errors: ``3/4·|h(M) − h(M) with these nodes at 0|``, and
+``100·eps``. Where all that is not counted is that small, the nodes are 0, and the change is that to what was measured.
 
 The standard error is infinite where nothing is known: after a single step, and for the entropy of order 0, whose value
-is then the upper bound ``log n``. `bias_remark` explains where too few products may bias an entropy.
+is then the upper bound ``log n``. `bias_remark` says where and why a standard error is large.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.spectrum._rule import QuadratureRule
 
-# Heuristic, calibrated on six trained networks (as in tests/benchmarks/entropy_error.py): two standard errors cover
-# 95 % of all errors, and at least 80 % on each network, at every order from 0.5 on and 50 to 400 products.
-OSCILLATION_SHARE = 1 / 2
-EXTRAPOLATION_SHARE = 3 / 4
-# Heuristic: below these an entropy of order < 1 was up to 0.15 nats too high on the same networks (5,000 to 7,000
-# parameters); orders below LOW_ORDER were covered less than 90 % with fewer products than their own limit.
-ENOUGH_MATVECS, ENOUGH_MATVECS_LOW_ORDER = 150, 400
-LOW_ORDER = 0.5
-ENOUGH_STEPS = 25
-# Heuristic: below this, no entropy's standard error was reliable on synthetic spectra of 50 to 1,000 eigenvalues.
+# Nodes below this multiple of the rounding error of the largest are not told from zero. Heuristic: products of networks
+# in single precision have errors of 1 to 10 times eps.
+NEGLIGIBLE = 30.0
+# Heuristics, calibrated on the families of tests/benchmarks/coverage.py.
+INFLATION, ROUNDING_SHARE, ROUNDING_FLOOR = 1.2, 0.75, 100.0
 FEWEST_STEPS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """What the standard error of an estimated spectrum is computed from.
+    """What the standard error of an estimated spectrum with ``k`` nodes is computed from.
 
     Attributes:
-        sampled: ``(k,)``, which nodes come from random probes; the others are eigenvalues found exactly.
-        num_probes: Number of independent probes that the sampled weights average over.
-        rules: The quadrature rules that the spectrum averages, one for each of the last numbers of steps.
-        plain: The quadrature at the last steps, without counting converged eigenvalues exactly.
-        plain_earlier: The same at half the steps.
+        polynomials: Orthonormal polynomials ``p_j`` at the nodes, ``(degree+1, k)``.
+        fit: Weights of the measure in which they are orthonormal, ``(k,)``: ``a_j = Σ fit·φ·p_j``.
+        spread: Variance that the deep probe leaves is ``Σ spread·r²``, ``(k,)``; 0 for eigenvalues found exactly.
+        covariance: Covariance of the shallow probes' totals ``tr p_j``, ``(degree+1, degree+1)``.
+        earlier: The rules up to half and a quarter of the steps.
+        last: The rule of the last step alone, in which a converged eigenvalue has weight 1.
+        eps: Machine precision of the products.
+        noise: Magnitude of the nodes that were set to 0, since all that is not counted is rounding error.
+        repeated: Whether the probes showed eigenvalues that occur more often than the deep run can see.
+        num_steps: Number of steps of the deep run.
     """
 
-    sampled: NDArray[np.bool_]
-    num_probes: int
-    rules: tuple[QuadratureRule, ...]
-    plain: QuadratureRule
-    plain_earlier: QuadratureRule
+    polynomials: FloatArray
+    fit: FloatArray
+    spread: FloatArray
+    covariance: FloatArray
+    earlier: tuple[QuadratureRule, QuadratureRule]
+    last: QuadratureRule
+    eps: float
+    noise: float
+    repeated: bool
+    num_steps: int
 
 
 def estimate(
@@ -80,7 +87,9 @@ def estimate(
     influence: FloatArray,
     sampling: Sampling | None,
     num_matvecs: int,
+    *,
     cusp: float = 1.0,
+    size: float = 1.0,
 ) -> Estimate:
     """Extrapolated value of a quantity, with its standard error.
 
@@ -89,35 +98,51 @@ def estimate(
         rule: The spectrum, an average of rules.
         influence: ``∂F/∂w`` at each node of ``rule``, ``(k,)``.
         sampling: How the weights of ``rule`` were sampled; ``None``: it is exact, so the value is ``F(rule)``.
-        num_matvecs: Products spent, probes times steps.
+        num_matvecs: Products spent.
         cusp: Exponent ``c`` of the quantity's cusp at 0; values above 1 count as 1.
+        size: Size of the terms that rounding errors are relative to; 1 for an entropy.
     """
     value = functional(rule)
     if sampling is None:
         return Estimate(value, 0.0, num_matvecs)
-    if num_matvecs == sampling.num_probes:  # one step: nothing to compare it with
+    half, quarter = (functional(earlier) for earlier in sampling.earlier)
+    added = extrapolation(value, half, cusp)
+    truncation = max(abs(added), abs(extrapolation(half, quarter, cusp)) / 2 ** _rate(cusp))
+    rounding = rounding_error(functional, rule, sampling, size)
+    error = math.hypot(sampling_error(influence, sampling), truncation, rounding)
+    if sampling.num_steps == 1 or not math.isfinite(value + error):
         return Estimate(value, math.inf, num_matvecs, math.inf)
-    added = extrapolation(functional(sampling.plain), functional(sampling.plain_earlier), cusp)
-    truncation = truncation_error([functional(part) for part in sampling.rules], added)
-    variance = sampling_variance(influence[sampling.sampled], rule.weights[sampling.sampled], sampling.num_probes)
-    return Estimate(value + added, math.hypot(math.sqrt(variance), truncation), num_matvecs, truncation)
+    return Estimate(value + added, error, num_matvecs, truncation, rounding)
 
 
 def extrapolation(last: float, earlier: float, cusp: float) -> float:
-    """What Richardson extrapolation adds to the value at ``m`` steps, given it there and at ``m/2`` steps."""
-    return (last - earlier) / (2 ** (1 + min(cusp, 1.0)) - 1)
+    """What Richardson extrapolation adds to the value at ``M`` steps, given it there and at ``M/2`` steps."""
+    return (last - earlier) / (2 ** _rate(cusp) - 1)
 
 
-def sampling_variance(influence: FloatArray, weights: FloatArray, num_probes: int) -> float:
-    """Variance from random probes: ``2d/(d+2) · [Σ w φ² − (Σ w φ)²/d] / num_probes``, ``φ`` the influence."""
-    d = max(float(weights.sum()), 1.0)
-    spread = max(float(weights @ influence**2 - (weights @ influence) ** 2 / d), 0.0)
-    return 2 * d / (d + 2) * spread / num_probes
+def sampling_error(influence: FloatArray, sampling: Sampling) -> float:
+    """Standard error from random probes, given the influence ``φ`` of each node."""
+    coefficients = sampling.polynomials @ (sampling.fit * influence)
+    residual = influence - coefficients @ sampling.polynomials
+    variance = sampling.spread @ residual**2 + coefficients @ sampling.covariance @ coefficients
+    return math.sqrt(INFLATION * max(float(variance), 0.0))
 
 
-def truncation_error(rule_values: Sequence[float], added: float) -> float:
-    """Standard error from too few steps, given ``F`` of each averaged rule and what extrapolation added."""
-    return math.hypot(OSCILLATION_SHARE * float(np.std(rule_values)), EXTRAPOLATION_SHARE * added)
+def rounding_error(
+    functional: Callable[[QuadratureRule], float], rule: QuadratureRule, sampling: Sampling, size: float
+) -> float:
+    """Standard error from nodes that may be rounding errors of zero, or zeros that hide what is not."""
+    small = rule.magnitudes <= NEGLIGIBLE * sampling.eps * rule.magnitudes.max()
+    other = np.where(small, np.where(rule.nodes == 0, sampling.noise, 0.0), rule.nodes)
+    floor = ROUNDING_FLOOR * sampling.eps * size
+    if np.array_equal(other, rule.nodes):
+        return floor
+    change = functional(rule) - functional(QuadratureRule(other, rule.weights, rule.dim))
+    return math.hypot(ROUNDING_SHARE * change, floor)
+
+
+def _rate(cusp: float) -> float:
+    return min(cusp, 1.0) + 0.5
 
 
 def bias_remark(alpha: float, sampling: Sampling | None, num_matvecs: int) -> str:
@@ -129,17 +154,9 @@ def bias_remark(alpha: float, sampling: Sampling | None, num_matvecs: int) -> st
             "alpha=0 counts the eigenvalues that are not exactly zero, which matrix-vector products cannot determine: "
             "log(dim) is only an upper bound; use alpha=0.5, or exact_spectrum."
         )
-    steps = num_matvecs // sampling.num_probes
-    if steps < FEWEST_STEPS:
+    if sampling.num_steps < FEWEST_STEPS:
         return (
-            f"{steps} Lanczos steps are too few for a reliable standard error of any entropy; use "
-            f"num_matvecs={FEWEST_STEPS * sampling.num_probes} or more."
+            f"{sampling.num_steps} Lanczos steps are too few for a reliable standard error of any entropy; use "
+            f"num_matvecs={FEWEST_STEPS} or more."
         )
-    enough = ENOUGH_MATVECS if alpha >= LOW_ORDER else ENOUGH_MATVECS_LOW_ORDER
-    if alpha >= 1 or (num_matvecs >= enough and steps >= ENOUGH_STEPS):
-        return ""
-    return (
-        f"{num_matvecs} products in {steps} Lanczos steps are few for alpha={alpha:g} < 1: the bulk of eigenvalues "
-        "near zero is not resolved, and the entropy may be too high by more than its standard error; use "
-        f"num_matvecs={max(200, enough, 2 * num_matvecs)} or more."
-    )
+    return ""

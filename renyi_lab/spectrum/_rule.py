@@ -17,7 +17,8 @@ class QuadratureRule:
 
     Attributes:
         nodes: Eigenvalues, or nodes of a quadrature, ascending, ``(k,)``.
-        weights: Number of eigenvalues that each node represents, ``(k,)``; they sum to ``dim``.
+        weights: Number of eigenvalues that each node represents, ``(k,)``; they sum to ``dim``. Where an estimate found
+            repeated eigenvalues, some are negative: single nodes then mean nothing, sums over all of them do.
         dim: Size ``n`` of the matrix.
     """
 
@@ -36,8 +37,6 @@ class QuadratureRule:
             raise ValueError("nodes and weights must be finite, but hold NaN or infinity; did the model diverge?")
         if np.any(np.diff(nodes) < 0):
             raise ValueError("nodes must ascend; sort them and their weights, or use Spectrum.from_eigenvalues.")
-        if weights.min() < 0:
-            raise ValueError(f"weights must be non-negative, got {weights.min():g}.")
         if abs(weights.sum() - self.dim) > 1e-6 * self.dim:
             # A wrong sum is a bug in the code that made the weights; rescaling them would only hide it.
             raise ValueError(f"weights must sum to dim={self.dim}, got {weights.sum():.9g}.")
@@ -56,7 +55,8 @@ class QuadratureRule:
     def negative_fraction(self) -> float:
         """Share of ``tr |H|`` that comes from negative eigenvalues, in ``[0, 1]``."""
         total = float(self.weights @ self.magnitudes)
-        return float(self.weights @ np.clip(-self.nodes, 0, None)) / total if total else 0.0
+        share = float(self.weights @ np.clip(-self.nodes, 0, None)) / total if total else 0.0
+        return min(max(share, 0.0), 1.0)
 
     def density(self, grid: ArrayLike, bandwidth: float | None = None, *, scale: str = "linear") -> FloatArray:
         """Smoothed eigenvalue density on a grid.

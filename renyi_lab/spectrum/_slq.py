@@ -23,10 +23,9 @@ import torch
 
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_int
-from renyi_lab.krylov import BlockTridiagonal, GaussRule, block_lanczos, gauss_rule
+from renyi_lab.krylov import lanczos, shallow_probes
 from renyi_lab.operators import DENSE_LIMIT, as_operator
-from renyi_lab.spectrum._errors import Sampling
-from renyi_lab.spectrum._rule import QuadratureRule
+from renyi_lab.spectrum._deep_shallow import converged_pairs, probe_plan, weigh
 from renyi_lab.spectrum._spectrum import Spectrum
 
 # Steps per probe when the budget is split. Heuristic, by experiment on trained networks of 5,000 to 7,000 parameters:
@@ -63,7 +62,6 @@ def estimate_spectrum(
     operator: Any,
     *,
     num_matvecs: int = 200,
-    num_probes: int | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Spectrum:
@@ -94,37 +92,18 @@ def estimate_spectrum(
     """
     matrix = as_operator(operator)
     budget = check_int("num_matvecs", num_matvecs)
-    if num_probes is None:
-        num_probes = max(1, round(budget / STEPS_PER_PROBE))
-    probes = check_int("num_probes", num_probes, 1, budget)
     check_int("seed", seed, 0)
     if matrix.dim <= min(budget, DENSE_LIMIT):
         return exact_spectrum(matrix)
-    num_steps = budget // probes
-    with progress_bar(probes * num_steps, "Hessian products", progress) as bar:
-        run = block_lanczos(matrix, probes, num_steps, seed, on_step=lambda: bar.update(probes))
-    last, earlier = _rules_up_to(run, num_steps), _rules_up_to(run, max(1, num_steps // 2))
-    converged = np.concatenate([rule.converged for rule in last])
-    nodes = np.concatenate([rule.nodes for rule in last])
-    sampling = Sampling(
-        sampled=~converged[np.argsort(nodes, kind="stable")],
-        num_probes=probes,
-        rules=tuple(_average([rule], matrix.dim) for rule in last),
-        plain=_average([replace(rule, weights=rule.plain_weights) for rule in last], matrix.dim),
-        plain_earlier=_average([replace(rule, weights=rule.plain_weights) for rule in earlier], matrix.dim),
-    )
-    rule = _average(last, matrix.dim)
-    return Spectrum(rule.nodes, rule.weights, rule.dim, probes * num_steps, sampling)
-
-
-def _rules_up_to(run: BlockTridiagonal, num_steps: int) -> list[GaussRule]:
-    """The rules of the last few numbers of steps; fewer for a short run."""
-    window = max(1, min(WINDOW, run.num_steps // 4))
-    return [gauss_rule(run, steps) for steps in range(max(1, num_steps - window + 1), num_steps + 1)]
-
-
-def _average(rules: list[GaussRule], dim: int) -> QuadratureRule:
-    nodes = np.concatenate([rule.nodes for rule in rules])
-    weights = np.concatenate([rule.weights for rule in rules]) / len(rules)
-    ascending = np.argsort(nodes, kind="stable")
-    return QuadratureRule(nodes[ascending], weights[ascending], dim)
+    with progress_bar(budget, "Hessian products", progress) as bar:
+        plan = probe_plan(budget)
+        deep = lanczos(matrix, num_steps=budget - sum(plan), seed=seed, restart=True)
+        eps = torch.finfo(matrix.dtype).eps
+        found = converged_pairs(deep, eps)
+        if plan:
+            shallow = shallow_probes(matrix, plan, deep.ritz_vectors(found), torch.Generator().manual_seed(seed+10**6), bar.update)
+        else:
+            shallow = None
+            found = np.zeros_like(found)
+        rule, sampling = weigh(deep, found, shallow, matrix.dim, eps)
+    return Spectrum(rule.nodes, rule.weights, rule.dim, budget, sampling)

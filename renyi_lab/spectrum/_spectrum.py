@@ -62,6 +62,11 @@ class Spectrum(QuadratureRule):
     num_matvecs: int = 0
     sampling: Sampling | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling is None and self.weights.min() < 0:
+            raise ValueError(f"weights must be non-negative, got {self.weights.min():g}.")
+
     @classmethod
     def from_eigenvalues(cls, eigenvalues: ArrayLike | torch.Tensor, num_matvecs: int = 0) -> Spectrum:
         """Make an exact spectrum from all ``n`` eigenvalues.
@@ -98,7 +103,7 @@ class Spectrum(QuadratureRule):
         An estimated spectrum averages several such rules, so its nodes are not eigenvalues one by one. The last rule of
         an exact spectrum is the spectrum itself.
         """
-        return self if self.sampling is None else self.sampling.rules[-1]
+        return self if self.sampling is None else self.sampling.last
 
     @property
     def trace(self) -> Estimate:
@@ -125,14 +130,17 @@ class Spectrum(QuadratureRule):
             raise ValueError(
                 f"f must map {self.nodes.shape} values to as many, got {values.shape}; write it with NumPy."
             )
-        if not np.isfinite(values[self.weights > 0]).all():
+        counted = self.weights != 0
+        if not np.isfinite(values[counted]).all():
             raise ValueError("f is not finite on the spectrum; is it defined at 0 and on negative eigenvalues?")
 
         def total(rule: QuadratureRule) -> float:
-            counted = rule.weights > 0
+            counted = rule.weights != 0
             return float(rule.weights[counted] @ np.asarray(f(rule.nodes[counted]), dtype=np.float64))
 
-        return estimate(total, self, np.where(self.weights > 0, values, 0.0), self.sampling, self.num_matvecs)
+        values = np.where(counted, values, 0.0)
+        size = float(np.abs(self.weights) @ np.abs(values))
+        return estimate(total, self, values, self.sampling, self.num_matvecs, size=size)
 
     def renyi_entropy(self, alpha: float, *, normalization: str = "absolute") -> Estimate:
         r"""Rényi entropy of the spectrum, ``H_α = 1/(1−α)·[log tr|H|^α − α log tr|H|]``, in nats, with standard error.
@@ -161,7 +169,7 @@ class Spectrum(QuadratureRule):
         """As `renyi_entropy`; called by public methods, whose caller a warning points at."""
         order = check_alpha(alpha)
         check_choice("normalization", normalization, ("absolute", "signed"))
-        if not np.any(self.magnitudes[self.weights > 0]):
+        if not np.any(self.magnitudes[self.weights != 0]):
             raise ValueError(
                 "the spectrum is all zero, so its Rényi entropy is undefined; a flat loss has no shape to measure."
             )
@@ -175,7 +183,7 @@ class Spectrum(QuadratureRule):
         def entropy(rule: QuadratureRule) -> float:
             return spectral_entropy(rule.nodes, rule.weights, order, signed)
 
-        result = estimate(entropy, self, influence, self.sampling, self.num_matvecs, order)
+        result = estimate(entropy, self, influence, self.sampling, self.num_matvecs, cusp=order)
         return result if signed else replace(result, value=min(max(result.value, 0.0), math.log(self.dim)))
 
     def renyi_sharpness(self, alpha: float, *, normalization: str = "absolute") -> Estimate:

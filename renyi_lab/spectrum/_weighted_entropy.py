@@ -45,18 +45,19 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
 
     Args:
         values: Non-negative entries ``x``, not all zero, ``(k,)``.
-        multiplicities: How often each occurs, ``w ≥ 0``, ``(k,)``; fractions are allowed, as in a quadrature rule.
+        multiplicities: How often each occurs, ``(k,)``; fractions are allowed, as in a quadrature rule, and negative
+            ones as long as the two sums are positive.
         alpha: Order in ``[0, inf]``.
 
     Returns:
-        A scalar tensor, differentiable in both.
+        A scalar tensor, differentiable in both; NaN where a sum is not positive.
     """
     relative = values / values.detach().max()
     total = (multiplicities * relative).sum()
     if alpha == 0:
         # The vanishing term keeps the result differentiable, with the derivative 0 that it has between its jumps.
         return multiplicities[values.detach() > 0].sum().log() + 0 * total
-    positive = (relative.detach() > 0) & (multiplicities > 0)
+    positive = (relative.detach() > 0) & (multiplicities != 0)
     p = relative[positive] / total
     weights = multiplicities[positive]
     if math.isinf(alpha):
@@ -67,7 +68,10 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
     excess = alpha - 1
     if abs(excess) < _NEAR_ONE:
         return -torch.log1p((weights * p * torch.expm1(excess * log_p)).sum()) / excess
-    return torch.logsumexp(alpha * log_p + weights.log(), dim=0) / -excess
+    # As log-sum-exp, but for weights of any sign.
+    exponents = alpha * log_p
+    largest = exponents.detach().max()
+    return (largest + (weights * (exponents - largest).exp()).sum().log()) / -excess
 
 
 def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: float) -> FloatArray:

@@ -1,0 +1,96 @@
+r"""Measures given by Jacobi matrices: Gauss rules and orthonormal polynomials.
+
+A symmetric matrix ``T`` with eigenpairs ``(θ_k, y_k)`` and a unit vector ``w`` define the measure ``Σ_k (y_kᵀw)² δ(θ_k)``.
+Lanczos on ``T`` from ``w`` gives its Jacobi matrix, with ``a`` on the diagonal and ``b`` beside it. Each leading block is
+a Gauss rule, and the orthonormal polynomials follow the recurrence
+
+    b_j p_{j+1}(x) = (x − a_j) p_j(x) − b_{j−1} p_{j−1}(x) ,      p_0 = 1
+
+Sources: Golub & Meurant 2010, chapters 2 and 6; Gautschi 2004, section 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renyi_lab._utils.typing import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class JacobiMatrix:
+    """Recurrence coefficients of a measure of mass 1.
+
+    Attributes:
+        diagonal: ``a``, ``(m,)``.
+        off_diagonal: ``b``, ``(m,)``; the last entry couples to what lies outside.
+    """
+
+    diagonal: FloatArray
+    off_diagonal: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.diagonal)
+
+    def gauss_rule(self, num_nodes: int) -> tuple[FloatArray, FloatArray]:
+        """Nodes, ascending, and weights, with sum 1, of the Gauss rule; exact up to degree ``2·num_nodes − 1``.
+
+        Args:
+            num_nodes: Number of nodes, at most ``len(self)``.
+        """
+        from scipy.linalg import eigh_tridiagonal
+
+        if num_nodes == 1:
+            return self.diagonal[:1].copy(), np.ones(1)
+        # The driver is divide and conquer, three to five times faster here than SciPy's default.
+        nodes, vectors = eigh_tridiagonal(
+            self.diagonal[:num_nodes], self.off_diagonal[: num_nodes - 1], lapack_driver="stevd"
+        )
+        return nodes, np.asarray(vectors[0] ** 2)
+
+    def highest_degree(self, negligible: float) -> int:
+        """Highest degree whose orthonormal polynomial needs no coupling of at most ``negligible``."""
+        return int((self.off_diagonal[:-1] > negligible).cumprod().sum())
+
+    def polynomials(self, degree: int, x: FloatArray) -> FloatArray:
+        """The orthonormal polynomials ``p_0 … p_degree`` at ``x``, ``(degree + 1, len(x))``.
+
+        Args:
+            degree: Highest degree, at most the number of couplings that are not 0.
+            x: Points, ``(k,)``.
+        """
+        values = np.ones((degree + 1, len(x)))
+        for j in range(degree):
+            before = self.off_diagonal[j - 1] * values[j - 1] if j else 0.0
+            values[j + 1] = ((x - self.diagonal[j]) * values[j] - before) / self.off_diagonal[j]
+        return values
+
+
+def jacobi_matrix(
+    matrix: FloatArray, start: FloatArray, num_steps: int, kept_out: FloatArray, negligible: float
+) -> JacobiMatrix:
+    """The Jacobi matrix of the measure that ``start`` and a small symmetric matrix define.
+
+    Args:
+        matrix: ``(m, m)``; a vector ``(m,)`` is a diagonal matrix.
+        start: ``(m,)``, orthogonal to the rows of ``kept_out``, not zero.
+        num_steps: Largest number of steps; fewer are made where a coupling is at most ``negligible``.
+        kept_out: ``(k, m)``, orthonormal rows; the process runs in their complement.
+        negligible: Absolute size of a coupling below which nothing is left.
+    """
+    diagonal, off_diagonal = np.zeros(num_steps), np.zeros(num_steps)
+    rows = np.concatenate([kept_out, np.empty((num_steps, len(start)))])
+    vector, first = start / np.linalg.norm(start), len(kept_out)
+    for step in range(num_steps):
+        rows[first + step] = vector
+        known = rows[: first + step + 1]
+        residual = matrix * vector if matrix.ndim == 1 else matrix @ vector
+        diagonal[step] = vector @ residual
+        for _ in range(2):
+            residual = residual - (known @ residual) @ known
+        off_diagonal[step] = np.linalg.norm(residual)
+        if off_diagonal[step] <= max(negligible, 1e-14 * np.abs(diagonal).max()):
+            break
+        vector = residual / off_diagonal[step]
+    return JacobiMatrix(diagonal[: step + 1], off_diagonal[: step + 1])

@@ -1,0 +1,98 @@
+"""Many short Lanczos runs at once, from independent random probes: their products are made in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab.krylov._jacobi import JacobiMatrix
+from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, orthogonal_to
+from renyi_lab.operators import LinearOperator
+
+
+@dataclass(frozen=True, eq=False)
+class ShallowProbes:
+    """Result of `shallow_probes`: for each probe the Jacobi matrix of its short run.
+
+    Attributes:
+        runs: One `JacobiMatrix` per probe, those with more steps first.
+    """
+
+    runs: tuple[JacobiMatrix, ...]
+
+    def counts(self) -> NDArray[np.intp]:
+        """Number of probes whose runs are exact to degree ``j``, for ``j = 0, 1, …, 2·steps``."""
+        lengths = np.array([len(run) for run in self.runs])
+        return np.asarray((2 * lengths[:, None] >= np.arange(2 * lengths.max() + 1)).sum(0))
+
+    def moments(self, measure: JacobiMatrix, degree: int) -> FloatArray:
+        """``uᵀ p_j(A) u`` of each probe ``u``: exact for ``j`` up to twice its steps, NaN beyond; ``(probes, degree+1)``.
+
+        Args:
+            measure: Its orthonormal polynomials are the ``p_j``.
+            degree: Highest ``j``.
+        """
+        moments = np.full((len(self.runs), degree + 1), np.nan)
+        for row, run in zip(moments, self.runs, strict=True):
+            # With one more diagonal entry, arbitrary, the rule uses the last coupling: exact to degree 2·len(run).
+            extended = JacobiMatrix(np.append(run.diagonal, run.diagonal[-1]), run.off_diagonal)
+            nodes, weights = extended.gauss_rule(len(extended))
+            reached = min(degree, 2 * len(run)) + 1
+            row[:reached] = (measure.polynomials(degree, nodes) @ weights)[:reached]
+        return moments
+
+    def ritz_interval(self) -> tuple[float, float]:
+        """The smallest and the largest Ritz value of all probes."""
+        values = np.concatenate([run.gauss_rule(len(run))[0] for run in self.runs])
+        return float(values.min()), float(values.max())
+
+
+def shallow_probes(
+    operator: LinearOperator,
+    counts: Sequence[int],
+    kept_out: Tensor,
+    generator: torch.Generator,
+    on_products: Callable[[int], object] = lambda count: None,
+) -> ShallowProbes:
+    """Lanczos runs of a few steps from independent probes, uniform on the sphere in the complement of ``kept_out``.
+
+    Args:
+        operator: Symmetric operator with ``n`` rows.
+        counts: ``counts[j]`` probes make step ``j + 1``, not increasing; their sum is the number of products.
+        kept_out: ``(k, n)``, orthonormal rows.
+        generator: Random numbers for the probes.
+        on_products: Called after each step with the number of its products.
+
+    Raises:
+        ValueError: A product that is not finite.
+    """
+    rows = orthogonal_to(gaussian_rows(operator, counts[0], generator), kept_out)
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    diagonal, off_diagonal = np.zeros((counts[0], len(counts))), np.zeros((counts[0], len(counts)))
+    own: list[Tensor] = []  # the Lanczos vectors of each probe, one tensor per step
+    for step, count in enumerate(counts):
+        own = [vectors[:count] for vectors in [*own, rows]]
+        products = (operator @ own[-1].T).T
+        check_product(float(products.norm()))
+        diagonal[:count, step] = _dots(own[-1], products).cpu().numpy()
+        for _ in range(2):
+            products = orthogonal_to(products, kept_out)
+            for vectors in own:
+                products = products - _dots(vectors, products).to(products)[:, None] * vectors
+        norms = _dots(products, products).sqrt()
+        off_diagonal[:count, step] = norms.cpu().numpy()
+        rows = products / norms.clamp_min(torch.finfo(products.dtype).tiny).to(products)[:, None]
+        on_products(count)
+    steps = (np.arange(counts[0])[:, None] < np.asarray(counts)).sum(1)
+    runs = zip(diagonal, off_diagonal, steps, strict=True)
+    return ShallowProbes(tuple(JacobiMatrix(a[:size], b[:size]) for a, b, size in runs))
+
+
+def _dots(rows: Tensor, others: Tensor) -> Tensor:
+    return (rows.to(accumulator(rows)) * others.to(accumulator(others))).sum(1)
