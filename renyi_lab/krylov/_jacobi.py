@@ -69,7 +69,7 @@ class JacobiMatrix:
 
 def jacobi_matrix(
     matrix: FloatArray, start: FloatArray, num_steps: int, kept_out: FloatArray, negligible: float
-) -> JacobiMatrix:
+) -> tuple[JacobiMatrix, FloatArray]:
     """The Jacobi matrix of the measure that ``start`` and a small symmetric matrix define.
 
     Args:
@@ -93,4 +93,4 @@ def jacobi_matrix(
         if off_diagonal[step] <= max(negligible, 1e-14 * np.abs(diagonal).max()):
             break
         vector = residual / off_diagonal[step]
-    return JacobiMatrix(diagonal[: step + 1], off_diagonal[: step + 1])
+    return JacobiMatrix(diagonal[: step + 1], off_diagonal[: step + 1]), known

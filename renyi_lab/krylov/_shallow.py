@@ -57,6 +57,7 @@ def shallow_probes(
     operator: LinearOperator,
     counts: Sequence[int],
     kept_out: Tensor,
+    eigenvectors: Tensor,
     generator: torch.Generator,
     on_products: Callable[[int], object] = lambda count: None,
 ) -> ShallowProbes:
@@ -82,7 +83,7 @@ def shallow_probes(
         check_product(float(products.norm()))
         diagonal[:count, step] = _dots(own[-1], products).cpu().numpy()
         for _ in range(2):
-            products = orthogonal_to(products, kept_out)
+            products = orthogonal_to(products, eigenvectors)
             for vectors in own:
                 products = products - _dots(vectors, products).to(products)[:, None] * vectors
         norms = _dots(products, products).sqrt()

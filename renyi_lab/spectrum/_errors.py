@@ -73,6 +73,7 @@ class Sampling:
     fit: FloatArray
     spread: FloatArray
     covariance: FloatArray
+    shrink: FloatArray
     earlier: tuple[QuadratureRule, QuadratureRule]
     last: QuadratureRule
     eps: float
@@ -123,7 +124,11 @@ def extrapolation(last: float, earlier: float, cusp: float) -> float:
 def sampling_error(influence: FloatArray, sampling: Sampling) -> float:
     """Standard error from random probes, given the influence ``φ`` of each node."""
     coefficients = sampling.polynomials @ (sampling.fit * influence)
-    residual = influence - coefficients @ sampling.polynomials
+    level = sampling.fit @ influence / max(sampling.fit.sum(), 1e-300)
+    coefficients[0] = 0.0 if sampling.shrink[0] == 0 else coefficients[0]
+    residual = influence - (sampling.shrink * coefficients) @ sampling.polynomials
+    if sampling.shrink[0] == 0 or len(coefficients) == 1:
+        residual = residual - level
     variance = sampling.spread @ residual**2 + coefficients @ sampling.covariance @ coefficients
     return math.sqrt(INFLATION * max(float(variance), 0.0))
 

@@ -25,7 +25,7 @@ from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_int
 from renyi_lab.krylov import lanczos, shallow_probes
 from renyi_lab.operators import DENSE_LIMIT, as_operator
-from renyi_lab.spectrum._deep_shallow import converged_pairs, probe_plan, weigh
+from renyi_lab.spectrum._deep_shallow import probe_plan, split_deep, weigh
 from renyi_lab.spectrum._spectrum import Spectrum
 
 # Steps per probe when the budget is split. Heuristic, by experiment on trained networks of 5,000 to 7,000 parameters:
@@ -33,6 +33,9 @@ from renyi_lab.spectrum._spectrum import Spectrum
 STEPS_PER_PROBE = 50
 # Number of consecutive rules that are averaged. Heuristic: about one period of the error that is meant to cancel.
 WINDOW = 8
+
+
+KA = True
 
 
 def exact_spectrum(operator: Any) -> Spectrum:
@@ -99,11 +102,13 @@ def estimate_spectrum(
         plan = probe_plan(budget)
         deep = lanczos(matrix, num_steps=budget - sum(plan), seed=seed, restart=True)
         eps = torch.finfo(matrix.dtype).eps
-        found = converged_pairs(deep, eps)
+        split = split_deep(deep, eps, matrix.dim, bool(plan))
+        shallow, kept = None, 0
         if plan:
-            shallow = shallow_probes(matrix, plan, deep.ritz_vectors(found), torch.Generator().manual_seed(seed+10**6), bar.update)
-        else:
-            shallow = None
-            found = np.zeros_like(found)
-        rule, sampling = weigh(deep, found, shallow, matrix.dim, eps)
+            kept = max(0, (0 if split.rest is None else len(split.rest)) - len(plan)) if KA else 0
+            rows = torch.from_numpy(split.rows[: len(split.eigenvalues) + kept]).to(deep.basis) @ deep.basis
+            shallow = shallow_probes(
+                matrix, plan, rows, rows[: len(split.eigenvalues)], torch.Generator().manual_seed(seed + 10**6), bar.update
+            )
+        rule, sampling = weigh(split, shallow, matrix.dim, kept)
     return Spectrum(rule.nodes, rule.weights, rule.dim, budget, sampling)
