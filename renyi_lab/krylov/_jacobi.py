@@ -18,6 +18,9 @@ import numpy as np
 from renyi_lab._utils.typing import FloatArray
 
 
+NO_COUPLING = 1e-14  # relative to the diagonal
+
+
 @dataclass(frozen=True, eq=False)
 class JacobiMatrix:
     """Recurrence coefficients of a measure of mass 1.
@@ -33,25 +36,42 @@ class JacobiMatrix:
     def __len__(self) -> int:
         return len(self.diagonal)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing lies outside: the last coupling is a rounding error, and the full Gauss rule is exact."""
+        return bool(self.off_diagonal[-1] <= NO_COUPLING * np.abs(self.diagonal).max())
+
+    def coupled(self) -> JacobiMatrix:
+        """The leading part up to the first coupling that is a rounding error."""
+        couples = self.off_diagonal[:-1] > NO_COUPLING * np.abs(self.diagonal).max()
+        size = int(np.cumprod(couples).sum()) + 1
+        return JacobiMatrix(self.diagonal[:size], self.off_diagonal[:size])
+
+    def extended(self) -> JacobiMatrix:
+        """One row more, of an arbitrary entry, so that rules use the last coupling: exact up to degree ``2·len(self)``."""
+        return JacobiMatrix(np.append(self.diagonal, self.diagonal[-1]), np.append(self.off_diagonal, 0.0))
+
+    def eigenpairs(self) -> tuple[FloatArray, FloatArray]:
+        """Eigenvalues, ascending, and eigenvectors as columns."""
+        return self._eigenpairs(len(self))
+
+    def _eigenpairs(self, size: int) -> tuple[FloatArray, FloatArray]:
+        from scipy.linalg import eigh_tridiagonal
+
+        if size == 1:
+            return self.diagonal[:1].copy(), np.ones((1, 1))
+        # The driver is divide and conquer, three to five times faster here than SciPy's default.
+        nodes, vectors = eigh_tridiagonal(self.diagonal[:size], self.off_diagonal[: size - 1], lapack_driver="stevd")
+        return nodes, vectors
+
     def gauss_rule(self, num_nodes: int) -> tuple[FloatArray, FloatArray]:
         """Nodes, ascending, and weights, with sum 1, of the Gauss rule; exact up to degree ``2·num_nodes − 1``.
 
         Args:
             num_nodes: Number of nodes, at most ``len(self)``.
         """
-        from scipy.linalg import eigh_tridiagonal
-
-        if num_nodes == 1:
-            return self.diagonal[:1].copy(), np.ones(1)
-        # The driver is divide and conquer, three to five times faster here than SciPy's default.
-        nodes, vectors = eigh_tridiagonal(
-            self.diagonal[:num_nodes], self.off_diagonal[: num_nodes - 1], lapack_driver="stevd"
-        )
+        nodes, vectors = self._eigenpairs(num_nodes)
         return nodes, np.asarray(vectors[0] ** 2)
-
-    def highest_degree(self, negligible: float) -> int:
-        """Highest degree whose orthonormal polynomial needs no coupling of at most ``negligible``."""
-        return int((self.off_diagonal[:-1] > negligible).cumprod().sum())
 
     def polynomials(self, degree: int, x: FloatArray) -> FloatArray:
         """The orthonormal polynomials ``p_0 … p_degree`` at ``x``, ``(degree + 1, len(x))``.
@@ -68,16 +88,18 @@ class JacobiMatrix:
 
 
 def jacobi_matrix(
-    matrix: FloatArray, start: FloatArray, num_steps: int, kept_out: FloatArray, negligible: float
+    matrix: FloatArray, start: FloatArray, num_steps: int, kept_out: FloatArray
 ) -> tuple[JacobiMatrix, FloatArray]:
     """The Jacobi matrix of the measure that ``start`` and a small symmetric matrix define.
 
     Args:
         matrix: ``(m, m)``; a vector ``(m,)`` is a diagonal matrix.
         start: ``(m,)``, orthogonal to the rows of ``kept_out``, not zero.
-        num_steps: Largest number of steps; fewer are made where a coupling is at most ``negligible``.
+        num_steps: Largest number of steps; fewer are made where nothing is left.
         kept_out: ``(k, m)``, orthonormal rows; the process runs in their complement.
-        negligible: Absolute size of a coupling below which nothing is left.
+
+    Returns:
+        The Jacobi matrix, and ``kept_out`` with the vectors of the process below it.
     """
     diagonal, off_diagonal = np.zeros(num_steps), np.zeros(num_steps)
     rows = np.concatenate([kept_out, np.empty((num_steps, len(start)))])
@@ -90,7 +112,7 @@ def jacobi_matrix(
         for _ in range(2):
             residual = residual - (known @ residual) @ known
         off_diagonal[step] = np.linalg.norm(residual)
-        if off_diagonal[step] <= max(negligible, 1e-14 * np.abs(diagonal).max()):
+        if off_diagonal[step] <= NO_COUPLING * np.abs(diagonal).max():
             break
         vector = residual / off_diagonal[step]
     return JacobiMatrix(diagonal[: step + 1], off_diagonal[: step + 1]), known

@@ -26,23 +26,29 @@ class ShallowProbes:
 
     runs: tuple[JacobiMatrix, ...]
 
+    @property
+    def depth(self) -> int:
+        """Largest number of steps."""
+        return max(map(len, self.runs))
+
     def counts(self) -> NDArray[np.intp]:
-        """Number of probes whose runs are exact to degree ``j``, for ``j = 0, 1, …, 2·steps``."""
+        """Number of probes whose runs are exact to degree ``j``, for ``j = 0, 1, …, 2·depth``."""
         lengths = np.array([len(run) for run in self.runs])
-        return np.asarray((2 * lengths[:, None] >= np.arange(2 * lengths.max() + 1)).sum(0))
+        return np.asarray((2 * lengths[:, None] >= np.arange(2 * self.depth + 1)).sum(axis=0))
 
     def moments(self, measure: JacobiMatrix, degree: int) -> FloatArray:
-        """``uᵀ p_j(A) u`` of each probe ``u``: exact for ``j`` up to twice its steps, NaN beyond; ``(probes, degree+1)``.
+        """``uᵀ p_j(A) u`` of each probe ``u``, exact for ``j`` up to twice its steps; NaN beyond.
 
         Args:
             measure: Its orthonormal polynomials are the ``p_j``.
             degree: Highest ``j``.
+
+        Returns:
+            One row per probe, ``(probes, degree+1)``.
         """
         moments = np.full((len(self.runs), degree + 1), np.nan)
         for row, run in zip(moments, self.runs, strict=True):
-            # With one more diagonal entry, arbitrary, the rule uses the last coupling: exact to degree 2·len(run).
-            extended = JacobiMatrix(np.append(run.diagonal, run.diagonal[-1]), run.off_diagonal)
-            nodes, weights = extended.gauss_rule(len(extended))
+            nodes, weights = run.extended().gauss_rule(len(run) + 1)
             reached = min(degree, 2 * len(run)) + 1
             row[:reached] = (measure.polynomials(degree, nodes) @ weights)[:reached]
         return moments
@@ -57,43 +63,45 @@ def shallow_probes(
     operator: LinearOperator,
     counts: Sequence[int],
     kept_out: Tensor,
-    eigenvectors: Tensor,
+    num_eigenvectors: int,
     generator: torch.Generator,
     on_products: Callable[[int], object] = lambda count: None,
 ) -> ShallowProbes:
-    """Lanczos runs of a few steps from independent probes, uniform on the sphere in the complement of ``kept_out``.
+    """Lanczos runs of a few steps from independent probes, uniform on the sphere in the complement of some rows.
 
     Args:
         operator: Symmetric operator with ``n`` rows.
         counts: ``counts[j]`` probes make step ``j + 1``, not increasing; their sum is the number of products.
-        kept_out: ``(k, n)``, orthonormal rows.
+        kept_out: ``(k, n)``, orthonormal rows; the probes are orthogonal to them.
+        num_eigenvectors: That many first rows are eigenvectors: the runs are kept orthogonal to them, so that they do
+            not grow back out of rounding errors.
         generator: Random numbers for the probes.
         on_products: Called after each step with the number of its products.
 
     Raises:
         ValueError: A product that is not finite.
     """
-    rows = orthogonal_to(gaussian_rows(operator, counts[0], generator), kept_out)
-    rows = rows / rows.norm(dim=1, keepdim=True)
-    diagonal, off_diagonal = np.zeros((counts[0], len(counts))), np.zeros((counts[0], len(counts)))
-    own: list[Tensor] = []  # the Lanczos vectors of each probe, one tensor per step
+    probes = orthogonal_to(gaussian_rows(operator, counts[0], generator), kept_out)
+    rows = probes / probes.norm(dim=1, keepdim=True)
+    diagonal, off_diagonal = np.zeros((2, counts[0], len(counts)))
+    own: list[Tensor] = []  # the Lanczos vectors of all probes, one tensor per step
     for step, count in enumerate(counts):
         own = [vectors[:count] for vectors in [*own, rows]]
         products = (operator @ own[-1].T).T
         check_product(float(products.norm()))
         diagonal[:count, step] = _dots(own[-1], products).cpu().numpy()
         for _ in range(2):
-            products = orthogonal_to(products, eigenvectors)
+            products = orthogonal_to(products, kept_out[:num_eigenvectors])
             for vectors in own:
                 products = products - _dots(vectors, products).to(products)[:, None] * vectors
         norms = _dots(products, products).sqrt()
         off_diagonal[:count, step] = norms.cpu().numpy()
         rows = products / norms.clamp_min(torch.finfo(products.dtype).tiny).to(products)[:, None]
         on_products(count)
-    steps = (np.arange(counts[0])[:, None] < np.asarray(counts)).sum(1)
+    steps = (np.arange(counts[0])[:, None] < np.asarray(counts)).sum(axis=1)
     runs = zip(diagonal, off_diagonal, steps, strict=True)
     return ShallowProbes(tuple(JacobiMatrix(a[:size], b[:size]) for a, b, size in runs))
 
 
 def _dots(rows: Tensor, others: Tensor) -> Tensor:
-    return (rows.to(accumulator(rows)) * others.to(accumulator(others))).sum(1)
+    return (rows.to(accumulator(rows)) * others.to(accumulator(others))).sum(dim=1)

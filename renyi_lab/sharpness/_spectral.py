@@ -67,7 +67,7 @@ def lambda_max(spectrum: Spectrum) -> Estimate:
     value = check_spectrum(spectrum).max_eigenvalue
     if spectrum.sampling is None:
         return Estimate(value, 0.0, spectrum.num_matvecs)
-    change = abs(value - spectrum.sampling.earlier[0].max_eigenvalue)
+    change = abs(value - spectrum.sampling.levels[1].max_eigenvalue)
     return Estimate(value, change, spectrum.num_matvecs, change)
 
 

@@ -88,7 +88,7 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     if largest == 0:
         raise ValueError("the spectrum is all zero, so no order can be chosen from its shape.")
     logs, counts = _descending(spectrum.last_rule, largest)
-    earlier = _descending(spectrum.sampling.earlier[0], largest) if spectrum.sampling else None
+    earlier = _descending(spectrum.sampling.levels[1], largest) if spectrum.sampling else None
     half = counts.sum() / 2
     gap, last, cut = _widest_gap(logs, counts, half, earlier)
     second_gap, top, end = 0.0, cut, cut

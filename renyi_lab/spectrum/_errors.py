@@ -61,8 +61,9 @@ class Sampling:
         fit: Weights of the measure in which they are orthonormal, ``(k,)``: ``a_j = Σ fit·φ·p_j``.
         spread: Variance that the deep probe leaves is ``Σ spread·r²``, ``(k,)``; 0 for eigenvalues found exactly.
         covariance: Covariance of the shallow probes' totals ``tr p_j``, ``(degree+1, degree+1)``.
-        earlier: The rules up to half and a quarter of the steps.
-        last: The rule of the last step alone, in which a converged eigenvalue has weight 1.
+        shrink: Share of each coefficient that the shallow probes account for, ``(degree+1,)``.
+        levels: The rules up to all, half and a quarter of the steps, whose differences show the truncation error.
+        last: The rule of the last step alone, not calibrated, in which a converged eigenvalue has weight 1.
         eps: Machine precision of the products.
         noise: Magnitude of the nodes that were set to 0, since all that is not counted is rounding error.
         repeated: Whether the probes showed eigenvalues that occur more often than the deep run can see.
@@ -72,9 +73,9 @@ class Sampling:
     polynomials: FloatArray
     fit: FloatArray
     spread: FloatArray
-    covariance: FloatArray
     shrink: FloatArray
-    earlier: tuple[QuadratureRule, QuadratureRule]
+    covariance: FloatArray
+    levels: tuple[QuadratureRule, QuadratureRule, QuadratureRule]
     last: QuadratureRule
     eps: float
     noise: float
@@ -106,8 +107,8 @@ def estimate(
     value = functional(rule)
     if sampling is None:
         return Estimate(value, 0.0, num_matvecs)
-    half, quarter = (functional(earlier) for earlier in sampling.earlier)
-    added = extrapolation(value, half, cusp)
+    full, half, quarter = (functional(earlier) for earlier in sampling.levels)
+    added = extrapolation(full, half, cusp)
     truncation = max(abs(added), abs(extrapolation(half, quarter, cusp)) / 2 ** _rate(cusp))
     rounding = rounding_error(functional, rule, sampling, size)
     error = math.hypot(sampling_error(influence, sampling), truncation, rounding)
@@ -124,11 +125,7 @@ def extrapolation(last: float, earlier: float, cusp: float) -> float:
 def sampling_error(influence: FloatArray, sampling: Sampling) -> float:
     """Standard error from random probes, given the influence ``φ`` of each node."""
     coefficients = sampling.polynomials @ (sampling.fit * influence)
-    level = sampling.fit @ influence / max(sampling.fit.sum(), 1e-300)
-    coefficients[0] = 0.0 if sampling.shrink[0] == 0 else coefficients[0]
     residual = influence - (sampling.shrink * coefficients) @ sampling.polynomials
-    if sampling.shrink[0] == 0 or len(coefficients) == 1:
-        residual = residual - level
     variance = sampling.spread @ residual**2 + coefficients @ sampling.covariance @ coefficients
     return math.sqrt(INFLATION * max(float(variance), 0.0))
 

@@ -23,9 +23,10 @@ import torch
 
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_int
-from renyi_lab.krylov import lanczos, shallow_probes
+from renyi_lab.krylov import lanczos
 from renyi_lab.operators import DENSE_LIMIT, as_operator
-from renyi_lab.spectrum._deep_shallow import probe_plan, split_deep, weigh
+from renyi_lab.spectrum._calibration import weigh
+from renyi_lab.spectrum._deep_shallow import fresh_probes, probe_plan, split_deep
 from renyi_lab.spectrum._spectrum import Spectrum
 
 # Steps per probe when the budget is split. Heuristic, by experiment on trained networks of 5,000 to 7,000 parameters:
@@ -33,9 +34,6 @@ from renyi_lab.spectrum._spectrum import Spectrum
 STEPS_PER_PROBE = 50
 # Number of consecutive rules that are averaged. Heuristic: about one period of the error that is meant to cancel.
 WINDOW = 8
-
-
-KA = True
 
 
 def exact_spectrum(operator: Any) -> Spectrum:
@@ -100,15 +98,8 @@ def estimate_spectrum(
         return exact_spectrum(matrix)
     with progress_bar(budget, "Hessian products", progress) as bar:
         plan = probe_plan(budget)
-        deep = lanczos(matrix, num_steps=budget - sum(plan), seed=seed, restart=True)
-        eps = torch.finfo(matrix.dtype).eps
-        split = split_deep(deep, eps, matrix.dim, bool(plan))
-        shallow, kept = None, 0
-        if plan:
-            kept = max(0, (0 if split.rest is None else len(split.rest)) - len(plan)) if KA else 0
-            rows = torch.from_numpy(split.rows[: len(split.eigenvalues) + kept]).to(deep.basis) @ deep.basis
-            shallow = shallow_probes(
-                matrix, plan, rows, rows[: len(split.eigenvalues)], torch.Generator().manual_seed(seed + 10**6), bar.update
-            )
-        rule, sampling = weigh(split, shallow, matrix.dim, kept)
+        run = lanczos(matrix, num_steps=budget - sum(plan), seed=seed, restart=True)
+        deep = split_deep(run, matrix.dim, torch.finfo(matrix.dtype).eps, bool(plan))
+        shallow = fresh_probes(matrix, deep, plan, torch.Generator().manual_seed(seed + 10**6), bar.update) if plan else None
+        rule, sampling = weigh(deep, shallow)
     return Spectrum(rule.nodes, rule.weights, rule.dim, budget, sampling)
