@@ -36,12 +36,13 @@ class ShallowProbes:
         lengths = np.array([len(run) for run in self.runs])
         return np.asarray((2 * lengths[:, None] >= np.arange(2 * self.depth + 1)).sum(axis=0))
 
-    def moments(self, measure: JacobiMatrix, degree: int) -> FloatArray:
-        """``uᵀ p_j(A) u`` of each probe ``u``, exact for ``j`` up to twice its steps; NaN beyond.
+    def moments(self, measure: JacobiMatrix, degree: int, power: int = 1) -> FloatArray:
+        """``uᵀ p_j(A)^power u`` of each probe ``u`` for ``j`` up to twice its steps; NaN beyond.
 
         Args:
             measure: Its orthonormal polynomials are the ``p_j``.
             degree: Highest ``j``.
+            power: 1: exact; 2: approximate where ``j`` exceeds the number of steps.
 
         Returns:
             One row per probe, ``(probes, degree+1)``.
@@ -50,7 +51,7 @@ class ShallowProbes:
         for row, run in zip(moments, self.runs, strict=True):
             nodes, weights = run.extended().gauss_rule(len(run) + 1)
             reached = min(degree, 2 * len(run)) + 1
-            row[:reached] = (measure.polynomials(degree, nodes) @ weights)[:reached]
+            row[:reached] = (measure.polynomials(degree, nodes) ** power @ weights)[:reached]
         return moments
 
     def ritz_interval(self) -> tuple[float, float]:

@@ -39,6 +39,9 @@ FEW_NODES = 16
 # Heuristics for repeated eigenvalues: mean square of the standardized moments (1 on average if all are simple), and how
 # far Ritz values of fresh probes may lie outside the deep run's interval, relative to its length.
 LARGE_MOMENTS, MARGIN = 16.0, 0.1
+# A polynomial whose mean square is larger on the shallow probes than in the guess, where it is 1, is not used: between
+# the nodes of the guess it is large. The lowest degrees are kept, since repeated eigenvalues show in them.
+LARGE_SQUARES, LOW_DEGREE = 10.0, 2
 SMALL_SAMPLE = 1.2  # Heuristic: inflates a covariance that few probes estimate.
 LEAST_RATIO, LARGEST_RATIO = 0.2, 1.5  # of ρ. Heuristic: few probes estimate it, and 1 is the value without the split.
 
@@ -137,6 +140,9 @@ def _calibrate(population: Population, deep: Deep, shallow: ShallowProbes | None
     reached = shallow.counts()
     in_guess = mass > 0
     basis, degree = _orthonormal(nodes[in_guess], mass[in_guess], len(reached) - 1)
+    sizes = np.nanmean(shallow.moments(basis, degree, power=2), axis=0)
+    fitting = np.cumprod((sizes <= LARGE_SQUARES) | (np.arange(degree + 1) <= LOW_DEGREE))
+    degree = int(fitting.sum()) - 1
     reached = reached[: degree + 1]
     fresh = shallow.moments(basis, degree)
     known, num_known = _known_traces(population, deep, shallow.depth, basis, degree)
@@ -149,8 +155,8 @@ def _calibrate(population: Population, deep: Deep, shallow: ShallowProbes | None
     excess = float(standardized.mean()) if degree else 0.0
     if population.guess is not None:
         return Calibration(basis, gap, np.ones(degree + 1), SMALL_SAMPLE * covariance, excess)
-    ratio = np.mean(np.diag(covariance)[1:] * reached[1:]) / variance if degree else 1.0
-    ratio = min(max(ratio, LEAST_RATIO), LARGEST_RATIO)
+    ratios = np.diag(covariance)[1:] * reached[1:] / variance
+    ratio = np.clip(np.maximum(ratios, ratios.mean() if degree else 1.0), LEAST_RATIO, LARGEST_RATIO)
     shrink = np.append(1.0, reached[1:] / (reached[1:] + ratio))
     variances = np.append(0.0, shrink[1:] ** 2 * ratio * variance / reached[1:])
     return Calibration(basis, shrink * gap, shrink, np.diag(variances), excess)
