@@ -48,7 +48,7 @@ from renyi_lab.spectrum._rule import QuadratureRule
 # in single precision have errors of 1 to 10 times eps.
 NEGLIGIBLE = 30.0
 # Heuristics, calibrated on the families of tests/benchmarks/coverage.py.
-INFLATION, ROUNDING_SHARE, ROUNDING_FLOOR = 1.2, 0.75, 100.0
+INFLATION, ROUNDING_SHARE, ROUNDING_FLOOR = 1.4, 0.75, 100.0
 FEWEST_STEPS = 8
 
 
