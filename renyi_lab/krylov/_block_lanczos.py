@@ -80,8 +80,8 @@ def block_lanczos(
 ) -> BlockTridiagonal:
     """Run ``num_steps`` block steps from ``num_probes`` Gaussian probes with full re-orthogonalization.
 
-    Where the Krylov space is exhausted, a new random direction replaces the missing one: it finds further copies of
-    repeated eigenvalues.
+    Where the Krylov space is exhausted, the run goes on in the direction that rounding left over or, where there is
+    none, in a new random one: it finds further copies of repeated eigenvalues.
 
     Args:
         operator: Symmetric operator with ``n`` rows.
@@ -124,20 +124,25 @@ def block_lanczos(
 def _next_rows(
     residual: Tensor, known: Tensor, scale: float, random_rows: Callable[[int], Tensor]
 ) -> tuple[Tensor, FloatArray]:
-    """Orthonormal rows that span the residual, and ``B`` with ``residual = Bᵀ rows``, zero where exhausted."""
+    """Orthonormal rows that span the residual, and ``B`` with ``residual = Bᵀ rows``.
+
+    A coupling is never declared zero because it is small: on steep spectra it still means something. Only where nothing
+    at all is left does a random direction replace the missing one.
+    """
     rows, triangular = _orthonormal_rows(residual)
+    rounding = torch.finfo(residual.dtype).eps * scale
     # Singular vectors instead of plain QR identify the exhausted directions one by one.
     left, singular, right = np.linalg.svd(triangular)
+    if singular.min() > 10 * rounding:
+        return rows, triangular
     rows = torch.from_numpy(left.T).to(rows) @ rows
-    precision = torch.finfo(residual.dtype).eps
-    exhausted = singular <= 10 * precision * residual.shape[1] ** 0.5 * scale
-    singular[exhausted] = 0.0
+    exhausted = singular <= 0.01 * rounding
     if exhausted.any():
         rows[torch.from_numpy(exhausted)] = random_rows(int(exhausted.sum()))
-    # A direction that remains after cancellation down to rounding error is no longer orthogonal to the others.
-    if singular.min() <= precision**0.5 * scale:
-        for _ in range(2):
-            rows, _ = _orthonormal_rows(orthogonal_to(rows, known))
+        singular = np.where(exhausted, 0.0, singular)
+    # What remains after cancellation down to rounding errors is no longer orthogonal to the others.
+    for _ in range(2):
+        rows, _ = _orthonormal_rows(orthogonal_to(rows, known))
     return rows, singular[:, None] * right
 
 

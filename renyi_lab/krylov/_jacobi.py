@@ -1,8 +1,8 @@
 r"""Measures given by Jacobi matrices: Gauss rules and orthonormal polynomials.
 
-A symmetric matrix ``T`` with eigenpairs ``(θ_k, y_k)`` and a unit vector ``w`` define the measure ``Σ_k (y_kᵀw)² δ(θ_k)``.
-Lanczos on ``T`` from ``w`` gives its Jacobi matrix, with ``a`` on the diagonal and ``b`` beside it. Each leading block is
-a Gauss rule, and the orthonormal polynomials follow the recurrence
+A symmetric matrix ``T`` with eigenpairs ``(θ_k, y_k)`` and a unit vector ``w`` define the measure
+``Σ_k (y_kᵀw)² δ(θ_k)``. Lanczos on ``T`` from ``w`` gives its Jacobi matrix, with ``a`` on the diagonal and ``b``
+beside it. Each leading block is a Gauss rule, and the orthonormal polynomials follow the recurrence
 
     b_j p_{j+1}(x) = (x − a_j) p_j(x) − b_{j−1} p_{j−1}(x) ,      p_0 = 1
 
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
-
 
 NO_COUPLING = 1e-14  # relative to the diagonal
 
@@ -48,7 +47,7 @@ class JacobiMatrix:
         return JacobiMatrix(self.diagonal[:size], self.off_diagonal[:size])
 
     def extended(self) -> JacobiMatrix:
-        """One row more, of an arbitrary entry, so that rules use the last coupling: exact up to degree ``2·len(self)``."""
+        """One row more, of an arbitrary entry: its rule uses the last coupling, so it is exact to degree ``2·len``."""
         return JacobiMatrix(np.append(self.diagonal, self.diagonal[-1]), np.append(self.off_diagonal, 0.0))
 
     def eigenpairs(self) -> tuple[FloatArray, FloatArray]:

@@ -1,16 +1,16 @@
 r"""One set of weights from one deep and many shallow Lanczos runs: the last step of `estimate_spectrum`.
 
-The eigenvalues are those that the deep run has found, counted once each, and ``d`` others. On these the deep run's start
-vector gives Gauss rules ``(x_i, w_i)``; rules of the last half of the steps are averaged with weights ``sin²``, since
-their errors at the cusp alternate. A probe is one random vector, so each ``w_i`` is noisy. The shallow probes measure
-the moments of a few polynomials much better, and the rule is calibrated with them:
+The eigenvalues are those that the deep run has found, counted once each, and ``d`` others. On these the deep run's
+start vector gives Gauss rules ``(x_i, w_i)``; rules of the last half of the steps are averaged with weights ``sin²``,
+since their errors at the cusp alternate. A probe is one random vector, so each ``w_i`` is noisy. The shallow probes
+measure the moments of a few polynomials much better, and the rule is calibrated with them:
 
     weight_i = d·[w_i + g_i Σ_j s_j (c_j − Σ_i w_i p_j(x_i)) p_j(x_i)] ,      s_j = K_j/(K_j + ρ)
 
 ``g`` is a guess of the spectrum, the rule itself with at least one eigenvalue per node; ``p_j`` are its orthonormal
-polynomials (in those of the noisy rule, an eigenvalue of tiny weight would dominate). ``c_j = tr p_j(A)/d`` is exact on
-the deep run's space, and from there on the mean of the ``K_j`` probes that reach degree ``j``; ``ρ`` is the ratio of its
-variance to that of probes without this split. Negative weights are set to 0.
+polynomials (in those of the noisy rule, an eigenvalue of tiny weight would dominate). ``c_j = tr p_j(A)/d`` is exact
+on the deep run's space, and outside it the mean of the ``K_j`` probes that reach degree ``j``; ``ρ`` is the ratio of
+its variance to that of probes without this split. Negative weights are set to 0.
 
 *Repeated eigenvalues.* One run sees each eigenspace through one vector, and counting it once is wrong. It shows in
 moments that are too large for simple eigenvalues, in Ritz values of fresh probes where the deep run has none, or in a
@@ -208,7 +208,7 @@ def _finds_more(rest: JacobiMatrix, shallow: ShallowProbes | None, negligible: f
     low, high = min(nodes[0], 0.0), max(nodes[-1], 0.0)
     margin = MARGIN * (high - low) + negligible
     smallest, largest = shallow.ritz_interval()
-    return smallest < low - margin or largest > high + margin
+    return bool(smallest < low - margin or largest > high + margin)
 
 
 def _own_jacobi(deep: Deep) -> JacobiMatrix:

@@ -5,15 +5,15 @@ polynomials of low degree. So three quarters of the products go into one deep ru
 of a few steps.
 
 1. `probe_plan` splits the budget.
-2. `renyi_lab.krylov.lanczos_steps` makes the deep run. `split_deep` selects the Ritz pairs ``U`` that are eigenpairs; the
-   part of the start vector outside their span is a random direction in the complement, and its Jacobi matrix is a
-   measure of the other ``d = n − k`` eigenvalues.
+2. `renyi_lab.krylov.lanczos_steps` makes the deep run. `split_deep` selects the Ritz pairs ``U`` that are eigenpairs;
+   the part of the start vector outside their span is a random direction in the complement, and its Jacobi matrix is
+   a measure of the other ``d = n − k`` eigenvalues.
 3. `fresh_probes` makes the shallow runs, from probes orthogonal to all that the deep run knows.
 4. `renyi_lab.spectrum._calibration` weighs both.
 
 Sources: Ubaru, Chen & Saad 2017 (stochastic Lanczos quadrature); Meyer et al. 2021, Hutch++, and Chen & Hallman 2023,
-arXiv:2205.01736 (deflation, from the Krylov space itself); Deville & Särndal 1992 (calibration of sampling weights). The
-combination, the plan and the averaging over numbers of steps have no published source.
+arXiv:2205.01736 (deflation, from the Krylov space itself); Deville & Särndal 1992 (calibration of sampling weights).
+The combination, the plan and the averaging over numbers of steps have no published source.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Deep:
         eps: Machine precision of the products.
         found: Which Ritz pairs count as eigenpairs, ``(m,)``.
         rest: Jacobi matrix of the start vector's part outside these pairs; ``None`` where nothing of it is left.
-        rows: Orthonormal coefficients in the Lanczos basis, ``(k + len(rest), m)``: of the pairs found, and of the basis
-            in which ``rest`` is tridiagonal.
+        rows: Orthonormal coefficients in the Lanczos basis, ``(k + len(rest), m)``: of the pairs found, and of the
+            basis in which ``rest`` is tridiagonal.
     """
 
     run: Tridiagonal

@@ -29,7 +29,7 @@ and with repeated eigenvalues the second part comes from the sample covariance o
 ``100·eps``. Where all that is not counted is that small, the nodes are 0, and the change is that to what was measured.
 
 The standard error is infinite where nothing is known: after a single step, and for the entropy of order 0, whose value
-is then the upper bound ``log n``. `bias_remark` says where and why a standard error is large.
+is then the upper bound ``log n``. `remark` says where and why a standard error is large.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ from renyi_lab.spectrum._rule import QuadratureRule
 NEGLIGIBLE = 30.0
 # Heuristics, calibrated on the families of tests/benchmarks/coverage.py.
 INFLATION, ROUNDING_SHARE, ROUNDING_FLOOR = 1.4, 0.75, 100.0
+# Heuristic: below this, no entropy's standard error was reliable on synthetic spectra of 50 to 1,000 eigenvalues.
 FEWEST_STEPS = 8
+# Nats; 10 % of the effective number of eigenvalues. Heuristic: larger than most differences between networks.
+LARGE_ERROR = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +150,8 @@ def _rate(cusp: float) -> float:
     return min(cusp, 1.0) + 0.5
 
 
-def bias_remark(alpha: float, sampling: Sampling | None, num_matvecs: int) -> str:
-    """Why an estimated entropy of this order may be biased, and what to do about it; empty if there is no reason."""
+def remark(alpha: float, entropy: Estimate, sampling: Sampling | None) -> str:
+    """Why an estimated entropy of this order is unreliable, and what to do about it; empty if it is not."""
     if sampling is None:
         return ""
     if alpha == 0:
@@ -161,4 +164,15 @@ def bias_remark(alpha: float, sampling: Sampling | None, num_matvecs: int) -> st
             f"{sampling.num_steps} Lanczos steps are too few for a reliable standard error of any entropy; use "
             f"num_matvecs={FEWEST_STEPS} or more."
         )
-    return ""
+    if entropy.standard_error <= LARGE_ERROR:
+        return ""
+    parts = {"probes": entropy.sampling_error, "steps": entropy.truncation_error, "rounding": entropy.rounding_error}
+    causes = {
+        "probes": f"use more products than {entropy.num_matvecs}.",
+        "steps": f"the bulk of eigenvalues near zero is not resolved; use more products than {entropy.num_matvecs}.",
+        "rounding": "eigenvalues near zero are not told from rounding errors; use double precision, or a larger alpha.",
+    }
+    cause = max(parts, key=parts.__getitem__)
+    return (
+        f"the entropy of order {alpha:g} has a large standard error, {entropy.standard_error:.2g} nats: {causes[cause]}"
+    )

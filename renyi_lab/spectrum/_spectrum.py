@@ -22,7 +22,7 @@ from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice
 from renyi_lab.spectrum._entropy import check_alpha
-from renyi_lab.spectrum._errors import Sampling, bias_remark, estimate
+from renyi_lab.spectrum._errors import Sampling, estimate, remark
 from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._weighted_entropy import spectral_entropy, spectral_influence
 
@@ -97,6 +97,11 @@ class Spectrum(QuadratureRule):
         return self.sampling is None
 
     @property
+    def has_repeated(self) -> bool:
+        """Whether an estimate saw eigenvalues that occur more often than one Lanczos run can show; else ``False``."""
+        return self.sampling is not None and self.sampling.repeated
+
+    @property
     def last_rule(self) -> QuadratureRule:
         """The single quadrature rule of the last step, in which a converged eigenvalue is one node of weight 1.
 
@@ -114,10 +119,10 @@ class Spectrum(QuadratureRule):
         """``tr f(H)`` with standard error.
 
         For an exact spectrum this is ``Σ w f(x)``. For an estimated one it is ``Σ w f(x)`` over the nodes *plus* the
-        Richardson extrapolation ``(S_m − S_{m/2}) / 3``: ``S_j`` is ``Σ w f(x)`` of the plain quadrature after ``j`` of
-        the ``m`` Lanczos steps (``sampling.plain`` and ``sampling.plain_earlier``). A third fits a kink at 0 such as
-        that of ``|λ|``. For polynomials of low degree, such as the trace itself, the extrapolation is 0 up to rounding.
-        Formula and standard error: `renyi_lab.spectrum._errors`.
+        Richardson extrapolation ``(S_M − S_{M/2}) / (2^1.5 − 1)``: ``S_j`` is ``Σ w f(x)`` of the rules of up to ``j``
+        Lanczos steps (``sampling.levels``). That fits a kink at 0 such as the one of ``|λ|``. For polynomials of low
+        degree, such as the trace itself, the extrapolation is 0 up to rounding. Formula and standard error:
+        `renyi_lab.spectrum._errors`.
 
         Args:
             f: Function that maps an array of eigenvalues, ``(k,)``, to as many finite values.
@@ -146,8 +151,8 @@ class Spectrum(QuadratureRule):
         r"""Rényi entropy of the spectrum, ``H_α = 1/(1−α)·[log tr|H|^α − α log tr|H|]``, in nats, with standard error.
 
         For an estimated spectrum the value is ``H_α`` of the nodes and weights *plus* the Richardson extrapolation
-        ``(H_m − H_{m/2}) / (2^(1+min(α, 1)) − 1)`` from the entropies of the plain quadrature after ``m`` and ``m/2``
-        Lanczos steps (a third of the change for ``α ≥ 1``, 0.55 of it for ``α = 0.5``). With the absolute normalisation
+        ``(H_M − H_{M/2}) / (2^(min(α, 1) + 1/2) − 1)`` from the entropies of the rules of up to ``M`` and ``M/2``
+        Lanczos steps (0.55 of the change for ``α ≥ 1``, all of it for ``α = 0.5``). With the absolute normalisation
         the sum is clipped to ``[0, log n]``.
 
         Args:
@@ -173,10 +178,14 @@ class Spectrum(QuadratureRule):
             raise ValueError(
                 "the spectrum is all zero, so its Rényi entropy is undefined; a flat loss has no shape to measure."
             )
-        if remark := bias_remark(order, self.sampling, self.num_matvecs):
-            warnings.warn(remark, stacklevel=3)
         signed = normalization == "signed"
-        if order == 0 and self.sampling is not None and not signed:
+        entropy = self._estimated_entropy(order, signed)
+        if message := remark(order, entropy, self.sampling):
+            warnings.warn(message, stacklevel=3)
+        return entropy
+
+    def _estimated_entropy(self, order: float, signed: bool) -> Estimate:
+        if order == 0 and self.sampling is not None:
             return Estimate(math.log(self.dim), math.inf, self.num_matvecs, math.inf)
         influence = spectral_influence(self.nodes, self.weights, order, float(self.trace) if signed else None)
 
@@ -215,23 +224,23 @@ class Spectrum(QuadratureRule):
     def report(self, alphas: float | Sequence[float] = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
         """A table with one row per order: entropy, effective number, the parts of the standard error, and a remark.
 
-        ``sampling_error`` shrinks with more probes, ``truncation_error`` with more Lanczos steps; the remark names
-        settings in which the estimate is prone to bias.
+        ``sampling_error`` shrinks with more probes, ``truncation_error`` with more Lanczos steps, ``rounding_error``
+        with a higher precision. ``repeated``: `has_repeated`. The remark says why an error is large.
 
         Args:
             alphas: One order or several, each as in `renyi_entropy`.
         """
         import pandas as pd
 
-        errors = ("standard_error", "sampling_error", "truncation_error")
+        errors = ("standard_error", "sampling_error", "truncation_error", "rounding_error")
         rows = []
         for alpha in np.atleast_1d(np.asarray(alphas, dtype=float)).tolist():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the table has its own column for remarks
                 entropy = self.renyi_entropy(alpha)
             values = (entropy.value, math.exp(entropy.value), *(getattr(entropy, error) for error in errors))
-            rows.append((alpha, *values, bias_remark(alpha, self.sampling, self.num_matvecs)))
-        columns = ["alpha", "entropy", "effective_number", *errors, "remark"]
+            rows.append((alpha, *values, self.has_repeated, remark(alpha, entropy, self.sampling)))
+        columns = ["alpha", "entropy", "effective_number", *errors, "repeated", "remark"]
         return pd.DataFrame(rows, columns=columns).set_index("alpha")
 
     def plot(self, ax: Axes | None = None, *, bandwidth: float | None = None) -> FigureBase:

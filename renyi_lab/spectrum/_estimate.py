@@ -1,0 +1,192 @@
+"""A `Spectrum` of an operator: exact from all products, or estimated from a limited number of them.
+
+How the estimate works is described in `renyi_lab.spectrum._deep_shallow`, step by step, and its errors in
+`renyi_lab.spectrum._errors`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from renyi_lab._utils.progress import progress_bar
+from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab.krylov import Tridiagonal, lanczos_steps
+from renyi_lab.operators import DENSE_LIMIT, LinearOperator, as_operator
+from renyi_lab.spectrum._calibration import weigh
+from renyi_lab.spectrum._deep_shallow import fresh_probes, probe_plan, split_deep
+from renyi_lab.spectrum._entropy import check_alpha
+from renyi_lab.spectrum._spectrum import Spectrum
+
+NUM_MATVECS = 200
+# With a target error: the largest default budget, and the products of the first estimate.
+LARGEST_BUDGET, FIRST_ROUND = 2000, 100
+# Added to a seed for random numbers that are independent of its other ones; torch uses the lower 32 bits.
+_OTHER_STREAM = 0x9E3779B9
+
+
+def exact_spectrum(operator: Any) -> Spectrum:
+    """All eigenvalues of ``operator`` by a dense eigendecomposition in double precision; for small ``n``.
+
+    Args:
+        operator: A `HessianOperator`, a symmetric matrix, or any operator with ``.shape`` and ``@`` (SciPy,
+            curvlinops). Costs ``n`` products and ``n²`` memory.
+
+    Returns:
+        An exact `Spectrum`.
+
+    Raises:
+        ValueError: ``n`` is above 20,000.
+
+    Example:
+        >>> import torch
+        >>> exact_spectrum(torch.diag(torch.tensor([2.0, 1.0]))).nodes.tolist()
+        [1.0, 2.0]
+    """
+    matrix = as_operator(operator)
+    dense = matrix.to_dense().cpu().double()
+    return Spectrum.from_eigenvalues(torch.linalg.eigvalsh((dense + dense.T) / 2), num_matvecs=matrix.dim)
+
+
+def estimate_spectrum(
+    operator: Any,
+    *,
+    num_matvecs: int | None = None,
+    target_error: float | None = None,
+    alpha: float | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Spectrum:
+    """Estimate the spectrum of a symmetric operator from a limited number of products.
+
+    Three quarters of the products are made one after the other, in one Lanczos run; the others in batches, from
+    independent probes. Memory: up to about two vectors for each product.
+
+    Args:
+        operator: A `HessianOperator`, a symmetric matrix, or any operator with ``.shape`` and ``@`` (SciPy,
+            curvlinops).
+        num_matvecs: Largest number of products. From ``n`` on (up to 20,000) the spectrum is computed exactly instead.
+            Default 200 (heuristic: errors of one or two hundredths of a nat on networks of a few thousand parameters);
+            with ``target_error`` 2,000.
+        target_error: Standard error of the entropy of order ``alpha``, in nats, positive. More products are spent
+            until it is met: estimates with 100 products and with twice as many each time, all from one Lanczos run
+            that goes on. If the budget ends before, a warning says what was reached.
+        alpha: Order in ``[0, inf]`` that ``target_error`` is for; the spectrum serves all orders.
+        seed: Random seed for the probes, at least 0. Results are reproducible to rounding (a relative 1e-7 in single
+            precision); bit for bit after ``torch.set_num_threads(1)``.
+        progress: Whether to show a progress bar. Default: only in a terminal or notebook.
+
+    Returns:
+        A `Spectrum` whose quantities have standard errors.
+
+    Raises:
+        ValueError: ``num_matvecs < 1``, only one of ``target_error`` and ``alpha``, a product that is not finite, or
+            an operator that is not symmetric.
+
+    Example:
+        >>> H = torch.diag(torch.linspace(0.0, 1.0, 500))
+        >>> spectrum = estimate_spectrum(H, num_matvecs=60)
+        >>> abs(float(spectrum.trace) - 250) < 3 * spectrum.trace.standard_error
+        True
+        >>> estimate_spectrum(H, target_error=0.02, alpha=1.5).renyi_entropy(1.5).standard_error < 0.02
+        True
+    """
+    matrix = as_operator(operator)
+    if num_matvecs is None:
+        num_matvecs = NUM_MATVECS if target_error is None else LARGEST_BUDGET
+    budget = check_int("num_matvecs", num_matvecs)
+    check_int("seed", seed, 0)
+    if (target_error is None) != (alpha is None):
+        raise ValueError("target_error and alpha belong together: pass both, such as target_error=0.01, alpha=1.5.")
+    if target_error is not None and alpha is not None:
+        check_real("target_error", target_error, 0.0, open_minimum=True)
+        check_alpha(alpha)
+        return _until(matrix, budget, target_error, alpha, seed, progress)
+    if matrix.dim <= min(budget, DENSE_LIMIT):
+        return exact_spectrum(matrix)
+    with progress_bar(budget, "Hessian products", progress) as bar:
+        return _Run(matrix, budget, seed, bar.update).estimate(budget)
+
+
+class _Run:
+    """A deep run that can go on, and the spectra that it gives with shallow runs of their own.
+
+    Args:
+        matrix: The operator.
+        budget: Products that the run will have; ``None``: not known in advance, so memory grows with them.
+        seed: Random seed.
+        on_products: Called with the number of products made.
+    """
+
+    def __init__(
+        self, matrix: LinearOperator, budget: int | None, seed: int, on_products: Callable[[int], object]
+    ) -> None:
+        num_steps = None if budget is None else budget - sum(probe_plan(budget))
+        self._steps: Iterator[Tridiagonal] = lanczos_steps(matrix, num_steps=num_steps, seed=seed, restart=True)
+        self._generator = torch.Generator().manual_seed(seed + _OTHER_STREAM)
+        self._matrix, self._on_products = matrix, on_products
+        self._num_steps, self.spent = 0, 0
+
+    def cost(self, num_matvecs: int) -> int:
+        """Products that the estimate of a run of ``num_matvecs`` products still costs."""
+        plan = sum(probe_plan(num_matvecs))
+        return max(0, num_matvecs - plan - self._num_steps) + plan
+
+    def affordable(self, num_matvecs: int, left: int) -> int:
+        """The largest run, of at most ``num_matvecs`` products, whose estimate costs at most ``left``; at least 1."""
+        most = min(num_matvecs, self._matrix.dim - 1)
+        return max(1, bisect_right(range(1, most + 1), left, key=self.cost))
+
+    def estimate(self, num_matvecs: int) -> Spectrum:
+        """The spectrum that a run of ``num_matvecs`` products gives; shallow runs of earlier ones are not used."""
+        plan = probe_plan(num_matvecs)
+        while self._num_steps < num_matvecs - sum(plan):
+            self._run = next(self._steps)
+            self._num_steps += 1
+            self._count(1)
+        eps = torch.finfo(self._matrix.dtype).eps
+        deep = split_deep(self._run, self._matrix.dim, eps, count=bool(plan))
+        shallow = fresh_probes(self._matrix, deep, plan, self._generator, self._count) if plan else None
+        rule, sampling = weigh(deep, shallow)
+        return Spectrum(rule.nodes, rule.weights, rule.dim, self.spent, sampling)
+
+    def _count(self, products: int) -> None:
+        self.spent += products
+        self._on_products(products)
+
+
+def _until(
+    matrix: LinearOperator, budget: int, target: float, alpha: float, seed: int, progress: bool | None
+) -> Spectrum:
+    """Estimates with more and more products until the error is met; the exact spectrum where that is cheaper."""
+    size, dim = FIRST_ROUND, matrix.dim
+    with progress_bar(budget, "Hessian products", progress) as bar:
+        run = _Run(matrix, None, seed, bar.update)
+        while True:
+            cost, left = run.cost(size), budget - run.spent
+            if dim <= min(left, DENSE_LIMIT) and (cost >= dim or cost + dim > left):
+                return replace(exact_spectrum(matrix), num_matvecs=run.spent + dim)
+            size = run.affordable(size, left)
+            spectrum = run.estimate(size)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # they judge an error that is still being reduced
+                entropy = spectrum.renyi_entropy(alpha)
+            if entropy.standard_error <= target:
+                return spectrum
+            size *= 2
+            # A last round that is hardly longer than this one would change little.
+            if entropy.rounding_error > target or run.affordable(size, budget - run.spent) < 0.6 * size:
+                break
+    hidden = entropy.rounding_error > target
+    advice = "rounding hides small eigenvalues: use double precision" if hidden else "use a larger num_matvecs"
+    warnings.warn(
+        f"target_error={target:g} was not met with {spectrum.num_matvecs} products: the entropy of order {alpha:g} "
+        f"has a standard error of {entropy.standard_error:.2g}; {advice}.",
+        stacklevel=3,
+    )
+    return spectrum
