@@ -85,8 +85,7 @@ def estimate_spectrum(
         A `Spectrum` whose quantities have standard errors.
 
     Raises:
-        ValueError: ``num_matvecs < 1``, only one of ``target_error`` and ``alpha``, a product that is not finite, or
-            an operator that is not symmetric.
+        ValueError: ``num_matvecs < 1``, only one of ``target_error`` and ``alpha``, or a product that is not finite.
 
     Example:
         >>> H = torch.diag(torch.linspace(0.0, 1.0, 500))
@@ -164,13 +163,17 @@ def _until(
     matrix: LinearOperator, budget: int, target: float, alpha: float, seed: int, progress: bool | None
 ) -> Spectrum:
     """Estimates with more and more products until the error is met; the exact spectrum where that is cheaper."""
-    size, dim = FIRST_ROUND, matrix.dim
+    size, dim, spectrum, hidden = FIRST_ROUND, matrix.dim, None, False
     with progress_bar(budget, "Hessian products", progress) as bar:
         run = _Run(matrix, None, seed, bar.update)
         while True:
             cost, left = run.cost(size), budget - run.spent
-            if dim <= min(left, DENSE_LIMIT) and (cost >= dim or cost + dim > left):
+            exact = dim <= min(left, DENSE_LIMIT)
+            if exact and (cost >= dim or cost + dim > left):
                 return replace(exact_spectrum(matrix), num_matvecs=run.spent + dim)
+            # A last round that is hardly longer than the one before would change little.
+            if spectrum is not None and (hidden or run.affordable(size, left) < 0.6 * size):
+                break
             size = run.affordable(size, left)
             spectrum = run.estimate(size)
             with warnings.catch_warnings():
@@ -178,11 +181,8 @@ def _until(
                 entropy = spectrum.renyi_entropy(alpha)
             if entropy.standard_error <= target:
                 return spectrum
+            hidden = entropy.rounding_error > target and not exact
             size *= 2
-            # A last round that is hardly longer than this one would change little.
-            if entropy.rounding_error > target or run.affordable(size, budget - run.spent) < 0.6 * size:
-                break
-    hidden = entropy.rounding_error > target
     advice = "rounding hides small eigenvalues: use double precision" if hidden else "use a larger num_matvecs"
     warnings.warn(
         f"target_error={target:g} was not met with {spectrum.num_matvecs} products: the entropy of order {alpha:g} "

@@ -143,7 +143,7 @@ class Spectrum(QuadratureRule):
             counted = rule.weights != 0
             return float(rule.weights[counted] @ np.asarray(f(rule.nodes[counted]), dtype=np.float64))
 
-        values = np.where(counted, values, 0.0)
+        values = np.where(np.isfinite(values), values, 0.0)  # a node of weight 0 may still be one that was sampled
         size = float(np.abs(self.weights) @ np.abs(values))
         return estimate(total, self, values, self.sampling, self.num_matvecs, size=size)
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from renyi_lab._utils.estimate import Estimate
 from renyi_lab.operators import matrix_with_spectrum
-from renyi_lab.spectrum import Spectrum, estimate_spectrum, exact_spectrum
-from renyi_lab.spectrum._errors import Sampling, bias_remark, extrapolation, sampling_variance, truncation_error
+from renyi_lab.spectrum import QuadratureRule, Spectrum, estimate_spectrum, exact_spectrum
+from renyi_lab.spectrum._errors import INFLATION, Sampling, extrapolation, remark, rounding_error, sampling_error
 
 MATRIX = matrix_with_spectrum(np.concatenate([np.linspace(-0.2, 1, 380), np.geomspace(2, 100, 20)]))
 
@@ -23,33 +24,51 @@ def entropy(rule, alpha):
     return math.log(rule.weights @ shares**alpha) / (1 - alpha)
 
 
+def total(rule, f):
+    return rule.weights @ f(rule.nodes)
+
+
+def sampling(rule, **changes):
+    """A model of errors in which nothing was sampled, but for the given parts."""
+    size = len(rule.nodes)
+    parts = {
+        "polynomials": np.ones((1, size)),
+        "fit": np.full(size, 1 / size),
+        "spread": np.zeros(size),
+        "shrink": np.ones(1),
+        "covariance": np.zeros((1, 1)),
+        "levels": (rule, rule, rule),
+        "last": rule,
+        "eps": 0.0,
+        "noise": 0.0,
+        "repeated": False,
+        "num_steps": 100,
+    }
+    return Sampling(**parts | changes)
+
+
 # ---------------------------------------------------------------- what a value adds to the sum over the nodes
 
 
 @pytest.mark.parametrize("f", [np.abs, lambda x: np.log1p(np.abs(x)), lambda x: np.abs(x) ** 1.5])
-def test_trace_of_adds_a_third_of_the_change_since_half_the_steps(estimated, f):
-    sampling = estimated.sampling
-    change = sampling.plain.weights @ f(sampling.plain.nodes) - (
-        sampling.plain_earlier.weights @ f(sampling.plain_earlier.nodes)
-    )
-    added = estimated.trace_of(f).value - estimated.weights @ f(estimated.nodes)
-    assert added == pytest.approx(change / 3, rel=1e-6)
+def test_trace_of_adds_the_extrapolation_for_a_kink(estimated, f):
+    full, half, _ = estimated.sampling.levels
+    added = estimated.trace_of(f).value - total(estimated, f)
+    assert added == pytest.approx((total(full, f) - total(half, f)) / (2**1.5 - 1), rel=1e-6)
     assert abs(added) > 1e-6  # the comparison is not one of zeros
 
 
-@pytest.mark.parametrize(("alpha", "divisor"), [(0.25, 2**1.25 - 1), (0.5, 2**1.5 - 1), (1.5, 3), (3, 3)])
-@pytest.mark.filterwarnings("ignore:.*products in .* Lanczos steps:UserWarning")
+@pytest.mark.parametrize(("alpha", "divisor"), [(0.25, 2**0.75 - 1), (0.5, 1.0), (1.5, 2**1.5 - 1), (3, 2**1.5 - 1)])
 def test_entropy_adds_the_extrapolation_for_the_cusp_of_its_order(estimated, alpha, divisor):
-    change = entropy(estimated.sampling.plain, alpha) - entropy(estimated.sampling.plain_earlier, alpha)
+    full, half, _ = estimated.sampling.levels
     added = estimated.renyi_entropy(alpha).value - entropy(estimated, alpha)
-    assert added == pytest.approx(change / divisor, rel=1e-6)
-    assert abs(added) > 1e-6
+    assert added == pytest.approx((entropy(full, alpha) - entropy(half, alpha)) / divisor, rel=1e-6)
+    assert abs(added) > 1e-7
 
 
 def test_nothing_is_added_to_polynomials_of_low_degree(estimated):
     for f in (np.ones_like, lambda x: x, np.square, lambda x: x**3):
-        total = estimated.weights @ f(estimated.nodes)
-        assert estimated.trace_of(f).value == pytest.approx(total, rel=1e-9)
+        assert estimated.trace_of(f).value == pytest.approx(total(estimated, f), rel=1e-7)
 
 
 def test_nothing_is_added_for_an_exact_spectrum():
@@ -61,7 +80,7 @@ def test_nothing_is_added_for_an_exact_spectrum():
 @pytest.mark.parametrize("cusp", [0.3, 0.5, 1.0, 2.0])
 def test_extrapolation_removes_the_leading_error_term(cusp):
     def value(steps):
-        return 7.0 + 3.0 * steps ** -(1 + min(cusp, 1))
+        return 7.0 + 3.0 * steps ** -(min(cusp, 1) + 0.5)
 
     assert value(40) + extrapolation(value(40), value(20), cusp) == pytest.approx(7, rel=1e-14)
 
@@ -69,24 +88,53 @@ def test_extrapolation_removes_the_leading_error_term(cusp):
 # ---------------------------------------------------------------- how large the standard error is
 
 
-def test_sampling_variance_is_that_of_a_probe_uniform_on_the_sphere():
-    angles = 2 * np.pi * np.arange(16) / 16  # exact for trigonometric polynomials of this degree
-    phi = np.array([5.0, -2.0])
-    quadratic_forms = 2 * (phi[0] * np.cos(angles) ** 2 + phi[1] * np.sin(angles) ** 2)
-    assert sampling_variance(phi, np.ones(2), 1) == pytest.approx(np.var(quadratic_forms), rel=1e-12)
-    assert sampling_variance(phi, np.ones(2), 4) == pytest.approx(np.var(quadratic_forms) / 4, rel=1e-12)
-    assert sampling_variance(np.array([5.0]), np.array([300.0]), 1) == pytest.approx(0, abs=1e-9)
+def test_sampling_error_is_that_of_deep_and_shallow_probes():
+    """Four eigenvalues, one of which is counted; a deep probe on the others, and shallow ones for two polynomials."""
+    rule = QuadratureRule(np.array([1.0, 2.0, 3.0, 9.0]), np.ones(4), 4)
+    polynomials = np.array([[1.0, 1, 1, 0], [-(1.5**0.5), 0, 1.5**0.5, 0]])  # orthonormal in the mean over three nodes
+    model = sampling(
+        rule,
+        polynomials=polynomials,
+        fit=np.array([1.0, 1, 1, 0]) / 3,
+        spread=np.array([2.0, 2, 2, 0]),
+        shrink=np.array([1.0, 0.5]),
+        covariance=np.diag([0.0, 0.25]),
+    )
+    coefficient = 6**0.5  # of φ = 3·(x − 2) on the three nodes; the counted one does not matter
+    expected = 2 * 3 * (coefficient / 2) ** 2 + 0.25 * coefficient**2
+    found = sampling_error(np.array([-3.0, 0.0, 3.0, 50.0]), model)
+    assert found == pytest.approx(math.sqrt(INFLATION * expected), rel=1e-12)
+    assert sampling_error(np.array([5.0, 5, 5, -7]), model) == pytest.approx(0, abs=1e-12)
 
 
-def test_truncation_error_is_the_stated_share_of_oscillation_and_extrapolation():
-    assert truncation_error([1.0, 3.0], 0.0) == 0.5
-    assert truncation_error([2.0, 2.0], -4.0) == 3.0
-    assert truncation_error([1.0, 3.0], 4.0) == pytest.approx(math.sqrt(0.25 + 9))
+def test_truncation_error_is_the_larger_of_the_last_two_extrapolations():
+    exact = Spectrum.from_eigenvalues([4.0])
+
+    def of(values):
+        rules = tuple(QuadratureRule(np.array([value]), np.ones(1), 1) for value in values)
+        spectrum = replace(exact, nodes=rules[0].nodes, num_matvecs=100, sampling=sampling(rules[0], levels=rules))
+        return spectrum.trace
+
+    divisor = 2**1.5 - 1
+    assert of([7.0, 5.0, 5.0]).truncation_error == pytest.approx(2 / divisor)
+    assert of([7.0, 7.0, 1.0]).truncation_error == pytest.approx(6 / divisor / 2**1.5)
+    assert of([7.0, 5.0, 5.0]).value == pytest.approx(7 + 2 / divisor)
+
+
+def test_rounding_error_is_a_share_of_what_small_nodes_contribute():
+    rule = QuadratureRule(np.array([1e-9, 1.0]), np.array([1e6, 1.0]), 1_000_001)
+    small = rounding_error(lambda r: float(r.weights @ r.nodes), rule, sampling(rule, eps=1e-8), size=0.0)
+    assert small == pytest.approx(0.75e-3)
+    assert rounding_error(lambda r: float(r.weights @ r.nodes), rule, sampling(rule, eps=1e-12), size=0.0) == 0
+    zeros = QuadratureRule(np.array([0.0, 1.0]), np.array([1e6, 1.0]), 1_000_001)
+    hidden = rounding_error(lambda r: float(r.weights @ r.nodes), zeros, sampling(zeros, eps=1e-8, noise=2e-9), 0.0)
+    assert hidden == pytest.approx(1.5e-3)
+    assert rounding_error(lambda r: 0.0, zeros, sampling(zeros, eps=1e-8), size=3.0) == pytest.approx(3e-6)
 
 
 def test_signed_normalisation_needs_a_positive_trace_of_every_rule():
     good, bad = Spectrum.from_eigenvalues([-1.0, 2.0]), Spectrum.from_eigenvalues([-2.0, 1.0])
-    spectrum = replace(good, num_matvecs=200, sampling=Sampling(np.ones(2, bool), 1, (good,), bad, bad))
+    spectrum = replace(good, num_matvecs=200, sampling=sampling(good, levels=(good, bad, bad)))
     with pytest.raises(ValueError, match=r"too uncertain .* larger num_matvecs"):
         spectrum.renyi_entropy(2, normalization="signed")
 
@@ -111,50 +159,54 @@ def test_one_lanczos_step_and_order_zero_have_an_infinite_standard_error():
     with pytest.warns(UserWarning, match="too few for a reliable standard error"):
         assert one.renyi_entropy(1.5).standard_error == np.inf
     enough = estimate_spectrum(torch.diag(torch.linspace(0, 1, 500, dtype=torch.float64)), num_matvecs=200)
-    with pytest.warns(UserWarning, match="only an upper bound"):
-        bound = enough.renyi_entropy(0)
-    assert (bound.value, bound.standard_error) == (np.log(500), np.inf)
+    for normalization in ("absolute", "signed"):
+        with pytest.warns(UserWarning, match="only an upper bound"):
+            bound = enough.renyi_entropy(0, normalization=normalization)
+        assert (bound.value, bound.standard_error) == (np.log(500), np.inf)
 
 
 @pytest.mark.parametrize(
-    ("alpha", "num_matvecs", "num_probes", "remark"),
+    ("alpha", "errors", "num_steps", "message"),
     [
-        (0, 10_000, 10, "only an upper bound"),
-        (2, 21, 3, "7 Lanczos steps are too few .* use num_matvecs=24 or more"),
-        (2, 24, 3, "^$"),
-        (1, 24, 3, "^$"),
-        (0.9, 149, 1, "149 products in 149 Lanczos steps are few for alpha=0.9 < 1: .* use num_matvecs=298 or more"),
-        (0.9, 150, 6, "^$"),
-        (0.9, 168, 7, "168 products in 24 Lanczos steps are few"),
-        (0.5, 150, 1, "^$"),
-        (0.49, 150, 1, "are few for alpha=0.49 < 1: .* use num_matvecs=400 or more"),
-        (0.49, 400, 8, "^$"),
+        (0, (0.0, 0.0, 0.0), 1000, "only an upper bound"),
+        (2, (0.01, 0.0, 0.0), 7, "7 Lanczos steps are too few .* use num_matvecs=8 or more"),
+        (2, (0.05, 0.05, 0.05), 8, "^$"),
+        (1.5, (0.2, 0.1, 0.1), 30, r"order 1\.5 has a large standard error, 0\.24 nats: use more products than 77"),
+        (0.5, (0.1, 0.2, 0.1), 30, "the bulk of eigenvalues near zero is not resolved; use more products than 77"),
+        (0.1, (0.1, 0.1, 0.2), 30, "not told from rounding errors; use double precision"),
     ],
 )
-def test_remark_tells_when_the_products_are_too_few(alpha, num_matvecs, num_probes, remark):
-    rule = Spectrum.from_eigenvalues([1.0])
-    sampling = Sampling(np.array([True]), num_probes, (rule,), rule, rule)
-    found = bias_remark(alpha, sampling, num_matvecs)
-    assert re.search(remark, found), found
-    assert bias_remark(alpha, None, num_matvecs) == ""
+def test_remark_names_the_largest_part_of_a_large_error(alpha, errors, num_steps, message):
+    estimate = Estimate(3.0, math.hypot(*errors), 77, *errors[1:])
+    model = sampling(Spectrum.from_eigenvalues([1.0]), num_steps=num_steps)
+    assert re.search(message, remark(alpha, estimate, model))
+    assert remark(alpha, estimate, None) == ""
 
 
 @pytest.mark.parametrize("method", ["renyi_entropy", "renyi_sharpness", "effective_number"])
 def test_the_remark_is_a_warning_that_points_at_the_caller(method):
-    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 50, dtype=torch.float64)), num_matvecs=8)
-    with pytest.warns(UserWarning, match=r"few for alpha=0\.5") as caught:
+    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 50, dtype=torch.float64)), num_matvecs=6)
+    with pytest.warns(UserWarning, match="6 Lanczos steps are too few") as caught:
         getattr(spectrum, method)(0.5)
     assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_report_takes_one_order_or_none_and_separates_the_parts_of_the_error():
-    spectrum = estimate_spectrum(torch.diag(torch.linspace(-1, 1, 500, dtype=torch.float64)), num_matvecs=100)
-    table = spectrum.report()
-    assert table.index.tolist() == [0.5, 1.0, 1.5, 2.0]
-    squares = table["sampling_error"] ** 2 + table["truncation_error"] ** 2
-    np.testing.assert_allclose(squares, table["standard_error"] ** 2)
-    assert "few for alpha=0.5" in table.loc[0.5, "remark"]
+    values = torch.cat([torch.linspace(0.1, 1, 1000), torch.linspace(1e-9, 1e-8, 1000)])  # single precision
+    spectrum = estimate_spectrum(torch.diag(values), num_matvecs=100)
+    table = spectrum.report((0.1, 0.5, 1.0, 2.0))
+    assert table.index.tolist() == [0.1, 0.5, 1.0, 2.0]
+    parts = table[["sampling_error", "truncation_error", "rounding_error"]]
+    np.testing.assert_allclose((parts**2).sum(axis=1), table["standard_error"] ** 2)
+    assert "rounding errors" in table.loc[0.1, "remark"]
     assert (table["remark"][1:] == "").all()
+    assert not table["repeated"].any()
     assert table.loc[2.0, "entropy"] == spectrum.renyi_entropy(2.0).value
+    assert spectrum.report().index.tolist() == [0.5, 1.0, 1.5, 2.0]
     assert len(spectrum.report(2.0)) == 1
     assert spectrum.report([]).empty
+
+
+def test_report_says_that_eigenvalues_are_repeated():
+    values = torch.arange(1, 301, dtype=torch.float64).repeat_interleave(10) ** -1.5
+    assert estimate_spectrum(torch.diag(values), num_matvecs=100).report()["repeated"].all()

@@ -7,7 +7,8 @@ from torch import nn
 
 from renyi_lab import datasets, models
 from renyi_lab.operators import HessianOperator, MatrixOperator, matrix_with_spectrum
-from renyi_lab.spectrum import estimate_spectrum, exact_spectrum
+from renyi_lab.spectrum import Spectrum, estimate_spectrum, exact_spectrum
+from renyi_lab.spectrum._deep_shallow import probe_plan
 from renyi_lab.training import train
 
 OUTLIERS = np.concatenate([np.linspace(-0.05, 1, 390), np.geomspace(2, 100, 10)])
@@ -55,14 +56,54 @@ def test_exact_spectrum_holds_the_eigenvalues(matrix):
     assert (spectrum.is_exact, spectrum.num_matvecs, spectrum.dim) == (True, 400, 400)
 
 
-@pytest.mark.parametrize("num_probes", [None, 1, 3])
-@pytest.mark.parametrize("num_matvecs", [5, 100, 201, 399])
-def test_products_never_exceed_the_budget_and_are_counted(matrix, num_matvecs, num_probes):
+@pytest.mark.parametrize("num_matvecs", [1, 5, 16, 100, 201, 399])
+def test_products_are_those_of_the_budget_and_are_counted(matrix, num_matvecs):
     operator = Counting(matrix)
-    spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs, num_probes=num_probes)
-    assert operator.products == operator.num_matvecs == spectrum.num_matvecs <= num_matvecs
-    assert operator.products > 0.9 * num_matvecs - 5
+    spectrum = estimate_spectrum(operator, num_matvecs=num_matvecs)
+    assert operator.products == operator.num_matvecs == spectrum.num_matvecs == num_matvecs
     assert not spectrum.is_exact
+
+
+@pytest.mark.parametrize("name", ["k^-2", "10 copies of k^-1.5", "rank 20"])
+@pytest.mark.parametrize(("alpha", "target_error"), [(0.5, 0.05), (2.0, 0.005)])
+def test_target_error_is_met_with_as_few_rounds_as_it_takes(name, alpha, target_error):
+    k = np.arange(1.0, 3001.0)
+    values = {"k^-2": k**-2, "10 copies of k^-1.5": np.repeat(k[:300] ** -1.5, 10), "rank 20": k * (k <= 20)}[name]
+    operator = Counting(torch.diag(torch.from_numpy(values)))
+    spectrum = estimate_spectrum(operator, target_error=target_error, alpha=alpha)
+    entropy, exact = spectrum.renyi_entropy(alpha), Spectrum.from_eigenvalues(values).renyi_entropy(alpha)
+    assert operator.products == spectrum.num_matvecs <= 2000
+    assert entropy.standard_error <= target_error
+    assert abs(entropy.value - exact.value) < 4 * target_error
+    if spectrum.num_matvecs > 100:  # the round before did not meet it
+        first = estimate_spectrum(operator, num_matvecs=100).renyi_entropy(alpha)
+        assert first.standard_error > target_error
+
+
+def test_rounds_go_on_with_one_lanczos_run():
+    operator = Counting(torch.diag(torch.linspace(0, 1, 2000, dtype=torch.float64)))
+    with pytest.warns(UserWarning, match=r"target_error=1e-09 was not met with \d+ products: .* larger num_matvecs"):
+        spectrum = estimate_spectrum(operator, num_matvecs=500, target_error=1e-9, alpha=1.5)
+    rounds = [100, 200, 400]
+    assert operator.products == spectrum.num_matvecs <= 500
+    # The deep run is made once, the shallow ones in each round.
+    shallow = sum(sum(probe_plan(size)) for size in rounds)
+    assert spectrum.num_matvecs == rounds[-1] - sum(probe_plan(rounds[-1])) + shallow
+
+
+def test_target_error_may_be_met_by_the_exact_spectrum(matrix):
+    operator = Counting(matrix)
+    spectrum = estimate_spectrum(operator, target_error=1e-9, alpha=1.5)
+    assert spectrum.is_exact
+    assert operator.products == spectrum.num_matvecs <= 2000
+    np.testing.assert_allclose(spectrum.nodes, OUTLIERS, atol=1e-12)
+
+
+def test_no_number_of_products_removes_rounding_errors():
+    noisy = torch.diag(torch.cat([torch.linspace(0.1, 1, 100), torch.linspace(1e-9, 1e-8, 2900)]))  # single precision
+    with pytest.warns(UserWarning, match="rounding hides small eigenvalues: use double precision"):
+        spectrum = estimate_spectrum(noisy, target_error=0.01, alpha=0.1)
+    assert spectrum.num_matvecs == 100
 
 
 @pytest.mark.parametrize("num_matvecs", [400, 10_000])
@@ -168,8 +209,14 @@ NOT_FINITE = scipy.sparse.linalg.LinearOperator((30, 30), matvec=lambda v: v * n
     [
         (lambda A: estimate_spectrum(A, num_matvecs=0), ValueError, "num_matvecs must be at least 1, got 0"),
         (lambda A: estimate_spectrum(A, num_matvecs=10.5), TypeError, "num_matvecs must be an integer"),
-        (lambda A: estimate_spectrum(A, num_matvecs=20, num_probes=0), ValueError, "num_probes must be at least 1"),
-        (lambda A: estimate_spectrum(A, num_matvecs=20, num_probes=21), ValueError, "num_probes must be at most 20"),
+        (lambda A: estimate_spectrum(A, target_error=0.1), ValueError, "target_error and alpha belong together"),
+        (lambda A: estimate_spectrum(A, alpha=2.0), ValueError, "target_error and alpha belong together"),
+        (
+            lambda A: estimate_spectrum(A, target_error=0, alpha=2.0),
+            ValueError,
+            r"target_error must lie in \(0, inf\), got 0",
+        ),
+        (lambda A: estimate_spectrum(A, target_error=1, alpha=-1), ValueError, r"alpha must lie in \[0, inf\], got -1"),
         (lambda A: estimate_spectrum(A, num_matvecs=20, seed=-1), ValueError, "seed must be at least 0"),
         (lambda A: estimate_spectrum([1.0]), TypeError, r"operator must have \.shape"),
         (lambda A: estimate_spectrum(torch.tensor([[1.0, 2.0], [0.0, 1.0]])), ValueError, "matrix must be symmetric"),
