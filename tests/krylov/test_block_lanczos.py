@@ -66,3 +66,11 @@ def test_leading_blocks_are_shorter_runs():
 def test_messages(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_no_coupling_of_a_steep_spectrum_in_single_precision_is_declared_zero():
+    A = torch.diag(torch.arange(1, 3001, dtype=torch.float64) ** -2).float()
+    result = run(None, 2, 70, A)
+    couplings = [np.linalg.svd(result.matrix[2 * j + 2 : 2 * j + 4, 2 * j : 2 * j + 2])[1].min() for j in range(70)]
+    assert min(couplings) > 0
+    assert gauss_rule(result, 70).converged.sum() < 100  # of 140; closed too early, it would be all

@@ -230,8 +230,38 @@ NOT_FINITE = scipy.sparse.linalg.LinearOperator((3, 3), matvec=lambda v: v * np.
     [
         (lambda: lanczos(NOT_FINITE, num_steps=2), r"not finite\. Likely causes"),
         (lambda: lanczos(EYE, num_steps=2, reorthogonalize=False).leading(2), "num_steps must be at most 1"),
+        (lambda: lanczos(EYE, num_steps=2, reorthogonalize=False, restart=True), "restart=True needs reorthogonalize"),
     ],
 )
 def test_later_messages(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("exponent", [2, 2.5])
+def test_small_couplings_of_a_steep_spectrum_in_single_precision_are_not_a_breakdown(exponent):
+    A = torch.diag(torch.arange(1, 5001, dtype=torch.float64) ** -exponent).float()
+    run = lanczos(A, num_steps=150)
+    assert (run.num_steps, run.breakdown) == (150, False)
+    Q = run.basis.double()
+    assert (Q @ Q.T - torch.eye(150)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_restart_finds_further_copies_and_leaves_the_weights(dtype):
+    values = np.repeat([1.0, 3.0, 50.0], [20, 10, 5])
+    A = matrix_with_spectrum(values).to(dtype)
+    run, short = lanczos(A, num_steps=30, restart=True), lanczos(A, num_steps=3)
+    assert run.num_steps == 30
+    Q, eps = run.basis.double(), torch.finfo(dtype).eps
+    assert (Q @ Q.T - torch.eye(30)).abs().max() < 100 * eps
+    assert sorted(np.abs(run.ritz_values[:, None] - [1, 3, 50]).argmin(axis=1))[-5:] == [2] * 5
+    for value in (1.0, 3.0, 50.0):
+        weight, expected = (r.weights[np.abs(r.ritz_values - value) < 0.1].sum() for r in (run, short))
+        assert weight == pytest.approx(expected, abs=1e3 * eps)
+
+
+def test_restart_goes_on_to_the_last_dimension():
+    run = lanczos(torch.zeros(5, 5), num_steps=9, restart=True)
+    assert (run.num_steps, run.breakdown) == (5, True)
+    np.testing.assert_allclose(run.basis @ run.basis.T, np.eye(5), atol=1e-6)
