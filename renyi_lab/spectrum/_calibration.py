@@ -42,7 +42,7 @@ LARGE_MOMENTS, MARGIN = 16.0, 0.1
 # A polynomial whose mean square is larger on the shallow probes than in the guess, where it is 1, is not used: between
 # the nodes of the guess it is large. The lowest degrees are kept, since repeated eigenvalues show in them.
 LARGE_SQUARES, LOW_DEGREE = 10.0, 2
-SMALL_SAMPLE = 1.2  # Heuristic: inflates a covariance that few probes estimate.
+SMALL_SAMPLE = 2.0  # Heuristic: inflates a covariance that few probes estimate.
 LEAST_RATIO, LARGEST_RATIO = 0.2, 1.5  # of ρ. Heuristic: few probes estimate it, and 1 is the value without the split.
 
 
@@ -255,7 +255,7 @@ def _assemble(
         shrink=calibration.shrink,
         spread=np.insert(sphere_variance(population.size) * mass, where, 0.0),
         covariance=calibration.covariance,
-        levels=(rule(1), rule(2), rule(4)),
+        levels=tuple(map(rule, (1, 2, 4, 8))),
         last=_rule(counted, last, population.size * last_shares, deep.dim),
         eps=deep.eps,
         noise=noise,

@@ -22,8 +22,9 @@ complement of the eigenvectors found exactly has ``Var(d uᵀφu) = 2d²/(d+2) �
 
 and with repeated eigenvalues the second part comes from the sample covariance of the moments.
 
-*Truncation.* The larger of the last extrapolation and the one before: ``max(|e|, |h(M/2) − h(M/4)| / 2^(c + 1/2) /
-(2^(c + 1/2) − 1))``.
+*Truncation.* The larger of the last extrapolation and the one before, scaled to the last number of steps:
+``max(|e|, |h(M/2) − h(M/4)| / 2^(c + 1/2) / (2^(c + 1/2) − 1))``. For ``c ≤ 1/2``, where errors fall slowly and may cross
+zero, also the one from ``h(M/4) − h(M/8)``.
 
 *Rounding.* Nodes below ``30·eps·max|λ|`` may be rounding errors: ``3/4·|h(M) − h(M) with these nodes at 0|``, and
 ``100·eps``. Where all that is not counted is that small, the nodes are 0, and the change is that to what was measured.
@@ -35,7 +36,7 @@ is then the upper bound ``log n``. `remark` says where and why a standard error 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,8 @@ from renyi_lab.spectrum._rule import QuadratureRule
 NEGLIGIBLE = 30.0
 # Heuristics, calibrated on the families of tests/benchmarks/coverage.py.
 INFLATION, ROUNDING_SHARE, ROUNDING_FLOOR = 1.4, 0.75, 100.0
+# Heuristic: at orders up to 1/2, two changes by half the steps were by chance both too small in one of 200 runs.
+LOW_CUSP = 0.5
 # Heuristic: below this, no entropy's standard error was reliable on synthetic spectra of 50 to 1,000 eigenvalues.
 FEWEST_STEPS = 8
 # Nats; 10 % of the effective number of eigenvalues. Heuristic: larger than most differences between networks.
@@ -65,7 +68,8 @@ class Sampling:
         spread: Variance that the deep probe leaves is ``Σ spread·r²``, ``(k,)``; 0 for eigenvalues found exactly.
         covariance: Covariance of the shallow probes' totals ``tr p_j``, ``(degree+1, degree+1)``.
         shrink: Share of each coefficient that the shallow probes account for, ``(degree+1,)``.
-        levels: The rules up to all, half and a quarter of the steps, whose differences show the truncation error.
+        levels: The rules up to all, half, a quarter and an eighth of the steps; their differences show the truncation
+            error.
         last: The rule of the last step alone, not calibrated, in which a converged eigenvalue has weight 1.
         eps: Machine precision of the products.
         noise: Magnitude of the nodes that were set to 0, since all that is not counted is rounding error.
@@ -78,7 +82,7 @@ class Sampling:
     spread: FloatArray
     shrink: FloatArray
     covariance: FloatArray
-    levels: tuple[QuadratureRule, QuadratureRule, QuadratureRule]
+    levels: tuple[QuadratureRule, ...]
     last: QuadratureRule
     eps: float
     noise: float
@@ -110,9 +114,9 @@ def estimate(
     value = functional(rule)
     if sampling is None:
         return Estimate(value, 0.0, num_matvecs)
-    full, half, quarter = (functional(earlier) for earlier in sampling.levels)
-    added = extrapolation(full, half, cusp)
-    truncation = max(abs(added), abs(extrapolation(half, quarter, cusp)) / 2 ** _rate(cusp))
+    levels = [functional(earlier) for earlier in sampling.levels]
+    added = extrapolation(levels[0], levels[1], cusp)
+    truncation = truncation_error(levels, cusp)
     rounding = rounding_error(functional, rule, sampling, size)
     error = math.hypot(sampling_error(influence, sampling), truncation, rounding)
     if sampling.num_steps == 1 or not math.isfinite(value + error):
@@ -123,6 +127,13 @@ def estimate(
 def extrapolation(last: float, earlier: float, cusp: float) -> float:
     """What Richardson extrapolation adds to the value at ``M`` steps, given it there and at ``M/2`` steps."""
     return (last - earlier) / (2 ** _rate(cusp) - 1)
+
+
+def truncation_error(levels: Sequence[float], cusp: float) -> float:
+    """Standard error from too few steps, given the values at ``M``, ``M/2``, ``M/4`` and ``M/8`` steps."""
+    pairs = list(zip(levels, levels[1:], strict=False))[: 3 if cusp <= LOW_CUSP else 2]
+    changes = [extrapolation(last, earlier, cusp) for last, earlier in pairs]
+    return max(abs(change) / 2 ** (back * _rate(cusp)) for back, change in enumerate(changes))
 
 
 def sampling_error(influence: FloatArray, sampling: Sampling) -> float:

@@ -9,7 +9,15 @@ import torch
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab.operators import matrix_with_spectrum
 from renyi_lab.spectrum import QuadratureRule, Spectrum, estimate_spectrum, exact_spectrum
-from renyi_lab.spectrum._errors import INFLATION, Sampling, extrapolation, remark, rounding_error, sampling_error
+from renyi_lab.spectrum._errors import (
+    INFLATION,
+    Sampling,
+    extrapolation,
+    remark,
+    rounding_error,
+    sampling_error,
+    truncation_error,
+)
 
 MATRIX = matrix_with_spectrum(np.concatenate([np.linspace(-0.2, 1, 380), np.geomspace(2, 100, 20)]))
 
@@ -37,7 +45,7 @@ def sampling(rule, **changes):
         "spread": np.zeros(size),
         "shrink": np.ones(1),
         "covariance": np.zeros((1, 1)),
-        "levels": (rule, rule, rule),
+        "levels": (rule,) * 4,
         "last": rule,
         "eps": 0.0,
         "noise": 0.0,
@@ -52,7 +60,7 @@ def sampling(rule, **changes):
 
 @pytest.mark.parametrize("f", [np.abs, lambda x: np.log1p(np.abs(x)), lambda x: np.abs(x) ** 1.5])
 def test_trace_of_adds_the_extrapolation_for_a_kink(estimated, f):
-    full, half, _ = estimated.sampling.levels
+    full, half = estimated.sampling.levels[:2]
     added = estimated.trace_of(f).value - total(estimated, f)
     assert added == pytest.approx((total(full, f) - total(half, f)) / (2**1.5 - 1), rel=1e-6)
     assert abs(added) > 1e-6  # the comparison is not one of zeros
@@ -60,7 +68,7 @@ def test_trace_of_adds_the_extrapolation_for_a_kink(estimated, f):
 
 @pytest.mark.parametrize(("alpha", "divisor"), [(0.25, 2**0.75 - 1), (0.5, 1.0), (1.5, 2**1.5 - 1), (3, 2**1.5 - 1)])
 def test_entropy_adds_the_extrapolation_for_the_cusp_of_its_order(estimated, alpha, divisor):
-    full, half, _ = estimated.sampling.levels
+    full, half = estimated.sampling.levels[:2]
     added = estimated.renyi_entropy(alpha).value - entropy(estimated, alpha)
     assert added == pytest.approx((entropy(full, alpha) - entropy(half, alpha)) / divisor, rel=1e-6)
     assert abs(added) > 1e-7
@@ -107,18 +115,18 @@ def test_sampling_error_is_that_of_deep_and_shallow_probes():
     assert sampling_error(np.array([5.0, 5, 5, -7]), model) == pytest.approx(0, abs=1e-12)
 
 
-def test_truncation_error_is_the_larger_of_the_last_two_extrapolations():
-    exact = Spectrum.from_eigenvalues([4.0])
-
-    def of(values):
-        rules = tuple(QuadratureRule(np.array([value]), np.ones(1), 1) for value in values)
-        spectrum = replace(exact, nodes=rules[0].nodes, num_matvecs=100, sampling=sampling(rules[0], levels=rules))
-        return spectrum.trace
-
-    divisor = 2**1.5 - 1
-    assert of([7.0, 5.0, 5.0]).truncation_error == pytest.approx(2 / divisor)
-    assert of([7.0, 7.0, 1.0]).truncation_error == pytest.approx(6 / divisor / 2**1.5)
-    assert of([7.0, 5.0, 5.0]).value == pytest.approx(7 + 2 / divisor)
+@pytest.mark.parametrize(
+    ("cusp", "levels", "expected"),
+    [
+        (1.0, [7.0, 5.0, 5.0, 5.0], 2 / (2**1.5 - 1)),
+        (1.0, [7.0, 7.0, 1.0, 1.0], 6 / (2**1.5 - 1) / 2**1.5),
+        (1.0, [7.0, 7.0, 7.0, 1.0], 0.0),
+        (0.5, [7.0, 7.0, 7.0, 1.0], 6 / 4),
+        (0.25, [7.0, 6.0, 6.0, 6.5], 1 / (2**0.75 - 1)),
+    ],
+)
+def test_truncation_error_is_the_largest_of_the_last_extrapolations(cusp, levels, expected):
+    assert truncation_error(levels, cusp) == pytest.approx(expected)
 
 
 def test_rounding_error_is_a_share_of_what_small_nodes_contribute():
@@ -134,7 +142,7 @@ def test_rounding_error_is_a_share_of_what_small_nodes_contribute():
 
 def test_signed_normalisation_needs_a_positive_trace_of_every_rule():
     good, bad = Spectrum.from_eigenvalues([-1.0, 2.0]), Spectrum.from_eigenvalues([-2.0, 1.0])
-    spectrum = replace(good, num_matvecs=200, sampling=sampling(good, levels=(good, bad, bad)))
+    spectrum = replace(good, num_matvecs=200, sampling=sampling(good, levels=(good, bad, bad, bad)))
     with pytest.raises(ValueError, match=r"too uncertain .* larger num_matvecs"):
         spectrum.renyi_entropy(2, normalization="signed")
 
