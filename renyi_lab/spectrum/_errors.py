@@ -23,8 +23,8 @@ complement of the eigenvectors found exactly has ``Var(d uᵀφu) = 2d²/(d+2) �
 and with repeated eigenvalues the second part comes from the sample covariance of the moments.
 
 *Truncation.* The larger of the last extrapolation and the one before, scaled to the last number of steps:
-``max(|e|, |h(M/2) − h(M/4)| / 2^(c + 1/2) / (2^(c + 1/2) − 1))``. For ``c ≤ 1/2``, where errors fall slowly and may cross
-zero, also the one from ``h(M/4) − h(M/8)``.
+``max(|e|, |h(M/2) − h(M/4)| / 2^(c + 1/2) / (2^(c + 1/2) − 1))``. For ``c ≤ 1/2``, where errors fall slowly and may
+cross zero, also the one from ``h(M/4) − h(M/8)``.
 
 *Rounding.* Nodes below ``30·eps·max|λ|`` may be rounding errors: ``3/4·|h(M) − h(M) with these nodes at 0|``, and
 ``100·eps``. Where all that is not counted is that small, the nodes are 0, and the change is that to what was measured.
@@ -38,6 +38,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -131,7 +132,7 @@ def extrapolation(last: float, earlier: float, cusp: float) -> float:
 
 def truncation_error(levels: Sequence[float], cusp: float) -> float:
     """Standard error from too few steps, given the values at ``M``, ``M/2``, ``M/4`` and ``M/8`` steps."""
-    pairs = list(zip(levels, levels[1:], strict=False))[: 3 if cusp <= LOW_CUSP else 2]
+    pairs = list(pairwise(levels))[: 3 if cusp <= LOW_CUSP else 2]
     changes = [extrapolation(last, earlier, cusp) for last, earlier in pairs]
     return max(abs(change) / 2 ** (back * _rate(cusp)) for back, change in enumerate(changes))
 
