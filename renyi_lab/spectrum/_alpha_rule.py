@@ -87,8 +87,9 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     largest = check_spectrum(spectrum).magnitudes.max()
     if largest == 0:
         raise ValueError("the spectrum is all zero, so no order can be chosen from its shape.")
-    logs, counts = _descending(spectrum.last_rule, largest)
-    earlier = _descending(spectrum.sampling.levels[1], largest) if spectrum.sampling else None
+    # With weights of both signs, nodes do not stand for numbers of eigenvalues: then the last rule alone.
+    logs, counts = _descending(spectrum if spectrum.weights.min() >= 0 else spectrum.last_rule, largest)
+    earlier = _descending(spectrum.sampling.half, largest) if spectrum.sampling else None
     half = counts.sum() / 2
     gap, last, cut = _widest_gap(logs, counts, half, earlier)
     second_gap, top, end = 0.0, cut, cut

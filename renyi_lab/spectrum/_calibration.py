@@ -243,8 +243,10 @@ def _assemble(
         weights *= population.size / weights.sum()
     counted = population.counted
 
-    def rule(share: int) -> QuadratureRule:
+    def rule(share: int, calibrated: bool = True) -> QuadratureRule:
         x, w, _ = averaged_rule(population.jacobi, share, population.size)
+        if not calibrated:
+            return _rule(counted, x, population.size * w, deep.dim)
         return _rule(counted, np.append(nodes, x), np.append(corrections, population.size * w), deep.dim)
 
     where = np.searchsorted(nodes, counted)
@@ -256,6 +258,7 @@ def _assemble(
         spread=np.insert(sphere_variance(population.size) * mass, where, 0.0),
         covariance=calibration.covariance,
         levels=tuple(map(rule, (1, 2, 4, 8))),
+        half=rule(2, calibrated=False),
         last=_rule(counted, last, population.size * last_shares, deep.dim),
         eps=deep.eps,
         noise=noise,

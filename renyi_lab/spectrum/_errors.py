@@ -71,6 +71,7 @@ class Sampling:
         shrink: Share of each coefficient that the shallow probes account for, ``(degree+1,)``.
         levels: The rules up to all, half, a quarter and an eighth of the steps; their differences show the truncation
             error.
+        half: The rule up to half the steps, not calibrated.
         last: The rule of the last step alone, not calibrated, in which a converged eigenvalue has weight 1.
         eps: Machine precision of the products.
         noise: Magnitude of the nodes that were set to 0, since all that is not counted is rounding error.
@@ -85,6 +86,7 @@ class Sampling:
     shrink: FloatArray
     covariance: FloatArray
     levels: tuple[QuadratureRule, ...]
+    half: QuadratureRule
     last: QuadratureRule
     eps: float
     noise: float

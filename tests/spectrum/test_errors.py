@@ -46,6 +46,7 @@ def sampling(rule, **changes):
         "shrink": np.ones(1),
         "covariance": np.zeros((1, 1)),
         "levels": (rule,) * 4,
+        "half": rule,
         "last": rule,
         "eps": 0.0,
         "noise": 0.0,
