@@ -15,7 +15,7 @@ from renyi_lab.study._measurement import Measurement
 RENYI = "renyi_sharpness"
 # Orders at which τ(α) is shown; below 0.25, estimates from a single-precision spectrum are dominated by rounding.
 ALPHA_GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-# Heuristic: pilot studies gave the same correlations with 120 products; 150 suffice for the standard errors at α < 1.
+# Heuristic: pilot studies gave the same correlations with 120 products.
 NUM_MATVECS = 150
 # Training samples per measurement, the same ones for every model. Heuristic: a quarter of the cost of all 4000.
 NUM_SAMPLES = 1000
@@ -40,7 +40,8 @@ def standard_measure(
         loss_fn: Mean loss of ``(outputs, targets)``.
         data: Training set ``(x, y)``.
         initial_parameters: Parameters before training, by name.
-        num_matvecs: Hessian-vector products per spectrum. Default 150 (heuristic: see the standard errors at α < 1).
+        num_matvecs: Hessian-vector products per spectrum. Default 150 (heuristic: pilot studies gave the same
+            correlations with 120).
         num_samples: Training samples to measure on; ``None`` for all. Default 1000 (heuristic: a quarter of the cost).
 
     Raises:
