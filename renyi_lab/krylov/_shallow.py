@@ -89,7 +89,7 @@ def shallow_probes(
     for step, count in enumerate(counts):
         own = [vectors[:count] for vectors in [*own, rows]]
         products = (operator @ own[-1].T).T
-        check_product(float(products.norm()))
+        check_product(float(products.to(accumulator(products)).norm()))
         diagonal[:count, step] = _dots(own[-1], products).cpu().numpy()
         for _ in range(2):
             products = orthogonal_to(products, kept_out[:num_eigenvectors])

@@ -83,3 +83,13 @@ def test_a_product_that_is_not_finite_is_refused():
 
     with pytest.raises(ValueError, match="not finite"):
         shallow_probes(Broken(torch.eye(60, dtype=torch.float64)), COUNTS, NONE, 0, generator())
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_moments_do_not_depend_on_the_scale_in_single_precision(scale):
+    matrix = torch.diag(torch.linspace(-1, 1, 60)).float()
+    operators = (MatrixOperator(factor * matrix) for factor in (1, scale))
+    plain, scaled = (shallow_probes(A, COUNTS, NONE.float(), 0, generator()) for A in operators)
+    for one, other in zip(plain.runs, scaled.runs, strict=True):
+        np.testing.assert_allclose(other.diagonal / scale, one.diagonal, atol=1e-6)
+        np.testing.assert_allclose(other.off_diagonal / scale, one.off_diagonal, atol=1e-6)
