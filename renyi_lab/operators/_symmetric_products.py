@@ -86,9 +86,10 @@ def check_dense_symmetry(matrix: Tensor) -> Tensor:
     The difference of the transposes is formed in blocks of rows, to spare memory.
     """
     scale, worst = 0.0, 0.0
+    largest = float(matrix.abs().max()) or 1.0  # squares of small or large entries leave the range of single precision
     for start in range(0, len(matrix), 1024):
         rows = matrix[start : start + 1024]
-        scale = max(scale, float(torch.linalg.vector_norm(rows, dim=1).max()))
+        scale = max(scale, largest * float(torch.linalg.vector_norm(rows / largest, dim=1).max()))
         worst = max(worst, float((rows - matrix[:, start : start + 1024].T).abs().max()))
     limit = relative_tolerance(matrix.dtype) * scale
     if worst > limit:

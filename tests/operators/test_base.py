@@ -66,6 +66,13 @@ def test_products_are_counted_column_by_column():
     assert operator.num_matvecs == 35
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_to_dense_does_not_depend_on_the_scale_in_single_precision(scale):
+    matrix = matrix_with_spectrum([1.0, 2.0, 3.0]).float() * scale
+    foreign = as_operator(scipy_operator((matrix + 1e-7 * scale * torch.ones(3, 3).triu()).numpy()))
+    torch.testing.assert_close(foreign.to_dense() / scale, matrix / scale)
+
+
 def test_to_dense_works_past_one_chunk_of_columns():
     matrix = torch.diag(torch.arange(300.0))
     assert torch.equal(MatrixOperator(matrix).to_dense(), matrix)
