@@ -55,8 +55,7 @@ def trace(spectrum: Spectrum) -> Estimate:
 def lambda_max(spectrum: Spectrum) -> Estimate:
     """``λ_max(H)``, the largest curvature; for an estimated spectrum a lower bound.
 
-    The standard error of an estimate is the residual of its Ritz pair or its change since half the steps, whichever is
-    smaller, and what rounding of the products adds (``10·eps`` of the largest magnitude).
+    The standard error of an estimate is its change over the last few Lanczos steps (0 when converged).
 
     Invariance: rotations of weight space; not layer rescaling (``c⁻²``).
 
@@ -68,8 +67,8 @@ def lambda_max(spectrum: Spectrum) -> Estimate:
     value = check_spectrum(spectrum).max_eigenvalue
     if spectrum.sampling is None:
         return Estimate(value, 0.0, spectrum.num_matvecs)
-    error = spectrum.sampling.top_error
-    return Estimate(value, error, spectrum.num_matvecs, error)
+    change = abs(value - spectrum.sampling.levels[1].max_eigenvalue)
+    return Estimate(value, change, spectrum.num_matvecs, change)
 
 
 def frobenius_norm(spectrum: Spectrum) -> Estimate:

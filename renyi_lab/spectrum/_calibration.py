@@ -264,7 +264,6 @@ def _assemble(
         noise=noise,
         repeated=repeated,
         num_steps=deep.run.num_steps,
-        top_error=deep.top_error,
     )
     return _rule(counted, nodes, weights, deep.dim), sampling
 

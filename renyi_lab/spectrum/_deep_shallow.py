@@ -18,7 +18,6 @@ The combination, the plan and the averaging over numbers of steps have no publis
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,14 +90,6 @@ class Deep:
     def negligible(self) -> float:
         """Absolute size of eigenvalues that are not told from rounding errors."""
         return negligible_size(self.run, self.eps)
-
-    @property
-    def top_error(self) -> float:
-        """Error of the largest eigenvalue: the residual or the change since half the steps, and rounding."""
-        run = self.run
-        change = run.ritz_values[-1] - run.leading(max(1, run.num_steps // 2)).ritz_values[-1]
-        truncation = min(run.residuals[-1], change) if run.num_steps > 1 else run.residuals[-1]
-        return math.hypot(truncation, 10 * self.eps * float(np.abs(run.ritz_values).max()))
 
     def num_known(self, depth: int) -> int:
         """Number of basis vectors of ``rest`` on which polynomials up to degree ``2·depth`` are known exactly."""

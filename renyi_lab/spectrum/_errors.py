@@ -77,7 +77,6 @@ class Sampling:
         noise: Magnitude of the nodes that were set to 0, since all that is not counted is rounding error.
         repeated: Whether the probes showed eigenvalues that occur more often than the deep run can see.
         num_steps: Number of steps of the deep run.
-        top_error: Error of the largest eigenvalue.
     """
 
     polynomials: FloatArray
@@ -92,7 +91,6 @@ class Sampling:
     noise: float
     repeated: bool
     num_steps: int
-    top_error: float
 
 
 def estimate(
