@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.krylov import JacobiMatrix, ShallowProbes, jacobi_matrix
+from renyi_lab.krylov import JacobiMatrix, ShallowProbes, Tridiagonal, jacobi_matrix
 from renyi_lab.spectrum._deep_shallow import Deep
 from renyi_lab.spectrum._errors import Sampling
 from renyi_lab.spectrum._rule import QuadratureRule
@@ -264,8 +264,21 @@ def _assemble(
         noise=noise,
         repeated=repeated,
         num_steps=deep.run.num_steps,
+        top_error=top_error(deep.run),
     )
     return _rule(counted, nodes, weights, deep.dim), sampling
+
+
+def top_error(run: Tridiagonal) -> float:
+    """How far the largest eigenvalue may be from the largest Ritz value ``θ``.
+
+    That is the residual ``‖A x − θ x‖``, within which there is an eigenvalue, or what ``θ`` has grown by since half the
+    steps: the eigenvalue nearby need not be the largest one.
+    """
+    if run.num_steps == 1:
+        return np.inf
+    earlier = run.leading(run.num_steps // 2).ritz_values[-1]
+    return float(max(run.residuals[-1], run.ritz_values[-1] - earlier))
 
 
 def _rule(counted: FloatArray, nodes: FloatArray, weights: FloatArray, dim: int) -> QuadratureRule:

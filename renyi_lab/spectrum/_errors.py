@@ -77,6 +77,7 @@ class Sampling:
         noise: Magnitude of the nodes that were set to 0, since all that is not counted is rounding error.
         repeated: Whether the probes showed eigenvalues that occur more often than the deep run can see.
         num_steps: Number of steps of the deep run.
+        top_error: Truncation error of the largest eigenvalue, see `top_error`.
     """
 
     polynomials: FloatArray
@@ -91,6 +92,7 @@ class Sampling:
     noise: float
     repeated: bool
     num_steps: int
+    top_error: float
 
 
 def estimate(

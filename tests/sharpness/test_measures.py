@@ -93,11 +93,29 @@ def test_measures_of_an_estimated_spectrum_are_within_their_errors_of_the_exact_
     assert sharpness.lambda_max(estimated).standard_error < 1e-9
 
 
-def test_lambda_max_that_has_not_converged_has_a_standard_error():
-    matrix = matrix_with_spectrum(np.linspace(0.0, 1.0, 400), seed=0)
-    estimate = sharpness.lambda_max(estimate_spectrum(MatrixOperator(matrix), num_matvecs=24, num_probes=1))
-    assert estimate.standard_error > 1e-4
-    assert 0 < 1.0 - estimate.value < 10 * estimate.standard_error
+@pytest.mark.parametrize("num_matvecs", [10, 24, 100])
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [np.linspace(0, 1, 400), -1 / np.arange(1.0, 401), np.cos(np.linspace(0, np.pi, 400)), np.r_[-9.0, np.ones(399)]],
+    ids=["uniform", "negative definite", "arcsine", "far below zero"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lambda_max_is_within_its_standard_error(eigenvalues, num_matvecs, dtype):
+    A = MatrixOperator(matrix_with_spectrum(eigenvalues, seed=0).to(dtype))
+    for seed in range(5):
+        estimate = sharpness.lambda_max(estimate_spectrum(A, num_matvecs=num_matvecs, seed=seed))
+        size = np.abs(eigenvalues).max()
+        assert torch.finfo(dtype).eps * size < estimate.standard_error < 0.1 * size
+        assert abs(eigenvalues.max() - estimate.value) < 3 * estimate.standard_error
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lambda_max_that_has_converged_is_known_up_to_rounding(dtype):
+    A = MatrixOperator(matrix_with_spectrum(1 / np.arange(1.0, 401), seed=0).to(dtype))
+    estimate = sharpness.lambda_max(estimate_spectrum(A, num_matvecs=100))
+    assert estimate.standard_error < 20 * torch.finfo(dtype).eps
+    assert abs(estimate.value - 1) < 3 * estimate.standard_error
+    assert estimate.sampling_error < 1e-3 * estimate.standard_error
 
 
 # ---------------------------------------------------------------- norms

@@ -52,6 +52,7 @@ def sampling(rule, **changes):
         "noise": 0.0,
         "repeated": False,
         "num_steps": 100,
+        "top_error": 0.0,
     }
     return Sampling(**parts | changes)
 
