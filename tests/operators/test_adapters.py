@@ -138,7 +138,7 @@ def test_a_wider_product_than_declared_is_rounded():
 
 def test_products_only_are_spent_on_the_check_of_symmetry():
     foreign = Operator(lambda v: A @ v)
-    spectrum = estimate_spectrum(foreign, num_matvecs=20, num_probes=1)
+    spectrum = estimate_spectrum(foreign, num_matvecs=20)
     assert foreign.num_calls == spectrum.num_matvecs == 20
     assert not spectrum.is_exact
 
