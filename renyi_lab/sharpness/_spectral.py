@@ -58,8 +58,9 @@ def trace(spectrum: Spectrum) -> Estimate:
 def lambda_max(spectrum: Spectrum) -> Estimate:
     """``λ_max(H)``, the largest curvature; for an estimated spectrum a lower bound.
 
-    The standard error of an estimate is the residual of its Ritz vector or, if that is larger, its change since half
-    the Lanczos steps, and ten times the rounding error of the products, ``10·eps·max|λ|``.
+    The standard error of an estimate is the largest of the residual of its Ritz vector, its change since half the
+    Lanczos steps, and how far a larger eigenvalue may hide; and ten times the rounding error of the products,
+    ``10·eps·max|λ|``.
 
     Invariance: rotations of weight space; not layer rescaling (``c⁻²``).
 

@@ -105,7 +105,7 @@ def test_lambda_max_is_within_its_standard_error(eigenvalues, num_matvecs, dtype
     for seed in range(5):
         estimate = sharpness.lambda_max(estimate_spectrum(A, num_matvecs=num_matvecs, seed=seed))
         size = np.abs(eigenvalues).max()
-        assert torch.finfo(dtype).eps * size < estimate.standard_error < 0.1 * size
+        assert torch.finfo(dtype).eps * size < estimate.standard_error < 0.2 * size
         assert abs(eigenvalues.max() - estimate.value) < 3 * estimate.standard_error
 
 
