@@ -36,6 +36,8 @@ FEWEST_PROBES = 4  # per step. Heuristic: 3 to 6 are equally good.
 FEWEST_REST = 8  # Ritz pairs of the deep run that are never counted, so that there is a measure of the others.
 # The deep probe is inside the eigenspaces that it found if less than this, relative to what is expected, is outside.
 NOTHING_LEFT = 1e-6
+# A coupling of this share of the largest coefficient matters: it changes a second moment by its square, 1 %.
+COUPLES = 0.1
 
 
 def probe_plan(num_matvecs: int) -> tuple[int, ...]:
@@ -92,8 +94,18 @@ class Deep:
         return negligible_size(self.run, self.eps)
 
     def num_known(self, depth: int) -> int:
-        """Number of basis vectors of ``rest`` on which polynomials up to degree ``2·depth`` are known exactly."""
-        return 0 if self.rest is None else max(0, len(self.rest) - depth)
+        """Number of basis vectors of ``rest`` on which polynomials up to degree ``2·depth`` are known exactly.
+
+        That is up to ``depth`` before the first one that couples to what the run has not seen: the last one, unless a
+        coupling in between is a rounding error, so that the order of the later ones is arbitrary.
+        """
+        if self.rest is None:
+            return 0
+        last = len(self.rest) - 1
+        if np.any(self.rest.off_diagonal[:last] <= self.negligible):
+            outside = self.run.off_diagonal[-1] * np.abs(self.rows[len(self.eigenvalues) :, -1])
+            last = int(np.argmax(np.append(outside[:last] > COUPLES * np.abs(self.rest.diagonal).max(), True)))
+        return max(0, last + 1 - depth)
 
 
 def negligible_size(run: Tridiagonal, eps: float) -> float:

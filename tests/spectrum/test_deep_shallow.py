@@ -6,7 +6,7 @@ import torch
 
 from renyi_lab.krylov import lanczos
 from renyi_lab.operators import MatrixOperator, matrix_with_spectrum
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, estimate_spectrum
 from renyi_lab.spectrum import _calibration as calibration
 from renyi_lab.spectrum._deep_shallow import fresh_probes, probe_plan, split_deep
 
@@ -127,3 +127,28 @@ def test_last_half_of_many_steps_has_an_odd_stride():
     assert set(np.diff(steps) % 2) == {1}
     assert steps[-1] == 1000
     assert steps[0] >= 500
+
+
+def test_a_cluster_that_one_run_sees_through_few_vectors_is_noticed():
+    clusters = 10.0 ** -np.repeat(np.arange(6.0), 100)
+    values = clusters * (1 + 1e-3 * np.tile(np.linspace(-1, 1, 100), 6))
+    for seed in range(5):
+        rule, model = calibration.weigh(*both(values, num_steps=75, plan=(13, 6, 4), seed=seed))
+        assert model.repeated
+        spectrum = Spectrum(rule.nodes, rule.weights, rule.dim, 98, model)
+        for alpha in (0.5, 1, 2):
+            entropy, exact = spectrum.renyi_entropy(alpha), Spectrum.from_eigenvalues(values).renyi_entropy(alpha)
+            assert abs(entropy.value - exact.value) < 3.5 * entropy.standard_error
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_matvecs", [20, 40, 100])
+def test_two_eigenvalues_of_opposite_sign(num_matvecs, dtype):
+    values = np.repeat([1.0, -1.0], [140, 160])
+    A = MatrixOperator(matrix_with_spectrum(values).to(dtype))
+    for seed in range(8):
+        spectrum = estimate_spectrum(A, num_matvecs=num_matvecs, seed=seed)
+        assert spectrum.has_repeated
+        assert abs(spectrum.trace.value + 20) < 4 * spectrum.trace.standard_error
+        for alpha in (0.5, 1, 2):
+            assert spectrum.renyi_entropy(alpha).value == pytest.approx(np.log(300), abs=1e-6)
