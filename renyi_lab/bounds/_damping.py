@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 import numpy as np
 
 from renyi_lab._utils.validation import check_real
-from renyi_lab.spectrum import Spectrum, check_spectrum
+from renyi_lab.spectrum import QuadratureRule, Spectrum, check_spectrum
+
+Rule = TypeVar("Rule", bound=QuadratureRule)
 
 
 def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
     """The spectrum of H₊ + ηI: negative eigenvalues clipped at zero, then all raised by the damping η.
+
+    That of an estimated spectrum is an estimate too, with standard errors.
 
     On the basin of H₊ + ηI the quadratic loss of H itself is never larger than that of H₊ + ηI, so the level-set bound
     stays a bound; what negative eigenvalues add to it is `negative_ratio` times the basin's height.
@@ -28,7 +35,14 @@ def positive_definite(spectrum: Spectrum, damping: float) -> Spectrum:
     """
     check_spectrum(spectrum)
     eta = check_real("damping", damping, 0.0, open_minimum=True)
-    return Spectrum(spectrum.nodes.clip(min=0) + eta, spectrum.weights, spectrum.dim, spectrum.num_matvecs)
+
+    def damped(rule: Rule) -> Rule:
+        return replace(rule, nodes=rule.nodes.clip(min=0) + eta)
+
+    sampling = spectrum.sampling
+    if sampling is not None:
+        sampling = replace(sampling, levels=tuple(map(damped, sampling.levels)), last=damped(sampling.last))
+    return replace(damped(spectrum), sampling=sampling)
 
 
 def negative_ratio(spectrum: Spectrum, damping: float) -> float:
@@ -58,9 +72,9 @@ def log_determinant(spectrum: Spectrum) -> float:
             f"the spectrum has an eigenvalue {_smallest(spectrum):.3g}, so it has no log-determinant: "
             "take positive_definite(spectrum, damping), which clips and damps, and states what that costs."
         )
-    counted = spectrum.weights > 0
+    counted = spectrum.weights != 0  # those of repeated eigenvalues may be negative
     return float(spectrum.weights[counted] @ np.log(spectrum.nodes[counted]))
 
 
 def _smallest(spectrum: Spectrum) -> float:
-    return float(spectrum.nodes[spectrum.weights > 0].min())
+    return float(spectrum.nodes[spectrum.weights != 0].min())

@@ -57,7 +57,11 @@ def laplace_kl(
         )
     distance = check_real("squared_distance", squared_distance, 0.0)
     variances = _array("prior_variance", prior_variance, 0.0, open_minimum=True)
-    betas = _array("beta", beta, 0.0)
+    return _kl(nodes, mass, distance, variances, _array("beta", beta, 0.0))
+
+
+def _kl(nodes: FloatArray, mass: FloatArray, distance: float, variances: FloatArray, betas: FloatArray) -> FloatArray:
+    """`laplace_kl` of checked arguments."""
     x = (variances * betas)[..., None] * nodes
     curvature = ((np.log1p(x) - x / (1 + x)) * mass).sum(axis=-1)
     return np.asarray(0.5 * (curvature + distance / variances))
@@ -116,8 +120,16 @@ def laplace_pac_bayes(
             f"empirical_loss is one number, {empirical_loss!r}, but the grid has {choices} points, each with "
             "another Q: pass a function of (prior_variance, beta), or a grid of one point."
         )
-    nodes, mass = _arrays(spectrum.nodes, spectrum.weights, spectrum.dim)
-    kls = laplace_kl(nodes.clip(min=0), mass, spectrum.dim, squared_distance, variances[:, None], beta_grid[None, :])
+    # Single weights of an estimate may be negative where eigenvalues are repeated; sums over all of them are not.
+    signed = getattr(spectrum, "has_repeated", False)
+    nodes, mass = _arrays(spectrum.nodes, spectrum.weights, spectrum.dim, signed=signed)
+    distance = check_real("squared_distance", squared_distance, 0.0)
+    kls = _kl(nodes.clip(min=0), mass, distance, variances[:, None], beta_grid[None, :])
+    if kls.min() < 0:
+        raise ValueError(
+            f"the estimated spectrum gives a divergence of {kls.min():.3g}, which cannot be negative: its repeated "
+            "eigenvalues are too uncertain; use a larger num_matvecs."
+        )
     assumptions = (
         UNIT_LOSS,
         IID,
@@ -140,13 +152,13 @@ def laplace_pac_bayes(
     )
 
 
-def _arrays(nodes: Any, weights: Any, dim: int) -> tuple[FloatArray, FloatArray]:
-    """Nodes and weights as checked float64 arrays."""
+def _arrays(nodes: Any, weights: Any, dim: int, signed: bool = False) -> tuple[FloatArray, FloatArray]:
+    """Nodes and weights as checked float64 arrays; ``signed``: weights may be negative."""
     points, mass = _array("eigenvalues", nodes), _array("weights", weights)
     if points.ndim != 1 or points.shape != mass.shape:
         raise ValueError(f"eigenvalues and weights must be vectors of one length, got {points.shape} and {mass.shape}.")
     dim = check_int("dim", dim)
-    if mass.min() < 0 or not np.isclose(mass.sum(), dim, rtol=1e-6):
+    if (mass.min() < 0 and not signed) or not np.isclose(mass.sum(), dim, rtol=1e-6):
         raise ValueError(
             f"weights must be ≥ 0 and add up to dim = {dim}, they add up to {mass.sum():g} and the smallest is "
             f"{mass.min():g}: give each of n eigenvalues weight 1, or the nodes of a quadrature their multiplicities."

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from renyi_lab import bounds
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.operators import MatrixOperator, matrix_with_spectrum
+from renyi_lab.spectrum import Spectrum, estimate_spectrum
 
 examples = settings(deadline=None, max_examples=200)
 alphas = st.floats(0.05, 30.0)
@@ -137,6 +138,35 @@ def test_a_definite_spectrum_needs_no_correction():
     assert bounds.negative_ratio(spectrum, 0.1) == 0.0
     assert bounds.log_determinant(spectrum) == pytest.approx(0.0, abs=1e-15)
     assert bounds.log_determinant(bounds.positive_definite(spectrum, 1.5)) == pytest.approx(math.log(7.0))
+
+
+@pytest.fixture(scope="module")
+def repeated():
+    """Ten copies of each eigenvalue, and an estimate with negative weights."""
+    values = np.repeat(np.arange(1.0, 61.0) ** -1.5, 10)
+    spectrum = estimate_spectrum(MatrixOperator(matrix_with_spectrum(values)), num_matvecs=100)
+    assert spectrum.weights.min() < 0
+    return values, spectrum
+
+
+def test_damped_estimate_of_repeated_eigenvalues(repeated):
+    values, spectrum = repeated
+    definite, exact = bounds.positive_definite(spectrum, 0.01), Spectrum.from_eigenvalues(values + 0.01)
+    assert definite.has_repeated
+    for found, true in ((definite.trace, exact.trace), (definite.renyi_entropy(1.5), exact.renyi_entropy(1.5))):
+        assert 0 < abs(found.value - true.value) < 4 * found.standard_error
+    assert definite.trace.standard_error == pytest.approx(spectrum.trace.standard_error)
+    error = definite.trace_of(np.log).standard_error
+    assert abs(bounds.log_determinant(definite) - bounds.log_determinant(exact)) < 4 * error
+
+
+def test_laplace_bound_of_repeated_eigenvalues(repeated):
+    values, spectrum = repeated
+    arguments = {"squared_distance": 1.0, "num_samples": 1000, "prior_variances": [0.1], "betas": [100.0]}
+    both = (spectrum, Spectrum.from_eigenvalues(values))
+    found, exact = (bounds.laplace_pac_bayes(one, empirical_loss=0.1, **arguments) for one in both)
+    assert float(found) == pytest.approx(float(exact), rel=0.05)
+    assert float(found) != float(exact)
 
 
 # --- Rényi ------------------------------------------------------------------------------------------------------
