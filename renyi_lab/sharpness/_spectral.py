@@ -95,6 +95,7 @@ def frobenius_norm(spectrum: Spectrum) -> Estimate:
         value=value,
         standard_error=share * squared.standard_error,
         truncation_error=share * squared.truncation_error,
+        rounding_error=share * squared.rounding_error,
     )
 
 

@@ -130,7 +130,7 @@ class Spectrum(QuadratureRule):
         Raises:
             ValueError: ``f`` returns another shape, or NaN or infinity.
         """
-        values = np.asarray(f(self.nodes), dtype=np.float64)
+        values = np.array(f(self.nodes.copy()), dtype=np.float64)  # f may write into its argument
         if values.shape != self.nodes.shape:
             raise ValueError(
                 f"f must map {self.nodes.shape} values to as many, got {values.shape}; write it with NumPy."
@@ -218,8 +218,9 @@ class Spectrum(QuadratureRule):
         """
         entropy = self._entropy(alpha)
         number = math.exp(entropy.value)
-        errors = (number * entropy.standard_error, number * entropy.truncation_error)
-        return Estimate(number, errors[0], entropy.num_matvecs, errors[1])
+        errors = (entropy.standard_error, entropy.truncation_error, entropy.rounding_error)
+        total, truncation, rounding = (number * error for error in errors)
+        return Estimate(number, total, entropy.num_matvecs, truncation, rounding)
 
     def report(self, alphas: float | Sequence[float] = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
         """A table with one row per order: entropy, effective number, the parts of the standard error, and a remark.

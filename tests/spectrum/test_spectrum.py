@@ -151,7 +151,15 @@ def test_estimated_quantities_have_error_and_cost(estimated):
     entropy = estimated.renyi_entropy(1.5)
     assert estimated.renyi_sharpness(1.5).standard_error == entropy.standard_error
     number = estimated.effective_number(1.5)
-    assert number.standard_error == pytest.approx(number.value * entropy.standard_error)
+    for part in ("standard_error", "sampling_error", "truncation_error", "rounding_error"):
+        assert getattr(number, part) == pytest.approx(number.value * getattr(entropy, part))
+
+
+def test_a_function_that_writes_into_its_argument_leaves_the_spectrum_alone(estimated):
+    nodes = estimated.nodes.copy()
+    doubled = estimated.trace_of(lambda x: np.multiply(x, 2, out=x))
+    np.testing.assert_array_equal(estimated.nodes, nodes)
+    assert doubled.value == pytest.approx(2 * estimated.trace.value)
 
 
 def test_last_rule_has_converged_eigenvalues_once_each(estimated):
