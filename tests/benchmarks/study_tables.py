@@ -52,7 +52,7 @@ def study_tables(study: Study) -> dict[str, Any]:
             name: [round(f(record.error_gap for record in part.kept), 4) for f in (min, max)]
             for name, part in (("mlp", mlps), ("cnn1d", cnns))
         },
-        "chosen_alphas": sorted({r.measurement.chosen_alphas["renyi_sharpness"] for r in study.kept}),
+        "chosen_alphas": sorted({alpha for r in study.kept for alpha in r.measurement.chosen_alphas.values()}),
         "all": tables(study),
         "mlps": {**tables(mlps), "first_layer_curve": {"loss": records(first)}},
         "mlps_under_trained_kept": tables(mlps.with_minimum(0)),
