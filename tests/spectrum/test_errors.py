@@ -87,6 +87,13 @@ def test_nothing_is_added_for_an_exact_spectrum():
     assert exact.renyi_entropy(1.5).value == pytest.approx(entropy(exact, 1.5), abs=1e-12)
 
 
+def test_nothing_is_added_after_few_steps():
+    short = estimate_spectrum(MATRIX, num_matvecs=60)
+    assert short.sampling.num_steps < 60
+    assert short.trace_of(np.abs).value == pytest.approx(total(short, np.abs), rel=1e-12)
+    assert short.trace_of(np.abs).truncation_error > 0
+
+
 @pytest.mark.parametrize("cusp", [0.3, 0.5, 1.0, 2.0])
 def test_extrapolation_removes_the_leading_error_term(cusp):
     def value(steps):
