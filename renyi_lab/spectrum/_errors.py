@@ -30,8 +30,8 @@ cross zero, also the one from ``h(M/4) − h(M/8)``.
 *Rounding.* Nodes below ``30·eps·max|λ|`` may be rounding errors: ``3/4·|h(M) − h(M) with these nodes at 0|``, and
 ``100·eps``. Where all that is not counted is that small, the nodes are 0, and the change is that to what was measured.
 
-The standard error is infinite where nothing is known: after a single step, and for the entropy of order 0, whose value
-is then the upper bound ``log n``. `remark` says where and why a standard error is large.
+The standard error is infinite where nothing is known: after fewer than 4 steps, and for the entropy of order 0, whose
+value is then the upper bound ``log n``. `remark` says where and why a standard error is large.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ ASYMPTOTIC_STEPS = 60
 LOW_CUSP = 0.5
 # Heuristic: below this, no entropy's standard error was reliable on synthetic spectra of 50 to 1,000 eigenvalues.
 FEWEST_STEPS = 8
+# Heuristic: with fewer, the changes that truncation is judged by are those of rules of one or two nodes.
+FEWEST_COMPARED = 4
 # Nats; 10 % of the effective number of eigenvalues. Heuristic: larger than most differences between networks.
 LARGE_ERROR = 0.1
 
@@ -107,6 +109,7 @@ def estimate(
     *,
     cusp: float = 1.0,
     size: float = 1.0,
+    eps: float = 0.0,
 ) -> Estimate:
     """Extrapolated value of a quantity, with its standard error.
 
@@ -114,20 +117,24 @@ def estimate(
         functional: The quantity ``F`` as a function of a quadrature rule.
         rule: The spectrum, an average of rules.
         influence: ``∂F/∂w`` at each node of ``rule``, ``(k,)``.
-        sampling: How the weights of ``rule`` were sampled; ``None``: it is exact, so the value is ``F(rule)``.
+        sampling: How the weights of ``rule`` were sampled; ``None``: they are exact, so the value is ``F(rule)``, and
+            only rounding of the smallest eigenvalues is uncertain.
         num_matvecs: Products spent.
         cusp: Exponent ``c`` of the quantity's cusp at 0; values above 1 count as 1.
         size: Size of the terms that rounding errors are relative to; 1 for an entropy.
+        eps: Machine precision of the products that an exact spectrum was computed from.
     """
     value = functional(rule)
     if sampling is None:
-        return Estimate(value, 0.0, num_matvecs)
+        rounding = rounding_error(functional, rule, eps)
+        return Estimate(value, rounding, num_matvecs, 0.0, rounding)
     levels = [functional(earlier) for earlier in sampling.levels]
     added = extrapolation(levels[0], levels[1], cusp) if sampling.num_steps >= ASYMPTOTIC_STEPS else 0.0
     truncation = truncation_error(levels, cusp)
-    rounding = rounding_error(functional, rule, sampling, size)
+    rounding = rounding_error(functional, rule, sampling.eps, sampling.noise)
+    rounding = math.hypot(rounding, ROUNDING_FLOOR * sampling.eps * size)
     error = math.hypot(sampling_error(influence, sampling), truncation, rounding)
-    if sampling.num_steps == 1 or not math.isfinite(value + error):
+    if sampling.num_steps < FEWEST_COMPARED or not math.isfinite(value + error):
         return Estimate(value, math.inf, num_matvecs, math.inf)
     return Estimate(value + added, error, num_matvecs, truncation, rounding)
 
@@ -153,16 +160,16 @@ def sampling_error(influence: FloatArray, sampling: Sampling) -> float:
 
 
 def rounding_error(
-    functional: Callable[[QuadratureRule], float], rule: QuadratureRule, sampling: Sampling, size: float
+    functional: Callable[[QuadratureRule], float], rule: QuadratureRule, eps: float, noise: float = 0.0
 ) -> float:
     """Standard error from nodes that may be rounding errors of zero, or zeros that hide what is not."""
-    small = rule.magnitudes <= NEGLIGIBLE * sampling.eps * rule.magnitudes.max()
-    other = np.where(small, np.where(rule.nodes == 0, sampling.noise, 0.0), rule.nodes)
-    floor = ROUNDING_FLOOR * sampling.eps * size
+    small = rule.magnitudes <= NEGLIGIBLE * eps * rule.magnitudes.max()
+    other = np.where(small, np.where(rule.nodes == 0, noise, 0.0), rule.nodes)
     if np.array_equal(other, rule.nodes):
-        return floor
-    change = functional(rule) - functional(QuadratureRule(other, rule.weights, rule.dim))
-    return math.hypot(ROUNDING_SHARE * change, floor)
+        return 0.0
+    with np.errstate(all="ignore"):  # a function that is infinite at 0 is not known at all
+        change = functional(rule) - functional(QuadratureRule(other, rule.weights, rule.dim))
+    return ROUNDING_SHARE * abs(change) if math.isfinite(change) else math.inf
 
 
 def _rate(cusp: float) -> float:

@@ -38,7 +38,8 @@ def exact_spectrum(operator: Any) -> Spectrum:
             curvlinops). Costs ``n`` products and ``n²`` memory.
 
     Returns:
-        An exact `Spectrum`.
+        An exact `Spectrum`. Eigenvalues below ``30·eps`` of the largest are rounding errors of the products; what
+        depends on them has a standard error.
 
     Raises:
         ValueError: ``n`` is above 20,000.
@@ -50,7 +51,8 @@ def exact_spectrum(operator: Any) -> Spectrum:
     """
     matrix = as_operator(operator)
     dense = matrix.to_dense().cpu().double()
-    return Spectrum.from_eigenvalues(torch.linalg.eigvalsh((dense + dense.T) / 2), num_matvecs=matrix.dim)
+    spectrum = Spectrum.from_eigenvalues(torch.linalg.eigvalsh((dense + dense.T) / 2), num_matvecs=matrix.dim)
+    return replace(spectrum, eps=torch.finfo(matrix.dtype).eps)
 
 
 def estimate_spectrum(
@@ -76,7 +78,7 @@ def estimate_spectrum(
         target_error: Standard error of the entropy of order ``alpha``, in nats, positive. More products are spent
             until it is met: estimates with 100 products and with twice as many each time, all from one Lanczos run
             that goes on. If the budget ends before, a warning says what was reached.
-        alpha: Order in ``[0, inf]`` that ``target_error`` is for; the spectrum serves all orders.
+        alpha: Order in ``(0, inf]`` that ``target_error`` is for; the spectrum serves all orders.
         seed: Random seed for the probes, at least 0. Results are reproducible to rounding (a relative 1e-7 in single
             precision); bit for bit after ``torch.set_num_threads(1)``.
         progress: Whether to show a progress bar. Default: only in a terminal or notebook.
@@ -104,7 +106,8 @@ def estimate_spectrum(
         raise ValueError("target_error and alpha belong together: pass both, such as target_error=0.01, alpha=1.5.")
     if target_error is not None and alpha is not None:
         check_real("target_error", target_error, 0.0, open_minimum=True)
-        check_alpha(alpha)
+        if check_alpha(alpha) == 0:
+            raise ValueError("alpha=0 counts non-zero eigenvalues, which no number of products determines; use 0.5.")
         return _until(matrix, budget, target_error, alpha, seed, progress)
     if matrix.dim <= min(budget, DENSE_LIMIT):
         return exact_spectrum(matrix)

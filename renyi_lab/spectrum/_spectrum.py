@@ -52,6 +52,7 @@ class Spectrum(QuadratureRule):
         dim: Size ``n`` of the matrix.
         num_matvecs: Matrix-vector products spent.
         sampling: How the weights were sampled; ``None`` for an exact spectrum.
+        eps: Machine precision of the products that an exact spectrum was computed from; 0 for given eigenvalues.
 
     Example:
         >>> spectrum = Spectrum.from_eigenvalues([1.0, 1.0, 2.0])
@@ -61,6 +62,7 @@ class Spectrum(QuadratureRule):
 
     num_matvecs: int = 0
     sampling: Sampling | None = None
+    eps: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +147,7 @@ class Spectrum(QuadratureRule):
 
         values = np.where(np.isfinite(values), values, 0.0)  # a node of weight 0 may still be one that was sampled
         size = float(np.abs(self.weights) @ np.abs(values))
-        return estimate(total, self, values, self.sampling, self.num_matvecs, size=size)
+        return estimate(total, self, values, self.sampling, self.num_matvecs, size=size, eps=self.eps)
 
     def renyi_entropy(self, alpha: float, *, normalization: str = "absolute") -> Estimate:
         r"""Rényi entropy of the spectrum, ``H_α = 1/(1−α)·[log tr|H|^α − α log tr|H|]``, in nats, with standard error.
@@ -192,7 +194,7 @@ class Spectrum(QuadratureRule):
         def entropy(rule: QuadratureRule) -> float:
             return spectral_entropy(rule.nodes, rule.weights, order, signed)
 
-        result = estimate(entropy, self, influence, self.sampling, self.num_matvecs, cusp=order)
+        result = estimate(entropy, self, influence, self.sampling, self.num_matvecs, cusp=order, eps=self.eps)
         return result if signed else replace(result, value=min(max(result.value, 0.0), math.log(self.dim)))
 
     def renyi_sharpness(self, alpha: float, *, normalization: str = "absolute") -> Estimate:

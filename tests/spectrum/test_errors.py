@@ -139,14 +139,27 @@ def test_truncation_error_is_the_largest_of_the_last_extrapolations(cusp, levels
 
 
 def test_rounding_error_is_a_share_of_what_small_nodes_contribute():
+    def trace(rule):
+        return float(rule.weights @ rule.nodes)
+
     rule = QuadratureRule(np.array([1e-9, 1.0]), np.array([1e6, 1.0]), 1_000_001)
-    small = rounding_error(lambda r: float(r.weights @ r.nodes), rule, sampling(rule, eps=1e-8), size=0.0)
-    assert small == pytest.approx(0.75e-3)
-    assert rounding_error(lambda r: float(r.weights @ r.nodes), rule, sampling(rule, eps=1e-12), size=0.0) == 0
+    assert rounding_error(trace, rule, 1e-8) == pytest.approx(0.75e-3)
+    assert rounding_error(trace, rule, 1e-12) == 0
     zeros = QuadratureRule(np.array([0.0, 1.0]), np.array([1e6, 1.0]), 1_000_001)
-    hidden = rounding_error(lambda r: float(r.weights @ r.nodes), zeros, sampling(zeros, eps=1e-8, noise=2e-9), 0.0)
-    assert hidden == pytest.approx(1.5e-3)
-    assert rounding_error(lambda r: 0.0, zeros, sampling(zeros, eps=1e-8), size=3.0) == pytest.approx(3e-6)
+    assert rounding_error(trace, zeros, 1e-8) == 0
+    assert rounding_error(trace, zeros, 1e-8, noise=2e-9) == pytest.approx(1.5e-3)
+    assert rounding_error(lambda r: float(r.weights @ np.log(r.nodes)), rule, 1e-8) == math.inf
+
+
+def test_exact_spectrum_in_single_precision_knows_what_rounding_hides():
+    factor = torch.randn(100, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    single, double = (exact_spectrum((factor @ factor.T).to(dtype)) for dtype in (torch.float32, torch.float64))
+    for alpha in (0.1, 0.25):
+        entropy, truth = single.renyi_entropy(alpha), double.renyi_entropy(alpha)
+        assert 0.5 * entropy.standard_error < abs(entropy.value - truth.value) < 3 * entropy.standard_error
+        assert entropy.standard_error == entropy.rounding_error
+    assert single.renyi_entropy(2).standard_error < 1e-6
+    assert Spectrum.from_eigenvalues(single.nodes).renyi_entropy(0.1).standard_error == 0
 
 
 def test_signed_normalisation_needs_a_positive_trace_of_every_rule():
@@ -171,8 +184,10 @@ def test_constant_functions_have_no_sampling_error(estimated):
 
 
 def test_one_lanczos_step_and_order_zero_have_an_infinite_standard_error():
-    one = estimate_spectrum(torch.diag(torch.linspace(-1, 2, 50, dtype=torch.float64)), num_matvecs=1)
-    assert one.trace.standard_error == np.inf
+    line = torch.diag(torch.linspace(-1, 2, 50, dtype=torch.float64))
+    one = estimate_spectrum(line, num_matvecs=1)
+    assert one.trace.standard_error == estimate_spectrum(line, num_matvecs=3).trace.standard_error == np.inf
+    assert estimate_spectrum(line, num_matvecs=4).trace.standard_error < np.inf
     with pytest.warns(UserWarning, match="too few for a reliable standard error"):
         assert one.renyi_entropy(1.5).standard_error == np.inf
     enough = estimate_spectrum(torch.diag(torch.linspace(0, 1, 500, dtype=torch.float64)), num_matvecs=200)

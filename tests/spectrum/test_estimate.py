@@ -216,6 +216,7 @@ NOT_FINITE = scipy.sparse.linalg.LinearOperator((30, 30), matvec=lambda v: v * n
             ValueError,
             r"target_error must lie in \(0, inf\), got 0",
         ),
+        (lambda A: estimate_spectrum(A, target_error=1, alpha=0), ValueError, "alpha=0 counts non-zero eigenvalues"),
         (lambda A: estimate_spectrum(A, target_error=1, alpha=-1), ValueError, r"alpha must lie in \[0, inf\], got -1"),
         (lambda A: estimate_spectrum(A, num_matvecs=20, seed=-1), ValueError, "seed must be at least 0"),
         (lambda A: estimate_spectrum([1.0]), TypeError, r"operator must have \.shape"),
