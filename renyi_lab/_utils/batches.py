@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ def has_targets(content: Any) -> bool:
     )
 
 
+def is_tensor_data_set(data: Any) -> TypeGuard[TensorDataset]:
+    """Whether a data set's samples are the rows of its tensors; a subclass may change them, by augmentation say."""
+    own = ("__getitem__", "__getitems__", "__len__")
+    return isinstance(data, TensorDataset) and all(
+        getattr(type(data), name, None) is getattr(TensorDataset, name, None) for name in own
+    )
+
+
 def freeze_batches(data: Any, device: torch.device) -> list[Batch]:
     """Copy ``data`` to ``device`` as batches in a fixed order."""
     with preserved_rng():  # even a loader that does not shuffle draws from the global state
@@ -62,7 +70,7 @@ def freeze_batches(data: Any, device: torch.device) -> list[Batch]:
 
 
 def _iterate(data: Any) -> Iterable[Any]:
-    if isinstance(data, TensorDataset):
+    if is_tensor_data_set(data):
         return [data.tensors]
     if isinstance(data, (Tensor, Mapping)) or has_targets(data) or _is_one_batch(data):
         return [data]

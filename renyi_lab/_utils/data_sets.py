@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
-from renyi_lab._utils.batches import check_content, has_targets, is_pair
+from renyi_lab._utils.batches import check_content, has_targets, is_pair, is_tensor_data_set
 from renyi_lab._utils.structures import tensors_in
 from renyi_lab._utils.validation import check_finite
 
@@ -52,7 +52,7 @@ def check_pairs(name: str, data: Any, *, loaders: bool = True) -> Dataset[Any] |
             raise ValueError(f"{name}'s targets must be a tensor with one row per sample, got a single number.")
         data = StructuredPairs(*data)
     if isinstance(data, DataLoader):
-        if not loaders or (isinstance(data.dataset, TensorDataset) and data.collate_fn is default_collate):
+        if not loaders or (is_tensor_data_set(data.dataset) and data.collate_fn is default_collate):
             raise TypeError(f"{name} must be a data set, got a DataLoader; pass loader.dataset, batches are made here.")
         return data
     if not isinstance(data, Dataset) or not hasattr(data, "__len__"):
@@ -62,7 +62,7 @@ def check_pairs(name: str, data: Any, *, loaders: bool = True) -> Dataset[Any] |
         )
     if len(data) == 0:
         raise ValueError(f"{name} is empty; it needs at least one sample.")
-    if isinstance(data, TensorDataset):
+    if is_tensor_data_set(data):
         if len(data.tensors) != 2:
             raise ValueError(
                 f"{name} must hold inputs and targets, got {len(data.tensors)} tensors; for several inputs pass "
@@ -71,7 +71,8 @@ def check_pairs(name: str, data: Any, *, loaders: bool = True) -> Dataset[Any] |
         check_values(name, *data.tensors)
     if isinstance(data, StructuredPairs):
         check_values(name, *data.contents)
-    return data
+    checked: Dataset[Any] = data
+    return checked
 
 
 def check_data(name: str, data: Any) -> Dataset[Any]:

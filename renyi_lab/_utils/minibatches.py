@@ -15,11 +15,10 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     SequentialSampler,
-    TensorDataset,
     default_collate,
 )
 
-from renyi_lab._utils.batches import check_content, has_targets
+from renyi_lab._utils.batches import check_content, has_targets, is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair, StructuredPairs
 from renyi_lab._utils.structures import map_tensors, rows
 from renyi_lab._utils.validation import check_int
@@ -72,7 +71,7 @@ def pairs(
             order. A DataLoader has its own order.
         join_last: Whether a single sample that is left over belongs to the batch before it.
     """
-    if isinstance(data, (TensorDataset, StructuredPairs)):
+    if isinstance(data, StructuredPairs) or is_tensor_data_set(data):
         contents = data.contents if isinstance(data, StructuredPairs) else data.tensors
         whole, size = placed(contents, model), len(data)
         sizes = batch_sizes(size, batch_size, join_last)

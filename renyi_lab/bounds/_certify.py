@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from renyi_lab._utils.batches import is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair, check_data
 from renyi_lab._utils.minibatches import moved
 from renyi_lab._utils.progress import progress_bar
@@ -148,7 +149,7 @@ def _split(data: Dataset[Any], prior_fraction: float, seed: int) -> tuple[Datase
             "bound; each needs at least 2."
         )
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu")
-    if isinstance(data, TensorDataset):
+    if is_tensor_data_set(data):
         x, y = data.tensors
         order = order.to(x.device)
         return TensorDataset(x[order[:count]], y[order[:count]]), TensorDataset(x[order[count:]], y[order[count:]])

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import TensorDataset
 
+from renyi_lab._utils.batches import is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.progress import progress_bar
@@ -124,7 +124,7 @@ def _pairs(data: Any) -> tuple[Pair, Pair]:
 
 
 def _pair(name: str, part: Any) -> Pair:
-    tensors = part.tensors if isinstance(part, TensorDataset) else part
+    tensors = part.tensors if is_tensor_data_set(part) else part
     if not isinstance(tensors, tuple | list) or len(tensors) != 2 or not all(map(torch.is_tensor, tensors)):
         raise TypeError(f"{name} must be a TensorDataset or a pair of tensors (x, y), got {type(part).__name__}.")
     x, y = tensors

@@ -10,6 +10,7 @@ import torch
 from foreign_batches import Encoding, Graph, Sample
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from renyi_lab.operators import GGNOperator, HessianOperator, dense_hessian, hvp
 from renyi_lab.sharpness import sharpness_report
@@ -356,3 +357,23 @@ def test_several_arguments_by_the_suggested_loss():
         loss_style="model_batch",
     )
     exactly(H.to_dense(), dense_hessian(plain(), F.cross_entropy, (X, Y)))
+
+
+class Doubled(TensorDataset):
+    """Samples that are not the rows of its tensors, as under augmentation."""
+
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return 2 * inputs, target
+
+
+def test_data_sets_derived_from_tensor_data_sets_are_asked_for_their_samples():
+    expected = HessianOperator(plain(), F.cross_entropy, (2 * X, Y))
+    exactly(HessianOperator(plain(), F.cross_entropy, Doubled(X, Y)).to_dense(), expected.to_dense())
+    loader = DataLoader(Doubled(X, Y), batch_size=4)
+    for data in (Doubled(X, Y), loader):
+        assert evaluate(plain(), data).loss == pytest.approx(expected.loss, rel=1e-12)
+    first, second = plain(), plain()
+    train(first, Doubled(X, Y), epochs=2, lr=0.01)
+    train(second, (2 * X, Y), epochs=2, lr=0.01)
+    exactly(first[0].weight, second[0].weight)
