@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators._base import LinearOperator
 from renyi_lab.operators._graph_nodes import reason_to_refuse, reduced_precision, runs_python
 from renyi_lab.operators._loss_errors import explained_loss
+
+Result = TypeVar("Result")
 
 _NO_GRADIENT = {
     "CheckpointFunctionBackward": "activation checkpointing with use_reentrant=True cannot be differentiated twice; "
@@ -144,7 +146,7 @@ class EvaluatedOperator(LinearOperator):
 
     def _checked_loss(self) -> float:
         weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters()]
-        self._copies_inputs, self._alters_inputs, self._given = True, False, []
+        self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False
         try:
             total = self._summed(self._first_loss)
             self._copies_inputs = self._alters_inputs
@@ -170,27 +172,30 @@ class EvaluatedOperator(LinearOperator):
         self._given = []
         states = generator_states() if index == 0 else []
         with explained_loss(self.batches[index], self.loss_style, f"{self.dtype} on {self.device}"):
-            loss = self._noted_loss() if index == 0 else self.batch_loss(index)
+            loss = self._noted(self.batch_loss, index)
+            self._recomputes |= runs_python([loss])  # a `torch.autograd.Function` may compute anything
         if index == 0:
             self._draws = generator_states() != states
             self._check_graph(loss)
         self._alters_inputs |= any(tensor._version for tensor in self._given)
         return loss
 
-    def _noted_loss(self) -> Tensor:
-        """The first batch's loss, noting whether its differentiation runs parts of the forward pass again.
+    def _noted(self, compute: Callable[[int], Result], index: int) -> Result:
+        """``compute(index)``, noting whether differentiation will run parts of the forward pass again.
 
-        Activation checkpointing saves tensors through hooks, or is a `torch.autograd.Function`.
+        Activation checkpointing saves tensors through hooks; a model may turn it on later, or for some batches only.
         """
+        if self._recomputes:
+            return compute(index)
         try:
             with disable_saved_tensors_hooks("noted by the operator"):
-                loss = self.batch_loss(0)
-            self._recomputes = runs_python([loss])
+                return compute(index)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # for this reason, or for another one that will be met again
-            loss, self._recomputes = self.batch_loss(0), True
-        return loss
+            self._recomputes = True
+            self._begin(index)
+            return compute(index)
 
     def _depends_on_seed(self) -> bool:
         """Whether the first batch has another loss under another seed."""

@@ -191,7 +191,7 @@ class KeptGraphOperator(ModelOperator):
 
     def _checked_graph(self, index: int) -> BatchGraph:
         with torch.enable_grad():
-            graph = self._batch_graph(index)
+            graph = self._noted(self._batch_graph, index)
         if not self._graph_checked:
             if reason := reason_to_refuse(self._silently_wrong, graph.derivatives):
                 raise RuntimeError(_NOT_TWICE.format(reason))

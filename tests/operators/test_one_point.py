@@ -669,3 +669,33 @@ def test_gradients_that_are_no_derivatives_are_refused_where_they_show_as_asymme
         vectors = torch.randn(H.dim, 3, generator=torch.Generator().manual_seed(5))
         with pytest.raises(RuntimeError, match=r"not those of a symmetric matrix.*clipped"):
             H @ vectors
+
+
+class SometimesCheckpointed(nn.Module):
+    """Activation checkpointing for large batches only, or once it is turned on."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.BatchNorm1d(5), nn.Tanh())
+        self.head, self.limit = nn.Linear(5, 3), limit
+
+    def forward(self, x):
+        if len(x) < self.limit:
+            return self.head(self.block(x))
+        return self.head(checkpoint(self.block, x, use_reentrant=False))
+
+
+@pytest.mark.parametrize("limits", [(5, 5), (100, 2)])
+@pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
+def test_checkpointing_of_later_batches_and_checkpointing_turned_on_later(kind, limits):
+    torch.manual_seed(0)
+    model = SometimesCheckpointed(limits[0]).double()
+    x, y = torch.randn(12, 4).double(), torch.arange(12) % 3
+    operator = kind(model, F.cross_entropy, [(x[:4], y[:4]), (x[4:], y[4:])])
+    model.limit = limits[1]
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    matrix = operator.to_dense()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    model.limit = 100
+    expected = kind(model, F.cross_entropy, (x, y)).to_dense()
+    torch.testing.assert_close(matrix, expected, rtol=1e-10, atol=1e-12)
