@@ -17,6 +17,9 @@ from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.structures import join_rows, rows
 
+# Batches that are cut twice. Heuristic: the two parts of a small batch may well have equal shares of ignored labels.
+_SMALL = 16
+
 
 class MeanCheck:
     """Checks batch after batch that its loss is the mean, or sum, over its samples that its weight takes it for.
@@ -65,7 +68,11 @@ class MeanCheck:
         whole = batch if batch.size > 1 or before is None else joined(before, batch)
         if whole is None:
             return Verdict(None, "single samples of different shape cannot be compared")
-        return split_loss(loss_of, whole, self._reduction)
+        verdict = split_loss(loss_of, whole, self._reduction)
+        if verdict.agrees and 2 < whole.size <= _SMALL:
+            alone = split_loss(loss_of, whole, self._reduction, 1)
+            return alone if alone.agrees is False else verdict
+        return verdict
 
     def _with_outputs(self, batch: Batch) -> Batch:
         return Batch((self._model(batch.content[0]), batch.content[1]), batch.size)
@@ -95,15 +102,18 @@ class Verdict:
     other: bool = False
 
 
-def split_loss(loss_of: Callable[[Any], Tensor], batch: Batch, reduction: LossReduction) -> Verdict:
+def split_loss(
+    loss_of: Callable[[Any], Tensor], batch: Batch, reduction: LossReduction, first: int | None = None
+) -> Verdict:
     """Compare the loss of a batch with those of two parts of it.
 
     Args:
         loss_of: Loss of the content of a batch.
         batch: The batch.
         reduction: How the loss is taken to reduce a batch.
+        first: Number of samples in the first part; ``None``: a third.
     """
-    parts = cut(batch)
+    parts = cut(batch, first)
     if parts is None:
         return Verdict(None, "a batch cannot be cut into samples, since its tensors differ in their first dimension")
     before = _random_state(batch)
@@ -157,16 +167,18 @@ def outputs_depend_on_the_batch(model: Callable[..., Any], inputs: Any) -> bool:
     return any(not close(whole[i], torch.cat([first[i], rest[i]])) for i in by_sample)
 
 
-def cut(batch: Batch) -> tuple[Batch, Batch] | None:
-    """The first third and the rest of a batch, unlike in size so that their masses differ; ``None`` if it has no rows.
+def cut(batch: Batch, first: int | None = None) -> tuple[Batch, Batch] | None:
+    """The first samples, by default a third, and the rest of a batch, unlike in size so that their masses differ.
+
+    ``None`` if it has no rows.
 
     Tensors without dimensions belong to both parts.
     """
     if batch.size < 2 or any(tensor.ndim and len(tensor) != batch.size for tensor in tensors_in(batch.content)):
         return None
-    at = -(-batch.size // 3)
-    first, rest = (rows(batch.content, part) for part in (slice(at), slice(at, None)))
-    return Batch(first, at), Batch(rest, batch.size - at)
+    at = first or -(-batch.size // 3)
+    before, after = (rows(batch.content, part) for part in (slice(at), slice(at, None)))
+    return Batch(before, at), Batch(after, batch.size - at)
 
 
 def joined(first: Batch, second: Batch) -> Batch | None:

@@ -470,3 +470,11 @@ def test_dense_hessian_is_the_same_reference():
     make, loss_fn, x, y = CASES["tokens"]
     model = make()
     exactly(dense_hessian(model, loss_fn, (x, y)), double_backward(model, lambda: loss_fn(model(x), y))[0])
+
+
+def test_equal_shares_of_ignored_labels_in_both_parts_of_small_batches_are_noticed():
+    model = nn.Linear(4, 3).double()
+    labels = [torch.tensor(each) for each in ([-100, 1, -100, 2], [0, 1, 2, 0])]  # halves of each alike
+    batches = [(torch.randn(4, 4, dtype=torch.float64), each) for each in labels]
+    with pytest.raises(ValueError, match="batch_mass="):
+        HessianOperator(model, lambda outputs, y: F.cross_entropy(outputs, y), batches)
