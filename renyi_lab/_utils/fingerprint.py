@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from renyi_lab._utils.model_state import same_values
-from renyi_lab._utils.module_snapshot import own_attributes
+from renyi_lab._utils.module_snapshot import containers_in, own_attributes
 
 _PLAIN = (bool, int, float, complex, str, bytes)
 
@@ -30,7 +30,7 @@ class Fingerprint:
         self._modules = _modules(roots)
         self._parameters = [parameter for module in self._modules for parameter in module._parameters.values()]
         self._versions = _versions(self._parameters)
-        self._settings = [_settings(module) for module in self._modules]
+        self._settings = _settings(self._modules)
         self._values = [tensor.clone() for tensor in _state(self._modules)]
 
     def matches(self, roots: Sequence[nn.Module]) -> bool:
@@ -42,7 +42,7 @@ class Fingerprint:
         return (
             _identical(parameters, self._parameters)
             and _versions(parameters) == self._versions
-            and all(map(_same, map(_settings, modules), self._settings))
+            and _same(_settings(modules), self._settings)
             and _equal(_state(modules), self._values)
         )
 
@@ -71,19 +71,30 @@ def _state(modules: Sequence[nn.Module]) -> list[Tensor]:
         for tensor in (*module._parameters.values(), *module._buffers.values(), *plain):
             if tensor is not None:
                 tensors[id(tensor)] = tensor  # tied weights once
+    for container in containers_in(modules):
+        for part in container.values() if isinstance(container, dict) else container:
+            if isinstance(part, Tensor) and not part.requires_grad:
+                tensors[id(part)] = part
     return [tensor.detach() for tensor in tensors.values()]
 
 
-def _settings(module: nn.Module) -> tuple[Any, ...]:
-    own = {name: _frozen(value) for name, value in own_attributes(module).items() if not isinstance(value, Tensor)}
+def _settings(modules: Sequence[nn.Module]) -> tuple[Any, ...]:
+    return (*map(_own_settings, modules), *map(_frozen, containers_in(modules)))
+
+
+def _own_settings(module: nn.Module) -> tuple[Any, ...]:
+    own = {name: _array(value) for name, value in own_attributes(module).items() if not isinstance(value, Tensor)}
     return (tuple(own), *own.values(), *module._forward_hooks.values(), *module._forward_pre_hooks.values())
 
 
-def _frozen(value: Any) -> Any:
-    """The content of a list, dictionary or set as a tuple that later changes do not reach."""
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return tuple(value) if isinstance(value, (list, set, deque)) else value
+def _frozen(container: Any) -> tuple[Any, ...]:
+    """The content of a container as a tuple that later changes do not reach, without tensors."""
+    content = (*container, *container.values()) if isinstance(container, dict) else tuple(container)
+    return tuple(_array(part) for part in content if not isinstance(part, Tensor))
+
+
+def _array(value: Any) -> Any:
+    return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
 def _same(one: Any, other: Any) -> bool:

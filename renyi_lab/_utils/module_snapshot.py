@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import enum
 import operator
 import random
+import types
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ from torch import Tensor, nn
 
 _OWN_ATTRIBUTES = frozenset(vars(nn.Module()))  # those of every module, such as `_modules` and `training`
 _CONTAINERS = (list, dict, set, deque)
+# Heuristics: a configuration has few levels, and long lists hold data.
+_DEPTH, _LENGTH = 3, 1000
+_CONSTANTS = (bool, int, float, str, bytes, tuple, type(None), torch.dtype, torch.device)
+_OPAQUE = (nn.Module, Tensor, types.ModuleType, enum.Enum, np.ndarray, torch.utils.data.Dataset, torch.optim.Optimizer)
 _GENERATORS: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
     random.Random: (random.Random.getstate, random.Random.setstate),
@@ -36,7 +42,7 @@ class ModuleSnapshot:
         modules: The modules, each once.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._containers: list[tuple[Any, Any]] = []
         self._generators: list[tuple[Any, Any]] = []
@@ -50,11 +56,13 @@ class ModuleSnapshot:
             self._note_tensors(module._buffers, module._buffers)
             own = own_attributes(module)
             for value in own.values():
-                if isinstance(value, _CONTAINERS):
-                    self._containers.append((value, copy.copy(value)))
-                elif type(value) in _GENERATORS:
+                if type(value) in _GENERATORS:
                     self._generators.append((value, _GENERATORS[type(value)][0](value)))
             self._note_tensors(attributes, own)
+        for container in containers_in(modules):
+            self._containers.append((container, copy.copy(container)))
+            if not isinstance(container, set):
+                self._note_tensors(container, container if isinstance(container, dict) else dict(enumerate(container)))
 
     def _note_tensors(self, mapping: Any, chosen: Any) -> None:
         for name, value in chosen.items():
@@ -98,6 +106,34 @@ class ModuleSnapshot:
 def own_attributes(module: nn.Module) -> dict[str, Any]:
     """The attributes of a module that its class defines, beside those of every `torch.nn.Module`."""
     return {name: value for name, value in vars(module).items() if name not in _OWN_ATTRIBUTES}
+
+
+def containers_in(modules: Iterable[nn.Module]) -> list[Any]:
+    """Lists, deques, dictionaries and sets among the modules' attributes, and those inside them, each once.
+
+    Of objects that only hold attributes, such as configurations, it is the dictionary of these.
+    """
+    found: list[Any] = []
+    waiting = [(value, 0) for module in modules for value in own_attributes(module).values()]
+    seen: set[int] = set()
+    while waiting:
+        value, depth = waiting.pop()
+        container = value if isinstance(value, _CONTAINERS) else _plain_attributes(value)
+        if container is None or id(value) in seen:
+            continue
+        seen.add(id(value))
+        found.append(container)
+        if depth < _DEPTH and len(container) <= _LENGTH:
+            inside = container.values() if isinstance(container, dict) else container
+            waiting += [(part, depth + 1) for part in inside]
+    return found
+
+
+def _plain_attributes(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object of a class written in Python that is neither callable nor known to be a constant."""
+    if type(value) in _CONSTANTS or isinstance(value, _OPAQUE) or callable(value):
+        return None
+    return getattr(value, "__dict__", None)
 
 
 def _same_content(container: Any, content: Any) -> bool:

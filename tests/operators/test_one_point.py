@@ -2,6 +2,7 @@
 
 import copy
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -699,3 +700,49 @@ def test_checkpointing_of_later_batches_and_checkpointing_turned_on_later(kind, 
     model.limit = 100
     expected = kind(model, F.cross_entropy, (x, y)).to_dense()
     torch.testing.assert_close(matrix, expected, rtol=1e-10, atol=1e-12)
+
+
+class Configured(nn.Module):
+    """Settings and state in nested containers and plain objects."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.options, self.config = {"head": {"scale": 1.0}}, SimpleNamespace(scale=1.0)
+        self.factors, self.array = [torch.ones(3)], np.ones(3)
+        self.state = SimpleNamespace(num_calls=0, means={"outputs": torch.zeros(3)})
+
+    def forward(self, x):
+        outputs = torch.tanh(self.linear(x))
+        self.state.num_calls += 1
+        self.state.means["outputs"].add_(outputs.detach().mean(0))
+        factor = self.options["head"]["scale"] * self.config.scale * self.factors[0] * torch.from_numpy(self.array)
+        return outputs * factor * (1 + self.state.means["outputs"])
+
+
+CHANGES = {
+    "nested dictionary": lambda model: model.options["head"].update(scale=3.0),
+    "object": lambda model: setattr(model.config, "scale", 3.0),
+    "tensor in a list": lambda model: model.factors[0].mul_(3.0),
+    "array": lambda model: model.array.__imul__(3.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_settings_in_containers_and_objects_are_those_of_the_product(change):
+    torch.manual_seed(0)
+    model, x, y = Configured(), torch.randn(9, 4), torch.arange(9) % 3
+    operator = HessianOperator(model, F.cross_entropy, (x, y))
+    operator.to_dense()
+    change(model)
+    torch.testing.assert_close(operator.to_dense(), HessianOperator(model, F.cross_entropy, (x, y)).to_dense())
+
+
+def test_state_in_containers_and_objects_is_restored():
+    torch.manual_seed(0)
+    model, x, y = Configured(), torch.randn(9, 4), torch.arange(9) % 3
+    operator = HessianOperator(model, F.cross_entropy, (x, y))
+    operator.to_dense()
+    assert operator.total_loss() == operator.loss
+    assert model.state.num_calls == 0
+    assert not model.state.means["outputs"].any()
