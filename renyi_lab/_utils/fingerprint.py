@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.module_snapshot import containers_in, own_attributes
 
+Attributes = dict[str, Any]
+
 _PLAIN = (bool, int, float, complex, str, bytes)
 
 
@@ -30,8 +32,9 @@ class Fingerprint:
         self._modules = _modules(roots)
         self._parameters = [parameter for module in self._modules for parameter in module._parameters.values()]
         self._versions = _versions(self._parameters)
-        self._settings = _settings(self._modules)
-        self._values = [tensor.clone() for tensor in _state(self._modules)]
+        own = [own_attributes(module) for module in self._modules]
+        self._settings = _settings(self._modules, own)
+        self._values = [tensor.clone() for tensor in _state(self._modules, own)]
 
     def matches(self, roots: Sequence[nn.Module]) -> bool:
         """Whether the modules are the same, and unchanged, with the weights in the same memory."""
@@ -39,11 +42,12 @@ class Fingerprint:
         if not _identical(modules, self._modules):
             return False
         parameters = [parameter for module in modules for parameter in module._parameters.values()]
+        own = [own_attributes(module) for module in modules]
         return (
             _identical(parameters, self._parameters)
             and _versions(parameters) == self._versions
-            and _same(_settings(modules), self._settings)
-            and _equal(_state(modules), self._values)
+            and _same(_settings(modules, own), self._settings)
+            and _equal(_state(modules, own), self._values)
         )
 
 
@@ -63,33 +67,31 @@ def _versions(parameters: Sequence[Tensor | None]) -> list[tuple[int, int, bool]
     return [(p.data_ptr(), p._version, p.requires_grad) for p in parameters if p is not None]
 
 
-def _state(modules: Sequence[nn.Module]) -> list[Tensor]:
+def _state(modules: Sequence[nn.Module], attributes: Sequence[Attributes]) -> list[Tensor]:
     """Weights, buffers and plain tensors among the attributes; those with a graph are derived from others."""
     tensors: dict[int, Tensor] = {}
-    for module in modules:
-        plain = (v for v in own_attributes(module).values() if isinstance(v, Tensor) and not v.requires_grad)
+    for module, own in zip(modules, attributes, strict=True):
+        plain = (v for v in own.values() if isinstance(v, Tensor) and not v.requires_grad)
         for tensor in (*module._parameters.values(), *module._buffers.values(), *plain):
             if tensor is not None:
                 tensors[id(tensor)] = tensor  # tied weights once
-    for container in containers_in(modules):
+    for container in containers_in(attributes):
         for part in container.values() if isinstance(container, dict) else container:
             if isinstance(part, Tensor) and not part.requires_grad:
                 tensors[id(part)] = part
     return [tensor.detach() for tensor in tensors.values()]
 
 
-def _settings(modules: Sequence[nn.Module]) -> tuple[Any, ...]:
-    return (*map(_own_settings, modules), *map(_frozen, containers_in(modules)))
-
-
-def _own_settings(module: nn.Module) -> tuple[Any, ...]:
-    own = {name: _array(value) for name, value in own_attributes(module).items() if not isinstance(value, Tensor)}
-    return (tuple(own), *own.values(), *module._forward_hooks.values(), *module._forward_pre_hooks.values())
+def _settings(modules: Sequence[nn.Module], attributes: Sequence[Attributes]) -> tuple[Any, ...]:
+    hooks = [
+        hook for module in modules for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+    return (*map(_frozen, attributes), *map(_frozen, containers_in(attributes)), tuple(hooks))
 
 
 def _frozen(container: Any) -> tuple[Any, ...]:
     """The content of a container as a tuple that later changes do not reach, without tensors."""
-    content = (*container, *container.values()) if isinstance(container, dict) else tuple(container)
+    content = (*container, *container.values()) if isinstance(container, dict) else container
     return tuple(_array(part) for part in content if not isinstance(part, Tensor))
 
 

@@ -59,7 +59,7 @@ class ModuleSnapshot:
                 if type(value) in _GENERATORS:
                     self._generators.append((value, _GENERATORS[type(value)][0](value)))
             self._note_tensors(attributes, own)
-        for container in containers_in(modules):
+        for container in containers_in(map(own_attributes, modules)):
             self._containers.append((container, copy.copy(container)))
             if not isinstance(container, set):
                 self._note_tensors(container, container if isinstance(container, dict) else dict(enumerate(container)))
@@ -108,13 +108,13 @@ def own_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in _OWN_ATTRIBUTES}
 
 
-def containers_in(modules: Iterable[nn.Module]) -> list[Any]:
-    """Lists, deques, dictionaries and sets among the modules' attributes, and those inside them, each once.
+def containers_in(attributes: Iterable[dict[str, Any]]) -> list[Any]:
+    """Lists, deques, dictionaries and sets among modules' attributes, and those inside them, each once.
 
     Of objects that only hold attributes, such as configurations, it is the dictionary of these.
     """
     found: list[Any] = []
-    waiting = [(value, 0) for module in modules for value in own_attributes(module).values()]
+    waiting = [(value, 0) for own in attributes for value in own.values() if type(value) not in _CONSTANTS]
     seen: set[int] = set()
     while waiting:
         value, depth = waiting.pop()
@@ -125,13 +125,13 @@ def containers_in(modules: Iterable[nn.Module]) -> list[Any]:
         found.append(container)
         if depth < _DEPTH and len(container) <= _LENGTH:
             inside = container.values() if isinstance(container, dict) else container
-            waiting += [(part, depth + 1) for part in inside]
+            waiting += [(part, depth + 1) for part in inside if type(part) not in _CONSTANTS]
     return found
 
 
 def _plain_attributes(value: Any) -> dict[str, Any] | None:
-    """The attributes of an object of a class written in Python that is neither callable nor known to be a constant."""
-    if type(value) in _CONSTANTS or isinstance(value, _OPAQUE) or callable(value):
+    """The attributes of an object that is not callable."""
+    if isinstance(value, _OPAQUE) or callable(value):
         return None
     return getattr(value, "__dict__", None)
 
