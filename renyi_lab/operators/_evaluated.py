@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import math
 from abc import abstractmethod
 from collections import defaultdict
@@ -21,6 +20,7 @@ from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
 from renyi_lab._utils.threads import AdaptiveThreads
+from renyi_lab._utils.used_modules import modules_used
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators._base import LinearOperator
 from renyi_lab.operators._graph_nodes import reason_to_refuse, reduced_precision, runs_python
@@ -96,12 +96,10 @@ class EvaluatedOperator(LinearOperator):
 
     @property
     def _roots(self) -> list[nn.Module]:
-        """The model, and the module that the loss is or belongs to, if any."""
-        function: Any = self.loss_fn
-        while isinstance(function, functools.partial):
-            function = function.func
-        owner = getattr(function, "__self__", function)
-        return [self.model, owner] if isinstance(owner, nn.Module) and owner is not self.model else [self.model]
+        """The model, and the modules that the loss uses beside it."""
+        used = modules_used(self.loss_fn)
+        inside = set(self.model.modules()) if used else set()
+        return [self.model, *(module for module in used if module not in inside)]
 
     def _begin(self, index: int) -> None:
         """Start a batch from the same state of modules and random numbers each time."""

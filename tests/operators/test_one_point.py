@@ -1,6 +1,7 @@
 """Losses and products are evaluated at one point: the same flags, kernels, seeds and buffers, and no side effects."""
 
 import copy
+import functools
 import random
 from types import SimpleNamespace
 
@@ -746,3 +747,51 @@ def test_state_in_containers_and_objects_is_restored():
     assert operator.total_loss() == operator.loss
     assert model.state.num_calls == 0
     assert not model.state.means["outputs"].any()
+
+
+TEACHER = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
+
+
+class Distillation:
+    def __init__(self, teacher):
+        self.teacher = teacher
+
+    def __call__(self, model, batch):
+        return F.mse_loss(model(batch[0]), self.teacher(batch[0]).detach())
+
+
+class Trainer:
+    def __init__(self, teacher):
+        self.teacher = teacher
+
+    def loss(self, model, batch):
+        return F.mse_loss(model(batch[0]), self.teacher(batch[0]).detach())
+
+
+def distillation(model, batch, teacher):
+    return F.mse_loss(model(batch[0]), teacher(batch[0]).detach())
+
+
+def closure(teacher):
+    return lambda model, batch: distillation(model, batch, teacher)
+
+
+LOSSES_WITH_A_TEACHER = {
+    "object": Distillation,
+    "partial": lambda teacher: functools.partial(distillation, teacher=teacher),
+    "closure": closure,
+    "bound method": lambda teacher: Trainer(teacher).loss,
+    "global variable": lambda teacher: lambda model, batch: distillation(model, batch, TEACHER),
+}
+
+
+@pytest.mark.parametrize("make", LOSSES_WITH_A_TEACHER.values(), ids=LOSSES_WITH_A_TEACHER)
+def test_modules_that_a_loss_refers_to_are_left_alone(make):
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).double(), torch.randn(9, 4).double()
+    before = {name: buffer.clone() for name, buffer in TEACHER.named_buffers()}
+    operator = HessianOperator(model, make(TEACHER), (x, x), loss_style="model_batch")
+    operator @ torch.ones(15).double()
+    operator.gradient()
+    assert operator.total_loss() == operator.loss
+    assert all(torch.equal(buffer, before[name]) for name, buffer in TEACHER.named_buffers())
