@@ -12,11 +12,8 @@ polynomials (in those of the noisy rule, an eigenvalue of tiny weight would domi
 on the deep run's space, and outside it the mean of the ``K_j`` probes that reach degree ``j``; ``ρ`` is the ratio of
 its variance to that of probes without this split. Negative weights are set to 0.
 
-*Repeated eigenvalues.* One run sees each eigenspace through one vector, and counting it once is wrong. It shows in
-moments that are too large for simple eigenvalues, in Ritz values of fresh probes where the deep run has none, in a
-start vector that is inside the eigenspaces found, or in components along these that are too large. Then nothing is
-counted: the guess holds the eigenvalues found with a common number of copies, and the same formula applies to all ``n``
-eigenvalues. Weights may be negative then.
+*Repeated eigenvalues* are noticed and treated by `renyi_lab.spectrum._repeated`: then nothing is counted, the same
+formula applies to all ``n`` eigenvalues, and weights may be negative.
 """
 
 from __future__ import annotations
@@ -27,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.krylov import JacobiMatrix, ShallowProbes, Tridiagonal, jacobi_matrix
+from renyi_lab.krylov import JacobiMatrix, ShallowProbes, jacobi_matrix
 from renyi_lab.spectrum._deep_shallow import Deep
 from renyi_lab.spectrum._errors import Sampling
+from renyi_lab.spectrum._repeated import guess_copies, own_jacobi, shows_repeated
 from renyi_lab.spectrum._rule import QuadratureRule
 
 # Numbers of steps that are averaged, at most. Above, an odd stride keeps alternating errors alternating.
@@ -37,12 +35,6 @@ MOST_RULES = 64
 # A measure on fewer points is known exactly, and nothing is averaged. Heuristic: with more, the average is as good, and
 # its many nodes make a smoother guess.
 FEW_NODES = 16
-# Heuristics for repeated eigenvalues: mean square of the standardized moments (1 on average if all are simple), and how
-# far Ritz values of fresh probes may lie outside the deep run's interval, relative to its length.
-LARGE_MOMENTS, MARGIN = 16.0, 0.1
-# Probability below which a start vector is not one of simple eigenvalues. Heuristic: the smallest over a thousand runs
-# on simple spectra was 1e-5; with ten copies of each eigenvalue it is mostly below 1e-10.
-UNLIKELY = 1e-8
 # A polynomial whose mean square is larger on the shallow probes than in the guess, where it is 1, is not used: between
 # the nodes of the guess it is large. The lowest degrees are kept, since repeated eigenvalues show in them.
 LARGE_SQUARES, LOW_DEGREE = 10.0, 2
@@ -107,11 +99,10 @@ def weigh(deep: Deep, shallow: ShallowProbes | None) -> tuple[QuadratureRule, Sa
         rest = JacobiMatrix(np.zeros(1), np.zeros(1)) if rounding else deep.rest
         simple = Population(deep.eigenvalues, rest, deep.dim - len(deep.eigenvalues))
         calibration = _calibrate(simple, deep, None if rounding else shallow)
-        suspicious = _finds_more(rest, shallow, deep.negligible) or _found_is_heavy(deep)
-        if calibration.excess <= LARGE_MOMENTS and not suspicious:
+        if not shows_repeated(deep, rest, shallow, calibration.excess):
             return _assemble(simple, calibration, deep, noise=noise if rounding else 0.0)
     assert shallow is not None  # without shallow runs nothing counts as found
-    repeated = Population(np.zeros(0), _own_jacobi(deep), deep.dim, _guess_copies(deep))
+    repeated = Population(np.zeros(0), own_jacobi(deep), deep.dim, guess_copies(deep))
     return _assemble(repeated, _calibrate(repeated, deep, shallow), deep, repeated=True)
 
 
@@ -205,48 +196,6 @@ def sphere_variance(size: int) -> float:
     return 2 * size**2 / (size + 2)
 
 
-def _finds_more(rest: JacobiMatrix, shallow: ShallowProbes | None, negligible: float) -> bool:
-    """Whether the shallow probes have Ritz values where the deep run has none left."""
-    if shallow is None:
-        return False
-    nodes, _ = rest.gauss_rule(len(rest))
-    low, high = min(nodes[0], 0.0), max(nodes[-1], 0.0)
-    margin = MARGIN * (high - low) + negligible
-    smallest, largest = shallow.ritz_interval()
-    return bool(smallest < low - margin or largest > high + margin)
-
-
-def _found_is_heavy(deep: Deep) -> bool:
-    """Whether neighbours among the eigenvalues found have more of the start vector than as many simple ones can.
-
-    Its squared components along ``k`` eigenvectors sum to χ² with ``k`` degrees of freedom, over ``n``.
-    """
-    from scipy.special import gammaincc
-
-    totals = np.append(0.0, np.cumsum(deep.dim * deep.run.weights[deep.found]))
-    first, last = np.triu_indices(len(totals), 1)
-    probabilities = gammaincc((last - first) / 2, (totals[last] - totals[first]) / 2)
-    return bool(np.any(probabilities < UNLIKELY))
-
-
-def _own_jacobi(deep: Deep) -> JacobiMatrix:
-    """That of the whole start vector, up to where the run went on in a new direction."""
-    run = deep.run
-    return JacobiMatrix(run.diagonal, run.off_diagonal).coupled()
-
-
-def _guess_copies(deep: Deep) -> tuple[FloatArray, FloatArray]:
-    """The eigenvalues found with a common number of copies, as their weight in the run suggests, and the others."""
-    num_found = len(deep.eigenvalues)
-    copies = max(1.0, deep.dim * float(deep.run.weights[deep.found].sum()) / max(num_found, 1))
-    nodes, mass = deep.eigenvalues, np.full(num_found, copies)
-    if deep.rest is not None:
-        others, weights = deep.rest.gauss_rule(len(deep.rest))
-        left = max(deep.dim - num_found * copies, 0.1 * deep.dim)
-        nodes, mass = np.append(nodes, others), np.append(mass, np.maximum(left * weights, 1.0))
-    return nodes, mass / mass.sum()
-
-
 def _assemble(
     population: Population, calibration: Calibration, deep: Deep, *, noise: float = 0.0, repeated: bool = False
 ) -> tuple[QuadratureRule, Sampling]:
@@ -282,26 +231,9 @@ def _assemble(
         noise=noise,
         repeated=repeated,
         num_steps=deep.run.num_steps,
-        top_error=top_error(deep.run, deep.dim),
+        top_error=deep.top_error(),
     )
     return _rule(counted, nodes, weights, deep.dim), sampling
-
-
-def top_error(run: Tridiagonal, dim: int) -> float:
-    """How far the largest eigenvalue may be from the largest Ritz value ``θ_1``.
-
-    That is the largest of: the residual ``‖A x − θ_1 x‖``, within which there is an eigenvalue; what ``θ_1`` has grown
-    by since half the steps; and, where eigenvalues are dense, ``ε/2``, since one up to ``ε`` above may be hidden by an
-    almost orthogonal start vector. By Kuczyński & Woźniakowski 1992 the error exceeds ``ε = (θ_1 − θ_m)·[log(1.648 √n /
-    0.05) / (2m − 1)]²`` with a probability of at most 5 %. Dense means ``θ_1 − θ_2 < 5 ε`` (heuristic).
-    """
-    steps, values = run.num_steps, run.ritz_values
-    if steps == 1:
-        return np.inf
-    earlier = run.leading(steps // 2).ritz_values[-1]
-    hidden = (values[-1] - values[0]) * (np.log(1.648 * dim**0.5 / 0.05) / (2 * steps - 1)) ** 2
-    dense = values[-1] - values[-2] < 5 * hidden
-    return float(max(run.residuals[-1], values[-1] - earlier, hidden / 2 if dense else 0.0))
 
 
 def _rule(counted: FloatArray, nodes: FloatArray, weights: FloatArray, dim: int) -> QuadratureRule:

@@ -107,6 +107,24 @@ class Deep:
             last = int(np.argmax(np.append(outside[:last] > COUPLES * np.abs(self.rest.diagonal).max(), True)))
         return max(0, last + 1 - depth)
 
+    def top_error(self) -> float:
+        """How far the largest eigenvalue may be from the largest Ritz value ``θ_1``.
+
+        That is the largest of: the residual ``‖A x − θ_1 x‖``, within which there is an eigenvalue; what ``θ_1`` has
+        grown by since half the steps; and, where eigenvalues are dense, ``ε/2``, since one up to ``ε`` above may be
+        hidden by an almost orthogonal start vector. By Kuczyński & Woźniakowski 1992 the error exceeds ``ε = (θ_1 −
+        θ_m)·[log(1.648 √n / 0.05) / (2m − 1)]²`` with a probability of at most 5 %. Dense means ``θ_1 − θ_2 < 5 ε``
+        (heuristic).
+        """
+        run = self.run
+        steps, values = run.num_steps, run.ritz_values
+        if steps == 1:
+            return np.inf
+        earlier = run.leading(steps // 2).ritz_values[-1]
+        hidden = (values[-1] - values[0]) * (np.log(1.648 * self.dim**0.5 / 0.05) / (2 * steps - 1)) ** 2
+        dense = values[-1] - values[-2] < 5 * hidden
+        return float(max(run.residuals[-1], values[-1] - earlier, hidden / 2 if dense else 0.0))
+
 
 def negligible_size(run: Tridiagonal, eps: float) -> float:
     """``30·eps·max|θ|``."""
