@@ -19,6 +19,7 @@ formula applies to all ``n`` eigenvalues, and weights may be negative.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +59,14 @@ class Population:
     size: int
     guess: tuple[FloatArray, FloatArray] | None = None
 
+    @cached_property
+    def averaged(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`averaged_rule` up to all steps."""
+        return averaged_rule(self.jacobi, 1, self.size)
+
     def rule(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Nodes, shares of the averaged rule, and masses of the guess."""
-        nodes, shares, mass = averaged_rule(self.jacobi, 1, self.size)
+        nodes, shares, mass = self.averaged
         if self.guess is None:
             return nodes, shares, mass
         others, guessed = self.guess
@@ -210,12 +216,10 @@ def _assemble(
         weights *= population.size / weights.sum()
     counted = population.counted
 
-    def rule(share: int, calibrated: bool = True) -> QuadratureRule:
-        x, w, _ = averaged_rule(population.jacobi, share, population.size)
-        if not calibrated:
-            return _rule(counted, x, population.size * w, deep.dim)
-        return _rule(counted, np.append(nodes, x), np.append(corrections, population.size * w), deep.dim)
-
+    averages = [population.averaged]
+    averages += [averaged_rule(population.jacobi, share, population.size) for share in (2, 4, 8)]
+    uncalibrated = [(x, population.size * w) for x, w, _ in averages]
+    levels = [_rule(counted, np.append(nodes, x), np.append(corrections, w), deep.dim) for x, w in uncalibrated]
     where = np.searchsorted(nodes, counted)
     last, last_shares = population.jacobi.gauss_rule(len(population.jacobi))
     sampling = Sampling(
@@ -224,8 +228,8 @@ def _assemble(
         shrink=calibration.shrink,
         spread=np.insert(sphere_variance(population.size) * mass, where, 0.0),
         covariance=calibration.covariance,
-        levels=tuple(map(rule, (1, 2, 4, 8))),
-        half=rule(2, calibrated=False),
+        levels=tuple(levels),
+        half=_rule(counted, *uncalibrated[1], deep.dim),
         last=_rule(counted, last, population.size * last_shares, deep.dim),
         eps=deep.eps,
         noise=noise,
