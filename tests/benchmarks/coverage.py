@@ -55,6 +55,7 @@ from _coverage_cells import (
     targets,
     worst,
 )
+from _records import read_records
 from _spectra import DTYPES, TRAINED, TRAINED_PATH, KnownSpectrum, families, seed_of
 
 import renyi_lab as rl
@@ -104,17 +105,7 @@ class Records:
     """The file of estimates: read once, then only appended to."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.known = path, {}
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                self.known[Run(**entry["run"])] = entry["result"]
-            except (ValueError, KeyError, TypeError) as error:
-                print(f"{path}, line {number} is not a record of this benchmark; ignored: {error!r}", file=sys.stderr)
-        if text and not text.endswith("\n"):
-            with path.open("a", encoding="utf-8") as file:  # a line that was being written when the run was stopped
-                file.write("\n")
+        self.path, self.known = path, read_records(path, Run)
 
     def compute(self, runs: Iterable[Run], jobs: int, title: str) -> None:
         """Compute the runs that are not in the file yet."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import joblib
 import torch
 from _common import argument_parser, finish, positive, prepare, show
+from _records import read_records
 from _rsam_variants import AdaptiveRSAM, LayerwiseRSAM, MixedRSAM, RadiusRSAM, with_schedule
 from torch.utils.data import TensorDataset
 
@@ -162,20 +162,7 @@ class Results:
     """The file of records: read once, then only appended to."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.known = path, {}
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                run = Run(**entry["run"])
-                entry["result"]["accuracy"]
-            except (ValueError, KeyError, TypeError) as error:
-                print(f"{path}, line {number} is not a record of this benchmark; ignored: {error!r}", file=sys.stderr)
-                continue
-            self.known[run] = entry["result"]
-        if text and not text.endswith("\n"):
-            with path.open("a", encoding="utf-8") as file:  # a line that was being written when the run was stopped
-                file.write("\n")
+        self.path, self.known = path, read_records(path, Run, "accuracy")
 
     def compute(self, runs: list[Run], jobs: int, title: str) -> None:
         """Compute the runs that are not in the file yet."""

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from double_backward import double_backward
+from double_backward import CLASSES, D, data, double_backward
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
@@ -15,12 +15,6 @@ from renyi_lab.operators import GGNOperator, HessianOperator, LossSurface, ascen
 
 BUDGETS = pytest.mark.parametrize("graph_budget", [0, None])
 BOTH = pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
-N, D, CLASSES = 12, 4, 3
-
-
-def data():
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(N, D, dtype=torch.float64, generator=generator), torch.arange(N) % CLASSES
 
 
 class Net(nn.Module):

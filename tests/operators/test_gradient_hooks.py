@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from double_backward import double_backward
+from double_backward import CLASSES, D, data, double_backward
 from restless import unchanged
 from torch import nn
 from torch.nn import functional as F
@@ -11,12 +11,6 @@ from renyi_lab.operators import GGNOperator, HessianOperator, LossSurface, hvp
 
 BUDGETS = pytest.mark.parametrize("graph_budget", [0, None])
 BOTH = pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
-N, D, CLASSES = 12, 4, 3
-
-
-def data():
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(N, D, dtype=torch.float64, generator=generator), torch.arange(N) % CLASSES
 
 
 def net():

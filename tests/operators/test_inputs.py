@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from foreign_batches import Encoding, Graph, Sample
+from foreign_batches import Encoding, Graph, Reads, Sample, plain
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -21,24 +21,8 @@ X, Y = torch.randn(9, 4, dtype=torch.float64, generator=GENERATOR), torch.arange
 BOTH = pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
 
 
-def plain():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
-
-
 def exactly(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-
-
-class Reads(nn.Module):
-    """The plain network on inputs that are read from a structure."""
-
-    def __init__(self, read):
-        super().__init__()
-        self.net, self.read = plain(), read
-
-    def forward(self, inputs):
-        return self.net(self.read(inputs))
 
 
 # ---------------------------------------------------------------- structures

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from double_backward import double_backward
+from double_backward import CLASSES, D, N, data, double_backward
 from restless import unchanged
 from torch import nn
 from torch.nn import functional as F
@@ -20,12 +20,6 @@ from renyi_lab.operators import GGNOperator, HessianOperator, LossSurface
 BUDGETS = pytest.mark.parametrize("graph_budget", [0, None])
 BOTH = pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])
 TRAINING_MODE = pytest.mark.filterwarnings('ignore:mode="train"', "ignore:the model or the loss draws random numbers")
-N, D, CLASSES = 12, 4, 3
-
-
-def data(dtype=torch.float64):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(N, D, dtype=dtype, generator=generator), torch.arange(N) % CLASSES
 
 
 def exactly(actual, expected, tolerance=1e-10):

@@ -2,6 +2,14 @@
 
 import torch
 
+N, D, CLASSES = 12, 4, 3
+
+
+def data(dtype=torch.float64):
+    """A small classification problem: ``N`` inputs of ``D`` features, and their classes."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(N, D, dtype=dtype, generator=generator), torch.arange(N) % CLASSES
+
 
 def double_backward(loss, parameters):
     """The Hessian of ``loss()`` in ``parameters``, entry by entry of the gradient; nothing is kept between rows."""

@@ -1,11 +1,12 @@
-"""Stand-ins for the batches of other libraries."""
+"""Stand-ins for the batches of other libraries, and networks that read them."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 @dataclasses.dataclass
@@ -47,3 +48,19 @@ class Graph:
 
     def to(self, device):
         return Graph(**{name: value.to(device) for name, value in self.store.items()})
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+
+
+class Reads(nn.Module):
+    """The plain network on inputs that are read from a structure."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.net, self.read = plain(), read
+
+    def forward(self, inputs):
+        return self.net(self.read(inputs))

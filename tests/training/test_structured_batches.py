@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from foreign_batches import Encoding, Graph, Sample
+from foreign_batches import Encoding, Graph, Reads, Sample, plain
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -19,22 +19,6 @@ N = 9
 X, Y = torch.randn(N, 4, dtype=torch.float64, generator=GENERATOR), torch.arange(N) % 3
 WEIGHT = torch.tensor([5.0, 1.0, 0.2]).double()
 SETTINGS = {"epochs": 3, "lr": 0.05}
-
-
-def plain():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
-
-
-class Reads(nn.Module):
-    """The plain network on inputs that are read from a structure."""
-
-    def __init__(self, read):
-        super().__init__()
-        self.net, self.read = plain(), read
-
-    def forward(self, inputs):
-        return self.net(self.read(inputs))
 
 
 def weights(model):
