@@ -89,6 +89,7 @@ __all__ = [
     "as_operator",
     "bounds",
     "choose_alpha",
+    "course",
     "datasets",
     "default_device",
     "dense_hessian",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import base64
+import itertools
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,11 +20,12 @@ from traitlets.config import Config
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.rglob("[!.]*.ipynb"))
-LESSONS = [path for path in NOTEBOOKS if path.parent == FOLDER]
+LESSONS = [path for path in NOTEBOOKS if path.parent == FOLDER and path.name[0].isdigit()]
 SOLUTIONS = [path for path in NOTEBOOKS if path.parent.name == "solutions"]
 MAX_LINES = 20  # per code cell: half a screen
 MAX_TYPICAL_LINES = 8  # median per lesson: one idea per cell
 MAX_WORDS = 200  # per text cell, formulas included: about a minute
+QUESTIONS = 5  # of the quiz
 MAX_BYTES = 8_000_000  # in total: the notebooks are part of the wheel
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PICTURE_TEXT = re.compile(r"<\w*Figure size|Explorer\(")
@@ -33,7 +35,6 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])(/(home|root|Users|tmp|usr|opt|mnt|work
 
 of_notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(FOLDER).as_posix())
 of_lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
-of_exercises = pytest.mark.parametrize("path", LESSONS[1:], ids=lambda path: path.name)  # the first has none
 
 
 @cache
@@ -43,6 +44,19 @@ def read(path: Path) -> NotebookNode:
 
 def code_cells(path: Path) -> list[NotebookNode]:
     return [cell for cell in read(path).cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def tagged(path: Path, tag: str) -> list[NotebookNode]:
+    return [cell for cell in code_cells(path) if tag in cell.metadata.get("tags", ())]
+
+
+def is_folded(cell: NotebookNode) -> bool:
+    """Whether the reader sees the code only after a click."""
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+
+
+def visible_cells(path: Path) -> list[NotebookNode]:
+    return [cell for cell in code_cells(path) if not is_folded(cell)]
 
 
 def texts(path: Path) -> list[str]:
@@ -74,8 +88,10 @@ def ends_with_a_picture(cell: NotebookNode) -> bool:
     return bool(last) and isinstance(last[0], ast.Expr) and bool(PICTURE_CODE.search(ast.unparse(last[0].value)))
 
 
-def checkers(path: Path) -> set[str]:
-    calls = [ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)]
+def checkers(cells: Iterable[NotebookNode]) -> set[str]:
+    """The names of the checkers that are called."""
+    parts = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
+    calls = [ast.unparse(node.func) for node in parts if isinstance(node, ast.Call)]
     return {name.rpartition(".")[2] for name in calls if name.rpartition(".")[2].startswith("check_")}
 
 
@@ -145,7 +161,8 @@ def test_a_lesson_has_title_summary_goals_and_time(path: Path) -> None:
     assert len(summary.split()) >= 8, "one sentence on what the reader learns"
     opening = "\n".join(texts(path)[:2])
     assert 3 <= len(re.findall(r"^- ", opening, flags=re.MULTILINE)) <= 5, "goals"
-    assert re.search(r"\*\*Time:?\*\*", opening), "minutes on two cores"
+    assert re.search(r"\*\*Time:\*\*[^.]*minutes of reading[^.]*on two cores", opening)
+    assert "**You need:**" in opening
 
 
 @of_lessons
@@ -158,7 +175,7 @@ def test_a_lesson_states_its_limits_and_has_a_summary_and_references(path: Path)
 
 @of_lessons
 def test_a_lesson_has_short_cells_text_assertions_and_an_explorer(path: Path) -> None:
-    cells = code_cells(path)
+    cells = visible_cells(path)
     assert statistics.median(len(cell.source.splitlines()) for cell in cells) <= MAX_TYPICAL_LINES
     assert len(texts(path)) >= len(cells)
     assert sum(isinstance(node, ast.Assert) for node in nodes(path)) >= 3, "nbval compares text only, not pictures"
@@ -174,18 +191,67 @@ def test_a_static_page_shows_a_picture_for_every_explorer(path: Path) -> None:
     assert {"".join(png.split()) for png in stored} <= {"".join(png.split()) for png in shown}
 
 
-@of_exercises
+@of_lessons
+def test_assertions_are_folded_away_and_say_what_they_check(path: Path) -> None:
+    for cell in code_cells(path):
+        asserts = any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(cell.source)))
+        tags = cell.metadata.get("tags", [])
+        assert asserts == bool({"check", "reference"} & set(tags)), cell.source
+        assert is_folded(cell) == asserts, cell.source
+        assert "check" not in tags or re.match(r"# Check: \w", cell.source), cell.source
+
+
+@of_lessons
+def test_prints_show_computed_values(path: Path) -> None:
+    """A print of fixed text would claim a result whatever was computed."""
+    for node in nodes(path):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+            assert not all(isinstance(argument, ast.Constant) for argument in node.args), ast.unparse(node)
+
+
+@of_lessons
+def test_every_picture_is_described(path: Path) -> None:
+    for output in outputs(path):
+        if "image/png" in output.get("data", {}):
+            alt = output.metadata.get("image/png", {}).get("alt", "")
+            assert len(alt.split()) >= 6, f"describe it with new_figure(..., alt=...): {alt!r}"
+            assert not alt.startswith("Figure. "), f"only titles and labels so far: {alt!r}"
+
+
+@of_lessons
+def test_a_lesson_ends_with_a_quiz_whose_answers_are_folded(path: Path) -> None:
+    text = "\n".join(texts(path))
+    quiz = text[text.index("## Quiz") :]
+    questions = re.findall(r"<details>\s*<summary>(.+?)</summary>\n\n(.+?)\n\n</details>", quiz, flags=re.DOTALL)
+    assert len(questions) == QUESTIONS
+
+
+@of_lessons
 def test_a_lesson_has_exercises_whose_stubs_run(path: Path) -> None:
-    assert len(checkers(path)) >= 2
-    for cell in (cell for cell in code_cells(path) if "check_" in cell.source):
+    cells = [cell for cell in visible_cells(path) if "check_" in cell.source]
+    assert cells
+    for cell in cells:
         plain = "".join(output.data.get("text/plain", "") for output in cell.outputs if "data" in output)
         assert plain.startswith("not attempted yet:"), cell.source
 
 
-@of_exercises
+@of_lessons
+def test_every_stub_is_followed_by_its_folded_reference(path: Path) -> None:
+    cells = code_cells(path)
+    for stub, reference in itertools.pairwise(cells):
+        assert ("stub" in stub.metadata.get("tags", ())) == ("reference" in reference.metadata.get("tags", ()))
+        if "stub" in stub.metadata.get("tags", ()):
+            assert checkers([stub]) == checkers([reference])
+            assert len(checkers([stub])) == 1
+            assert re.search(r"^assert .*\.solved$", reference.source, flags=re.MULTILINE)
+
+
+@of_lessons
 def test_every_exercise_has_a_solution_that_its_checker_accepts(path: Path) -> None:
+    exercises = checkers(code_cells(path)) - checkers(tagged(path, "reference"))
+    assert exercises
     solutions = FOLDER / "solutions" / path.name
-    assert checkers(solutions) >= checkers(path)
+    assert checkers(code_cells(solutions)) >= exercises
     for cell in code_cells(solutions):
         assert ("check_" in cell.source) == (".solved" in cell.source), f"assert feedback.solved in: {cell.source}"
 

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import renyi_lab
-from renyi_lab.cli import _course_files
+from renyi_lab.course import _files as _course_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -199,7 +199,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 def test_the_wheel_contains_the_course_without_checkpoints(wheel: zipfile.ZipFile) -> None:
     course = {name for name in wheel.namelist() if name.endswith(".ipynb")}
-    assert course == {"renyi_lab/course/00_first.ipynb", "renyi_lab/course/solutions/00_first.ipynb"}
+    assert course == {"renyi_lab/notebooks/00_first.ipynb", "renyi_lab/notebooks/solutions/00_first.ipynb"}
 
 
 def test_the_wheel_contains_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -223,10 +223,10 @@ def test_a_checkout_uses_its_own_notebooks() -> None:
 
 def test_an_installed_package_uses_the_course_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "renyi_lab"
-    (package / "course").mkdir(parents=True)
+    (package / "notebooks").mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(_course_files, "_PACKAGE", package)
-    assert _course_files.course_directory() == package / "course"
+    assert _course_files.course_directory() == package / "notebooks"
 
 
 def test_another_package_s_notebooks_folder_is_not_taken_for_the_course(

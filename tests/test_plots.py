@@ -124,7 +124,7 @@ def test_histories_differ_in_name_and_colour(ax: Axes) -> None:
 
 
 def test_figure_has_a_png_representation(spectrum: Spectrum) -> None:
-    assert spectrum.plot()._repr_png_().startswith(b"\x89PNG")
+    assert spectrum.plot()._repr_png_()[0].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ STAGES = (
     "sharpness",
     "bounds",
     "study",
+    "course",
     "exercises",
     "widgets",
     "cli",

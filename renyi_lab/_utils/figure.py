@@ -12,16 +12,39 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook displays as a cell's value; matplotlib's own needs pyplot for that."""
+    """A figure that a notebook displays as a cell's value; matplotlib's own needs pyplot for that.
 
-    def _repr_png_(self) -> bytes:
+    Attributes:
+        alt: What the picture shows, in words, for readers who do not see it; if empty, the titles and axis labels.
+    """
+
+    alt: str = ""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return buffer.getvalue(), {"alt": self.alt or described(self)}
 
 
-def new_figure(width: float = 9.0, height: float = 3.2) -> NotebookFigure:
-    """An empty figure of the given size in inches, drawn by Agg whatever backend is selected."""
+def new_figure(width: float = 9.0, height: float = 3.2, *, alt: str = "") -> NotebookFigure:
+    """An empty figure of the given size in inches, drawn by Agg whatever backend is selected.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        alt: What the picture shows, in one or two sentences, for readers who do not see it.
+    """
     figure = NotebookFigure(figsize=(width, height), layout="constrained")
+    figure.alt = alt
     FigureCanvasAgg(figure)
     return figure
+
+
+def described(figure: Figure) -> str:
+    """Titles, axis labels and legend entries of a figure as one sentence: the alternative text if none was given."""
+    panels = []
+    for axes in figure.axes:
+        lines = [str(text) for text in axes.get_legend_handles_labels()[1]]
+        across = " against ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+        panels.append(": ".join(filter(None, (axes.get_title(), across, ", ".join(lines)))))
+    return "Figure. " + "; ".join(filter(None, panels))

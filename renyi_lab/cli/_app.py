@@ -61,9 +61,8 @@ def notebooks(
 ) -> None:
     """Copy the course's notebooks to DIRECTORY; open them with `renyi-lab lab DIRECTORY`."""
     source = _course()
-    files = sorted(
-        path.relative_to(source) for path in source.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
-    )
+    found = [*source.rglob("*.ipynb"), *source.glob("*.md"), *source.glob("*.npz")]
+    files = sorted(path.relative_to(source) for path in found if ".ipynb_checkpoints" not in path.parts)
     if directory.exists() and not directory.is_dir():
         raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
     existing = [str(file) for file in files if (directory / file).exists()]
@@ -79,7 +78,8 @@ def notebooks(
             shutil.copyfile(source / file, directory / file)
     except OSError as error:
         _fail(f"Cannot write to {directory}: {error.strerror}. Name another folder.")
-    _console.print(f"{len(files)} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
+    number = sum(file.suffix == ".ipynb" for file in files)
+    _console.print(f"{number} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -183,7 +183,7 @@ def _check_writable(out: Path) -> None:
 
 
 def _course() -> Path:
-    from renyi_lab.cli._course_files import course_directory
+    from renyi_lab.course import course_directory
 
     try:
         return course_directory()

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from renyi_lab.cli._course_files import course_directory
+from renyi_lab.course import course_directory
 
 
 @dataclass(frozen=True)

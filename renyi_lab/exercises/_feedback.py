@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,15 +23,22 @@ class Feedback:
     Attributes:
         status: ``"solved"``, ``"not attempted yet"`` (the stub is unchanged) or ``"not yet"``.
         message: The hint, or what a correct solution shows.
+        function: For functions that the rest of a notebook needs: the attempt once it is solved, the library's own
+            until then. ``None`` for all other exercises.
     """
 
     status: Status
     message: str = ""
+    function: Callable[..., Any] | None = None
 
     @property
     def solved(self) -> bool:
         """Whether the attempt passed every check."""
         return self.status == "solved"
+
+    def otherwise(self, attempt: Any, library: Callable[..., Any]) -> Feedback:
+        """The same feedback with ``function`` set: the attempt if it is solved, otherwise the library's function."""
+        return replace(self, function=attempt if self.solved else library)
 
     def __repr__(self) -> str:
         return f"{self.status}: {self.message}" if self.message else self.status

@@ -17,9 +17,10 @@ from typer.testing import CliRunner, Result
 import renyi_lab.cli._tour as tour_module
 from renyi_lab import Spectrum, choose_alpha
 from renyi_lab.bounds import isotropic_pac_bayes
-from renyi_lab.cli import _check, _course_files
+from renyi_lab.cli import _check
 from renyi_lab.cli._app import app
 from renyi_lab.cli._tour import Tour
+from renyi_lab.course import _files as _course_files
 from renyi_lab.training import Evaluation, History
 
 if sys.version_info >= (3, 11):
@@ -128,11 +129,11 @@ def test_what_would_fail_is_refused_before_the_work_starts(
 def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "site-packages" / "renyi_lab"
     for name in ("00_start_here.ipynb", "solutions/01.ipynb", ".ipynb_checkpoints/00-checkpoint.ipynb", "notes.txt"):
-        file = package / "course" / name
+        file = package / "notebooks" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"new {name}", encoding="utf-8")
     monkeypatch.setattr(_course_files, "_PACKAGE", package)
-    return package / "course"
+    return package / "notebooks"
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -277,7 +278,7 @@ def test_check_lists_every_part_and_succeeds_when_all_fit() -> None:
 def set_course(patch: pytest.MonkeyPatch, package: Path, *, empty: bool) -> None:
     patch.setattr(_course_files, "_PACKAGE", package)
     if empty:
-        (package / "course").mkdir(parents=True)
+        (package / "notebooks").mkdir(parents=True)
 
 
 def break_second_derivatives(patch: pytest.MonkeyPatch) -> None:

@@ -381,7 +381,7 @@ def test_a_history_prints_one_reproducible_line_and_plots_its_numbers():
     curves = [line.get_ydata().tolist() for axes in figure.axes for line in axes.lines]
     names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
     assert curves == [list(getattr(history, name)) for name in names]
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure._repr_png_()[0].startswith(b"\x89PNG")
     ax = Figure().subplots()
     assert history.plot(ax) is ax.figure
     assert [line.get_ydata().tolist() for line in ax.lines] == curves[:2]

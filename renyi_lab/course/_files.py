@@ -13,7 +13,7 @@ def course_directory() -> Path:
     Raises:
         FileNotFoundError: Neither folder exists, which means an incomplete installation.
     """
-    shipped = _PACKAGE / "course"
+    shipped = _PACKAGE / "notebooks"
     checkout = _PACKAGE.parent / "notebooks"
     if shipped.is_dir():
         return shipped

@@ -1,0 +1,134 @@
+"""The running network of the course: stored once, loaded everywhere, trained again where the file cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import renyi_lab as rl
+from renyi_lab.course import NETWORK_FILE, _network, course_directory, load_network, save_network
+
+LIMIT = 0.02  # gradient norm
+
+
+@pytest.fixture
+def retrained(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """What training again gives, without the time that it takes."""
+    model = rl.models.mlp(40, 32, 32, 10, seed=7)
+    monkeypatch.setattr(_network, "train_network", lambda **_: (model, []))
+    return model
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.equal(p.float(), q.float()) for p, q in pairs)
+
+
+def test_the_shipped_network_fits_its_data_and_is_nearly_stationary() -> None:
+    model, train_set, test_set = load_network(course_directory() / NETWORK_FILE, dtype=torch.float64)
+    assert rl.evaluate(model, train_set).accuracy == 1
+    assert 0.4 < rl.evaluate(model, test_set).accuracy < 0.5
+    H = rl.HessianOperator(model, nn.functional.cross_entropy, train_set)
+    assert H.shape == (2698, 2698)
+    assert H.gradient().norm() < LIMIT
+
+
+@pytest.mark.slow
+def test_training_it_again_gives_such_a_network() -> None:
+    model, histories = rl.course.train_network(progress=False)
+    _, train_set, _ = load_network()
+    assert [len(history.test_accuracy) for history in histories] == [150, 20, 20]
+    assert rl.evaluate(model, train_set).accuracy == 1
+    assert rl.HessianOperator(model, nn.functional.cross_entropy, train_set).gradient().norm() < LIMIT
+
+
+def test_a_saved_network_is_loaded_from_the_current_folder_and_from_the_one_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = rl.models.mlp(40, 32, 32, 10, seed=3)
+    monkeypatch.chdir(tmp_path)
+    assert save_network(model) == Path(NETWORK_FILE)
+    (tmp_path / "solutions").mkdir()
+    for folder in (tmp_path, tmp_path / "solutions"):
+        monkeypatch.chdir(folder)
+        loaded = load_network(dtype=torch.float64)
+        assert same_weights(loaded.model, model)
+        assert loaded.train_set.tensors[0].dtype == torch.float64
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [NETWORK_FILE]
+
+
+def test_an_intact_file_is_kept_unless_asked_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "network.npz"
+    first, second = (rl.models.mlp(40, 32, 32, 10, seed=seed) for seed in (1, 2))
+    save_network(first, path)
+    save_network(second, path)
+    assert same_weights(load_network(path).model, first)
+    save_network(second, path, overwrite=True)
+    assert same_weights(load_network(path).model, second)
+
+
+def test_a_missing_file_is_trained_again_and_said_so(
+    tmp_path: Path, retrained: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert same_weights(load_network(tmp_path / "none.npz").model, retrained)
+    assert "none.npz was not found, so the running network is trained again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "recipe", "weights", "pickle", "folder", "shape"])
+def test_a_damaged_or_old_file_is_trained_again_and_said_so(
+    damage: str, tmp_path: Path, retrained: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_network(rl.models.mlp(40, 32, 32, 10), tmp_path / "network.npz")
+    content = dict(np.load(path))
+    if damage == "text":
+        path.write_text("not a network")
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "pickle":
+        np.savez(path, **{**content, "recipe": np.array([{"a": 1}], dtype=object)})
+    else:
+        changed = {
+            "recipe": {"recipe": "{}"},
+            "weights": {"layer1.weight": 2 * content["layer1.weight"]},
+            "shape": {"layer1.weight": content["layer1.weight"][:3]},
+        }[damage]
+        np.savez(path, **{**content, **changed})
+    assert same_weights(load_network(path).model, retrained)
+    assert "damaged or was made by another version" in capsys.readouterr().out
+    if damage != "folder":  # and saving replaces it
+        save_network(retrained, path)
+        load_network(path)
+        assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda model, path: save_network("model", path), TypeError, "got str"),
+        (lambda model, path: save_network(rl.models.mlp(4, 3), path), ValueError, "other names or shapes"),
+        (lambda model, path: save_network(model, path.parent / "no" / "x.npz"), ValueError, "does not exist"),
+        (lambda model, path: save_network(model, path.parent), ValueError, "is a folder"),
+        (lambda model, path: load_network(path, dtype=torch.int64), TypeError, "floating-point"),
+        (lambda model, path: load_network(path, dtype="double"), TypeError, "floating-point"),
+    ],
+)
+def test_bad_input_is_refused(call, error: type[Exception], match: str, tmp_path: Path) -> None:
+    path = tmp_path / "network.npz"
+    with pytest.raises(error, match=match):
+        call(rl.models.mlp(40, 32, 32, 10), path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = rl.models.mlp(40, 32, 32, 10)
+    with torch.no_grad():
+        model.layer1.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        save_network(model, tmp_path / "network.npz")
