@@ -21,7 +21,7 @@ BENCHMARKS := hvp entropy_error bound_alpha optim_step explorers busy study_tabl
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast test-browser test-portable notebooks check lint format format-check types docs bench clean
+.PHONY: help lab test test-fast test-browser test-portable notebooks student check lint format format-check types docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,9 +43,13 @@ test-portable: $(INSTALLED) ## run tests and notebooks with each instruction set
 	$(PY) tests/tools/portable.py $(PORTABLE_ARGS)
 
 notebooks: $(INSTALLED) ## run every notebook again and store its outputs, cleaned
+	$(PY) tests/tools/navigation.py
 	CI=1 $(PY) -m nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=600 $(NOTEBOOKS)
 	$(PY) tests/tools/clean_notebooks.py $(NOTEBOOKS)
+
+student: $(INSTALLED) ## write the course without reference solutions to build/student
+	$(PY) -m renyi_lab notebooks --student --force build/student
 
 check: lint format-check types ## lint, format-check and types
 

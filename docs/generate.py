@@ -107,15 +107,15 @@ def missing(name: str) -> str:
 def notebooks() -> list[dict[str, str]]:
     """Name, title, one-sentence promise and time of each notebook of the course, from its first two cells."""
     found = []
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"][:2]
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"][:3]  # with the line of navigation
         text = "\n".join("".join(cell["source"]) for cell in cells)
         matches = [
             re.search(pattern, text, re.DOTALL | re.MULTILINE)
             for pattern in (r"^# (.+?)$", r"^\*([^*].+?)\*$", r"\*\*Time:\*\* (.+?)\.")
         ]
         if None in matches:
-            raise ValueError(f"{path.name}: the first two cells must hold a title, a promise in italics and **Time:**.")
+            raise ValueError(f"{path.name}: the first cells must hold a title, a promise in italics and **Time:**.")
         title, promise, time = (" ".join(match[1].split()) for match in matches)
         found.append({"name": path.stem, "title": title, "promise": promise, "time": time})
     return found

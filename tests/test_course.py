@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from pathlib import Path
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import renyi_lab as rl
-from renyi_lab.course import NETWORK_FILE, _network, course_directory, load_network, save_network
+from renyi_lab.course import NETWORK_FILE, _network, course_directory, load_network, save_network, student_edition
 
 LIMIT = 0.02  # gradient norm
+LESSONS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9]*.ipynb"))
+of_lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
 
 
 @pytest.fixture
@@ -132,3 +138,41 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         model.layer1.weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         save_network(model, tmp_path / "network.npz")
+
+
+@of_lessons
+def test_the_student_edition_holds_no_reference_and_no_way_to_the_solutions(path: Path) -> None:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    made = student_edition(notebook)
+    assert "solutions/" not in json.dumps(made)
+    assert not any(cell.get("outputs") for cell in made["cells"])
+    pairs = zip(notebook["cells"], made["cells"], strict=True)
+    references = [cells for cells in pairs if "reference" in cells[0]["metadata"].get("tags", ())]
+    for before, after in references:
+        written = ast.parse("".join(before["source"]))
+        assert any(isinstance(node, (ast.FunctionDef, ast.Lambda)) for node in ast.walk(written))
+        (statement,) = ast.parse(after["source"]).body
+        assert isinstance(statement, ast.Assign)
+        assert ast.unparse(statement.value).endswith(".function")
+
+
+@pytest.mark.slow
+@of_lessons
+def test_the_student_edition_runs_with_its_stubs_unfilled(path: Path, tmp_path: Path) -> None:
+    made = nbformat.from_dict(student_edition(json.loads(path.read_text(encoding="utf-8"))))
+    nbclient.NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    answers = [
+        output["data"]["text/plain"]
+        for cell in made.cells
+        if cell.cell_type == "code" and "check_" in cell.source and ".function" not in cell.source
+        for output in cell.outputs
+        if "data" in output
+    ]
+    assert answers
+    assert all(answer.startswith("not attempted yet") for answer in answers)
+
+
+def test_a_reference_without_a_checker_is_refused() -> None:
+    cell = {"cell_type": "code", "metadata": {"tags": ["reference"]}, "source": "def f(): return 1", "outputs": []}
+    with pytest.raises(ValueError, match="must call its checker"):
+        student_edition({"cells": [cell]})

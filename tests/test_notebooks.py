@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import navigation
 import nbformat
 import pytest
 from nbconvert import HTMLExporter
@@ -27,6 +28,7 @@ MAX_TYPICAL_LINES = 8  # median per lesson: one idea per cell
 MAX_WORDS = 200  # per text cell, formulas included: about a minute
 QUESTIONS = 5  # of the quiz
 MAX_BYTES = 8_000_000  # in total: the notebooks are part of the wheel
+NAVIGATION = (navigation.TOP, navigation.BOTTOM)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PICTURE_TEXT = re.compile(r"<\w*Figure size|Explorer\(")
 PICTURE_CODE = re.compile(r"^(\w*figure|\w*explorer)$|\.plot\w*\([^()]*\)$|Explorer\(.*\)$")
@@ -60,7 +62,8 @@ def visible_cells(path: Path) -> list[NotebookNode]:
 
 
 def texts(path: Path) -> list[str]:
-    return [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    """The text cells, without the generated navigation."""
+    return [cell.source for cell in read(path).cells if cell.cell_type == "markdown" and cell.id not in NAVIGATION]
 
 
 def headings(path: Path) -> list[str]:
@@ -256,9 +259,17 @@ def test_every_exercise_has_a_solution_that_its_checker_accepts(path: Path) -> N
         assert ("check_" in cell.source) == (".solved" in cell.source), f"assert feedback.solved in: {cell.source}"
 
 
+@of_notebooks
+def test_the_navigation_is_up_to_date(path: Path) -> None:
+    assert navigation.with_navigation(read(path), path) == read(path), "run `python tests/tools/navigation.py`"
+    for text in navigation.lines(path).values():
+        targets = re.findall(r"\]\(([^)]+)\)", text)
+        assert [target for target in targets if not (path.parent / target).is_file()] == []
+
+
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.name)
 def test_a_lesson_links_to_its_solutions(path: Path) -> None:
-    assert f"solutions/{path.name}" in "\n".join(texts(FOLDER / path.name))
+    assert f"(solutions/{path.name})" in navigation.lines(FOLDER / path.name)[navigation.TOP]
 
 
 def test_the_notebooks_are_small() -> None:

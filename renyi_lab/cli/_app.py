@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -58,11 +59,14 @@ def tour(
 def notebooks(
     directory: Annotated[Path, typer.Argument(help="New or empty folder for the copy.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite notebooks of the same name.")] = False,
+    student: Annotated[
+        bool, typer.Option("--student", help="Without reference solutions, stored outputs and teachers' notes.")
+    ] = False,
 ) -> None:
     """Copy the course's notebooks to DIRECTORY; open them with `renyi-lab lab DIRECTORY`."""
     source = _course()
-    found = [*source.rglob("*.ipynb"), *source.glob("*.md"), *source.glob("*.npz")]
-    files = sorted(path.relative_to(source) for path in found if ".ipynb_checkpoints" not in path.parts)
+    patterns = ("*.ipynb", "*.npz") if student else ("*.ipynb", "solutions/*.ipynb", "*.npz", "*.md")
+    files = sorted(path.relative_to(source) for pattern in patterns for path in source.glob(pattern))
     if directory.exists() and not directory.is_dir():
         raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
     existing = [str(file) for file in files if (directory / file).exists()]
@@ -75,11 +79,21 @@ def notebooks(
     try:
         for file in files:
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / file, directory / file)
+            _copy(source / file, directory / file, student=student)
     except OSError as error:
         _fail(f"Cannot write to {directory}: {error.strerror}. Name another folder.")
     number = sum(file.suffix == ".ipynb" for file in files)
     _console.print(f"{number} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
+
+
+def _copy(source: Path, target: Path, *, student: bool) -> None:
+    if student and source.suffix == ".ipynb":
+        from renyi_lab.course import student_edition
+
+        made = student_edition(json.loads(source.read_text(encoding="utf-8")))
+        target.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    else:
+        shutil.copyfile(source, target)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,7 +129,8 @@ def test_what_would_fail_is_refused_before_the_work_starts(
 @pytest.fixture
 def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "site-packages" / "renyi_lab"
-    for name in ("00_start_here.ipynb", "solutions/01.ipynb", ".ipynb_checkpoints/00-checkpoint.ipynb", "notes.txt"):
+    hidden = (".ipynb_checkpoints/00-checkpoint.ipynb", "solutions/.ipynb_checkpoints/01-checkpoint.ipynb", "notes.txt")
+    for name in (*COPIED, *hidden):
         file = package / "notebooks" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"new {name}", encoding="utf-8")
@@ -140,7 +142,9 @@ def files(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file()}
 
 
-COPIED = {"00_start_here.ipynb": "new 00_start_here.ipynb", "solutions/01.ipynb": "new solutions/01.ipynb"}
+COPIED = {
+    name: f"new {name}" for name in ("00_start_here.ipynb", "solutions/01.ipynb", "README.md", "course_network.npz")
+}
 
 
 @pytest.mark.usefixtures("course")
@@ -150,6 +154,28 @@ def test_notebooks_are_copied_with_their_folders_and_nothing_else(tmp_path: Path
     assert result.exit_code == 0
     assert files(target) == COPIED
     assert f"2 notebooks copied to {target}." in " ".join(result.output.split())
+
+
+def test_students_get_the_course_without_solutions_and_outputs(course: Path, tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": "Try. Solved in [it](solutions/01.ipynb). Go on."},
+        {
+            "cell_type": "code",
+            "metadata": {"tags": ["reference"]},
+            "source": "if not exercises.check_f(f).solved:\n\n    def f(): return 1",
+            "outputs": [{}],
+            "execution_count": 1,
+        },
+    ]
+    (course / "00_start_here.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4}), encoding="utf-8")
+    target = tmp_path / "students"
+    result = run("notebooks", target, "--student")
+    assert result.exit_code == 0, result.output
+    assert set(files(target)) == {"00_start_here.ipynb", "course_network.npz"}
+    text, code = json.loads((target / "00_start_here.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert text["source"] == "Try. Go on."
+    assert code["source"].startswith("f = exercises.check_f(f).function  #")
+    assert (code["outputs"], code["execution_count"]) == ([], None)
 
 
 @pytest.mark.usefixtures("course")
