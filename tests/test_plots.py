@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, FigureBase
 
+import renyi_lab as rl
 from renyi_lab import Spectrum, estimate_spectrum, plots
 from renyi_lab.training import History
 
@@ -148,3 +149,26 @@ def test_any_number_of_histories_is_drawn():
     axes = plots.new_figure().subplots()
     plots.plot_histories(axes, {f"training {i}": history for i in range(6)})
     assert len(axes.lines) == 6
+
+
+def test_the_library_s_own_figures_are_described() -> None:
+    spectrum = rl.Spectrum.from_eigenvalues([4.0, 1.0, 1.0, 0.1])
+    history = rl.train(rl.models.mlp(3, 2), (torch.randn(8, 3), torch.arange(8) % 2), epochs=2, progress=False)
+    curve = rl.perturbation.LossCurve(np.array([0.0, 1.0]), np.array([0.5, 2.0]))
+    plane = rl.perturbation.LossPlane(np.arange(2.0), np.arange(2.0), np.array([[0.5, 1.0], [1.0, 2.0]]))
+    for result in (spectrum, history, curve, plane):
+        data, metadata = result.plot()._repr_png_()
+        assert data.startswith(b"\x89PNG")
+        assert len(metadata["alt"].split()) >= 8
+    assert "the largest is 4" in spectrum.plot().alt
+    assert f"to {history.train_loss[-1]:.2g}" in history.plot().alt
+
+
+def test_a_figure_without_a_description_names_its_axes_and_curves() -> None:
+    figure = rl.plots.new_figure(3, 2)
+    axes = figure.subplots()
+    axes.plot([0, 1], label="even")
+    axes.set(title="shares", xlabel="rank", ylabel="share")
+    assert figure._repr_png_()[1] == {"alt": "Figure. shares: share against rank: even"}
+    figure.alt = "Two points."
+    assert figure._repr_png_()[1] == {"alt": "Two points."}

@@ -40,7 +40,8 @@ class LossCurve:
 
     def plot(self, ax: Axes | None = None) -> FigureBase:
         """Plot the curve, in a new figure or in ``ax``."""
-        ax = new_figure(5.0, 3.0).subplots() if ax is None else ax
+        alt = f"The loss along a line through the weights, steps {self.steps[0]:g} to {self.steps[-1]:g}: "
+        ax = new_figure(5.0, 3.0, alt=alt + _span(self.losses) + ".").subplots() if ax is None else ax
         ax.plot(self.steps, self.losses)
         ax.set(xlabel="step t", ylabel="loss")
         return ax.figure
@@ -65,7 +66,8 @@ class LossPlane:
 
     def plot(self, ax: Axes | None = None) -> FigureBase:
         """Plot the loss on a logarithmic colour scale, in a new figure or in ``ax``; the model's weights are marked."""
-        ax = new_figure(5.0, 3.8).subplots() if ax is None else ax
+        alt = f"Contours of the loss on a plane through the weights, logarithmic colour scale: {_span(self.losses)}."
+        ax = new_figure(5.0, 3.8, alt=alt).subplots() if ax is None else ax
         finite = self.losses[np.isfinite(self.losses) & (self.losses > 0)]
         if finite.size == 0:
             raise ValueError("no loss on this plane is finite and positive, so there is nothing to draw.")

@@ -12,7 +12,14 @@ from renyi_lab._utils.typing import FloatArray
 
 def draw_density(ax: Axes | None, grid: FloatArray, per_decade: FloatArray, largest: FloatArray) -> FigureBase:
     """Draw the eigenvalues per decade over the grid as a filled curve, and a tick for each of the ``largest``."""
-    ax = new_figure(5.5, 3.2).subplots() if ax is None else ax
+    if ax is None:
+        peak = grid[np.argmax(per_decade)]
+        ax = new_figure(
+            5.5,
+            3.2,
+            alt=f"Density of the eigenvalues over log10 |λ|, on logarithmic axes from {grid[0]:.0e} to "
+            f"{grid[-1]:.0e}: the most per decade are near {peak:.0e}, the largest is {largest[-1]:.2g}.",
+        ).subplots()
     ax.fill_between(grid, per_decade, color=BLUE, alpha=0.35, lw=0)
     ax.plot(largest, np.full(len(largest), 0.5), "|", color=ORANGE, markersize=9, label="largest |λ|")
     ax.set(xscale="log", yscale="log", xlabel="|λ|", ylabel="eigenvalues per decade", ylim=(0.3, None))

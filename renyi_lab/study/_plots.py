@@ -18,7 +18,8 @@ _INCHES_PER_MEASURE = 0.26
 def plot_taus(tables: Mapping[str, pd.DataFrame], num_models: int) -> NotebookFigure:
     """One row per measure: τ with its 95 % interval on the loss gap and on the error gap, where it is defined."""
     names = list(tables["loss"].index)
-    figure = new_figure(7.5, 1.2 + _INCHES_PER_MEASURE * len(names))
+    alt = f"Kendall's τ of {len(names)} measures with loss gap and error gap, each with its 95 % interval."
+    figure = new_figure(7.5, 1.2 + _INCHES_PER_MEASURE * len(names), alt=alt)
     ax = figure.subplots()
     for shift, (gap, table) in zip((-0.14, 0.14), tables.items(), strict=True):
         rows = np.arange(len(names)) + shift
@@ -37,7 +38,7 @@ def plot_measure(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], measur
     names = list(tables["loss"].index)
     if measure not in names:
         raise ValueError(f"there is no measure {measure!r}; available: {', '.join(map(repr, names))}.")
-    figure = new_figure(9, 3.4)
+    figure = new_figure(9, 3.4, alt=f"Loss gap (left) and error gap (right) of {len(frame)} models against {measure}.")
     for ax, gap in zip(figure.subplots(1, 2), _GAP_COLORS, strict=True):
         colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
         for color, (architecture, part) in zip(colors, frame.groupby("architecture"), strict=False):
@@ -49,7 +50,7 @@ def plot_measure(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], measur
 
 def plot_alpha(curves: Mapping[str, pd.DataFrame], measure: str) -> NotebookFigure:
     """τ(α) on both gaps, with 95 % bands."""
-    figure = new_figure(5.5, 3.4)
+    figure = new_figure(5.5, 3.4, alt=f"Kendall's τ of {measure} with loss gap and error gap against the order α.")
     ax = figure.subplots()
     for gap, color in _GAP_COLORS.items():
         curve = curves[gap]

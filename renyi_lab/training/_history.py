@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
@@ -78,10 +79,19 @@ class History:
             self._draw(ax, "loss")
             return ax.figure
         quantities = ("loss", "accuracy") if self.train_accuracy else ("loss",)
-        figure = new_figure(4.5 * len(quantities), 3)
+        figure = new_figure(4.5 * len(quantities), 3, alt=self._described(quantities))
         for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
             self._draw(axes, quantity)
         return figure
+
+    def _described(self, quantities: Sequence[str]) -> str:
+        ends = [
+            f"{part} {quantity} from {values[0]:.2g} to {values[-1]:.2g}"
+            for quantity in quantities
+            for part in ("train", "test")
+            if (values := getattr(self, f"{part}_{quantity}"))
+        ]
+        return f"Line plots against the epoch, {len(self.train_loss)} epochs: {', '.join(ends)}."
 
     def _draw(self, ax: Axes, quantity: str) -> None:
         for part in ("train", "test"):
