@@ -47,8 +47,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def prepare_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Formulas as MathML; pictures instead of live widgets, with an alternative text that names their section."""
+    """Formulas as MathML; pictures instead of live widgets, with an alternative text that names their section.
+
+    References stay folded, and checks, which only tests need, are left out.
+    """
     heading = ""
+    notebook["cells"] = [_unfoldable(cell) for cell in notebook["cells"] if "check" not in _tags(cell)]
     for cell in notebook["cells"]:
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -60,6 +64,19 @@ def prepare_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
             if "image/png" in data:
                 output["metadata"].setdefault("image/png", {}).setdefault("alt", f"Figure of the section: {heading}")
     return notebook
+
+
+def _tags(cell: dict[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def _unfoldable(cell: dict[str, Any]) -> dict[str, Any]:
+    """A reference as text that unfolds at a click, as it does in JupyterLab; any other cell unchanged."""
+    if "reference" not in _tags(cell):
+        return cell
+    code = "".join(cell["source"])
+    text = f"<details><summary>Reference</summary>\n\n```python\n{code}\n```\n\n</details>"
+    return {"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text}
 
 
 def _mathml(match: re.Match[str]) -> str:
