@@ -44,7 +44,19 @@ from renyi_lab.spectrum import (
 )
 
 if TYPE_CHECKING:
-    from renyi_lab import bounds, datasets, exercises, models, optim, perturbation, plots, sharpness, study, widgets
+    from renyi_lab import (
+        bounds,
+        datasets,
+        diagrams,
+        exercises,
+        models,
+        optim,
+        perturbation,
+        plots,
+        sharpness,
+        study,
+        widgets,
+    )
     from renyi_lab.perturbation import reparametrize
     from renyi_lab.posterior import GibbsError, gibbs_error
     from renyi_lab.sharpness import SharpnessReport, renyi_sharpness, sharpness_report
@@ -93,6 +105,7 @@ __all__ = [
     "datasets",
     "default_device",
     "dense_hessian",
+    "diagrams",
     "effective_number",
     "escort_probabilities",
     "estimate_spectrum",

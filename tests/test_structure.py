@@ -29,6 +29,7 @@ STAGES = (
     "datasets",
     "models",
     "plots",
+    "diagrams",
     "posterior",
     "perturbation",
     "sharpness",
