@@ -75,7 +75,7 @@ def _draw_weights(ax: Axes, weights: FloatArray, *, found: bool) -> None:
         ax.text(
             OUTLIERS.mean() + 0.3,
             4.5,
-            f"{NUM_PROBES} random probes, a circle each:\n1 on average, far off singly",
+            f"{NUM_PROBES} random probes, a circle each:\n1 on average, widely scattered",
             style,
         )
         ax.text(-0.5, 4.5, f"the weights of each\nprobe sum to {weights.shape[1]}", size=SMALL)

@@ -44,10 +44,9 @@ def texts_of(figure: NotebookFigure) -> Iterator[tuple[Text, Bbox]]:
         if not low <= place <= high
     }
     for text in figure.findobj(Text):
-        outside_axes = (
-            isinstance(text.axes, matplotlib.axes.Axes) and not text.axes.axison and text not in text.axes.texts
-        )
-        if text.get_text().strip() and text.get_visible() and text not in hidden and not outside_axes:
+        of_an_axis = text.axes is not None and text not in text.axes.texts
+        drawn = text.get_visible() and text not in hidden and not (of_an_axis and not text.axes.axison)
+        if text.get_text().strip() and drawn:
             yield text, text.get_window_extent(canvas.get_renderer())
 
 
