@@ -3,5 +3,6 @@
 from renyi_lab.diagrams._deflation import deflation
 from renyi_lab.diagrams._gauss_rule import gauss_rule
 from renyi_lab.diagrams._krylov import krylov
+from renyi_lab.diagrams._pipeline import pipeline
 
-__all__ = ["deflation", "gauss_rule", "krylov"]
+__all__ = ["deflation", "gauss_rule", "krylov", "pipeline"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -13,10 +14,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+import renyi_lab
 from renyi_lab import Spectrum, diagrams
 from renyi_lab._utils.figure import NotebookFigure
 
+STAGES = ("network", "products", "spectrum", "entropy", "bound")
 DIAGRAMS: dict[str, Callable[[], NotebookFigure]] = {
+    "pipeline": diagrams.pipeline,
+    **{f"pipeline at {stage}": functools.partial(diagrams.pipeline, stage) for stage in STAGES},
     "krylov": diagrams.krylov,
     "deflation": diagrams.deflation,
     "gauss_rule": diagrams.gauss_rule,
@@ -136,9 +141,35 @@ def test_outliers_are_scattered_before_deflation_and_counted_once_after() -> Non
     assert np.std(narrow) < np.std(wide) / 3
 
 
+def written(figure: NotebookFigure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_highlighted_stage_differs_in_more_than_colour(stage: str) -> None:
+    plain, marked = diagrams.pipeline(), diagrams.pipeline(highlight=stage)
+    assert set(written(marked)) - set(written(plain)) == {"▼ you are here"}
+    (bold,) = (text for text in marked.axes[0].texts if text.get_weight() == "bold" and "here" not in text.get_text())
+    assert stage[:5] in bold.get_text()
+    assert stage in marked.alt
+
+
+def test_functions_of_the_pipeline_exist() -> None:
+    names = [text for text in written(diagrams.pipeline()) if re.fullmatch(r"(rl|spectrum)\.\w+", text)]
+    assert len(names) == 5
+    for name in names:
+        owner, function = name.split(".")
+        assert hasattr({"rl": renyi_lab, "spectrum": Spectrum}[owner], function), name
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: diagrams.pipeline(highlight="hessian"),
+            ValueError,
+            "highlight must be one of 'network', 'products', 'spectrum', 'entropy', 'bound', got 'hessian'",
+        ),
         (lambda: diagrams.gauss_rule([1.0, 1.0, 2.0], 3), ValueError, "num_nodes must be at most 2, .* got 3"),
         (lambda: diagrams.gauss_rule(num_nodes=0), ValueError, "num_nodes must be at least 1, got 0"),
         (lambda: diagrams.gauss_rule(num_nodes=2.5), TypeError, "num_nodes must be an integer"),
