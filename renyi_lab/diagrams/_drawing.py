@@ -14,7 +14,7 @@ from renyi_lab._utils.figure import GREY, NotebookFigure, new_figure
 
 INK = "#222222"
 TITLE, TEXT, SMALL = 11.0, 9.5, 8.5  # sizes in points
-LINE = 1.2  # width in points
+LINE, CHANGED = 1.2, 2.6  # widths in points; the second marks what differs
 Point = tuple[float, float]
 
 

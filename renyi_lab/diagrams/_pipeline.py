@@ -12,13 +12,13 @@ from matplotlib.patches import Circle, Rectangle
 
 from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, NotebookFigure
 from renyi_lab._utils.validation import check_choice
-from renyi_lab.diagrams._drawing import INK, LINE, SMALL, TITLE, Point, arrow, box, canvas, label, matrix, tint
+from renyi_lab.diagrams._drawing import CHANGED, INK, LINE, SMALL, TITLE, Point, arrow, box, canvas, label, matrix, tint
 
 WIDTH, HEIGHT, GAP = 1.5, 1.75, 0.3
 
 
 def pipeline(highlight: str | None = None) -> NotebookFigure:
-    """Draw the stages from a network to a bound, with the function that computes each and the notebook that explains it.
+    """Draw the stages from a network to a bound, each with the function that computes it and its notebook.
 
     Args:
         highlight: Stage to mark with "you are here": ``"network"``, ``"products"``, ``"spectrum"``, ``"entropy"`` or
@@ -36,8 +36,8 @@ def pipeline(highlight: str | None = None) -> NotebookFigure:
     """
     chosen = None if highlight is None else check_choice("highlight", highlight, STAGES)
     alt = (
-        "Diagram of five boxes joined by arrows from left to right: a network is trained, products of its Hessian with "
-        "vectors give the spectrum, the spectrum's shares give the Rényi entropy, and that gives sharpness and a bound. "
+        "Five boxes joined by arrows from left to right: a network is trained, products of its Hessian with vectors "
+        "give the spectrum, the spectrum's shares give the Rényi entropy, and that gives sharpness and a bound. "
         "Each box holds an icon and the name of a library function; above it stands its notebook."
     )
     if chosen is None:
@@ -63,7 +63,7 @@ class _Stage(NamedTuple):
 def _draw_stage(ax: Axes, corner: Point, stage: _Stage, *, marked: bool) -> None:
     left, bottom = corner
     middle = left + WIDTH / 2
-    style = {"linewidth": 3.0, "facecolor": tint(stage.color, 0.2)} if marked else {"facecolor": "white"}
+    style = {"linewidth": CHANGED, "facecolor": tint(stage.color, 0.2)} if marked else {"facecolor": "white"}
     box(ax, corner, WIDTH, HEIGHT, color=stage.color, **style)
     weight = "bold" if marked else "normal"
     label(ax, (middle, bottom + HEIGHT - 0.25), stage.title, weight=weight, va="baseline")

@@ -6,6 +6,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -17,11 +18,17 @@ from matplotlib.transforms import Bbox
 import renyi_lab
 from renyi_lab import Spectrum, diagrams
 from renyi_lab._utils.figure import NotebookFigure
+from renyi_lab.diagrams import _course_map
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 STAGES = ("network", "products", "spectrum", "entropy", "bound")
 DIAGRAMS: dict[str, Callable[[], NotebookFigure]] = {
     "pipeline": diagrams.pipeline,
     **{f"pipeline at {stage}": functools.partial(diagrams.pipeline, stage) for stage in STAGES},
+    "course_map": diagrams.course_map,
+    "course_map with plans": lambda: diagrams.course_map(planned=True),
+    "two_readings": diagrams.two_readings,
+    "rescaling": diagrams.rescaling,
     "krylov": diagrams.krylov,
     "deflation": diagrams.deflation,
     "gauss_rule": diagrams.gauss_rule,
@@ -160,6 +167,39 @@ def test_functions_of_the_pipeline_exist() -> None:
     for name in names:
         owner, function = name.split(".")
         assert hasattr({"rl": renyi_lab, "spectrum": Spectrum}[owner], function), name
+
+
+def test_paths_lead_through_notebooks_that_exist() -> None:
+    existing = {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
+    assert set(diagrams.PATHS) == {"90 minutes", "practitioner", "theory"}
+    assert {stop for stops in diagrams.PATHS.values() for stop in stops} <= existing
+    assert set(_course_map.NOTEBOOKS) <= existing
+
+
+def test_paths_run_forward_and_leave_nothing_out_that_a_stop_needs() -> None:
+    order = list(_course_map.NOTEBOOKS)
+    for stops in diagrams.PATHS.values():
+        assert list(stops) == sorted(stops, key=order.index)
+        assert stops[0] == order[0]
+        for stop in stops:
+            assert set(_course_map.NOTEBOOKS[stop].needs) <= set(stops), stop
+
+
+def test_map_names_the_notebooks_by_their_titles() -> None:
+    text = written(diagrams.course_map())
+    for stem, notebook in _course_map.NOTEBOOKS.items():
+        assert stem.partition("_")[0] in text
+        assert notebook.title in text
+    assert not any("planned" in entry for entry in text)
+
+
+def test_paths_differ_in_style_and_marker_and_stop_at_their_notebooks() -> None:
+    figure = diagrams.course_map()
+    lines = [line for line in figure.axes[0].get_lines() if line.get_marker() != "None"]
+    assert len({line.get_linestyle() for line in lines}) == len({line.get_marker() for line in lines}) == 3
+    rows = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    for line, stops in zip(lines, diagrams.PATHS.values(), strict=True):
+        assert list(line.get_ydata()) == [rows[stop.partition("_")[0]] for stop in stops]
 
 
 @pytest.mark.parametrize(

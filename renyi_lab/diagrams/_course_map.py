@@ -1,0 +1,106 @@
+"""The map of the course: its notebooks, what each builds on, and three paths through them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+
+from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, NotebookFigure
+from renyi_lab.diagrams._drawing import INK, SMALL, arrow, box, canvas, label
+
+
+class _Notebook(NamedTuple):
+    title: str
+    needs: tuple[str, ...] = ()
+    helped_by: tuple[str, ...] = ()
+
+
+# In their order. Everything needs the first; a new notebook is a new row here.
+NOTEBOOKS = {
+    "00_start_here": _Notebook("Start here"),
+    "01_renyi_entropy": _Notebook("Rényi entropy", needs=("00_start_here",)),
+    "02_hessian_vector_products": _Notebook("Hessian-vector products", needs=("00_start_here",)),
+    "03_lanczos_and_slq": _Notebook("Lanczos and stochastic quadrature", helped_by=("02_hessian_vector_products",)),
+    "04_renyi_sharpness": _Notebook("Rényi sharpness", needs=("01_renyi_entropy",), helped_by=("03_lanczos_and_slq",)),
+    "05_perturbations": _Notebook("Perturbations: other data, other weights", needs=("04_renyi_sharpness",)),
+    "05b_landscapes": _Notebook("Balls and landscapes", helped_by=("05_perturbations",)),
+}
+PLANNED = ("Generalization bounds", "Correlation with generalization", "RSAM", "When sharpness fails", "Your own model")
+PATHS: dict[str, tuple[str, ...]] = {
+    "90 minutes": ("00_start_here", "01_renyi_entropy", "04_renyi_sharpness"),
+    "practitioner": ("00_start_here", "02_hessian_vector_products", "03_lanczos_and_slq", "05b_landscapes"),
+    "theory": (
+        "00_start_here",
+        "01_renyi_entropy",
+        "03_lanczos_and_slq",
+        "04_renyi_sharpness",
+        "05_perturbations",
+    ),
+}
+STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"))
+ROW, BOX_HEIGHT, LEFT, RIGHT = 0.47, 0.33, 3.3, 6.8
+
+
+def course_map(*, planned: bool = False) -> NotebookFigure:
+    """Draw the notebooks of the course, what each builds on, and the paths of `PATHS` as three lines with stops.
+
+    Args:
+        planned: Whether to draw the chapters to come, too, with dashed outlines.
+
+    Returns:
+        The figure; its ``alt`` describes it.
+
+    Example:
+        >>> course_map().alt.split(". ")[1]
+        'Path "90 minutes": 00, 01, 04'
+    """
+    paths = " ".join(f'Path "{name}": {", ".join(map(_number, stops))}.' for name, stops in PATHS.items())
+    needs = "; ".join(
+        f"{_number(stem)} {verb} {', '.join(map(_number, others))}"
+        for stem, book in NOTEBOOKS.items()
+        for verb, others in (("needs", book.needs), ("is helped by", book.helped_by))
+        if others
+    )
+    rows = len(NOTEBOOKS) + (len(PLANNED) if planned else 0)
+    height = rows * ROW + 0.92
+    alt = f"Map of the course, one row for each of {len(NOTEBOOKS)} notebooks. {paths} Arrows: {needs}."
+    if planned:
+        alt += f" Below, with dashed outlines, what is planned: {', '.join(PLANNED)}."
+    figure, ax = canvas(8.2, height, alt)
+    heights = {stem: height - 0.62 - index * ROW for index, stem in enumerate(NOTEBOOKS)}
+    for stem, book in NOTEBOOKS.items():
+        _draw_box(ax, heights[stem], _number(stem), book.title)
+        ax.plot((0.3, LEFT), (heights[stem], heights[stem]), color=GREY, lw=0.5, alpha=0.5, zorder=0)
+    for index, title in enumerate(PLANNED if planned else ()):
+        y = height - 0.62 - (len(NOTEBOOKS) + index) * ROW
+        _draw_box(ax, y, f"{index + 6:02d}", f"{title} (planned)", linestyle="--", facecolor="white")
+    for index, (name, stops) in enumerate(PATHS.items()):
+        color, line, marker = STYLES[index]
+        x = 0.6 + 1.05 * index
+        ax.plot([x] * len(stops), [heights[stop] for stop in stops], line, color=color, marker=marker, ms=9, lw=2.4)
+        label(ax, (x, height - 0.25), name, color=color, weight="bold")
+    _draw_arrows(ax, heights)
+    return figure
+
+
+def _number(stem: str) -> str:
+    return stem.partition("_")[0]
+
+
+def _draw_box(ax: Axes, y: float, number: str, title: str, **style: Any) -> None:
+    box(ax, (LEFT, y - BOX_HEIGHT / 2), RIGHT - LEFT, BOX_HEIGHT, color=GREY, **style)
+    label(ax, (LEFT + 0.12, y), number, ha="left", va="center_baseline", weight="bold")
+    label(ax, (LEFT + 0.48, y), title, ha="left", va="center_baseline")
+
+
+def _draw_arrows(ax: Axes, heights: dict[str, float]) -> None:
+    """What a notebook needs or is helped by, as arcs at the right of the boxes."""
+    for stem, book in NOTEBOOKS.items():
+        for others, style in ((book.needs, "-"), (book.helped_by, "--")):
+            for other in others:
+                start, end = (RIGHT + 0.02, heights[other] - 0.07), (RIGHT + 0.02, heights[stem] + 0.07)
+                arrow(ax, start, end, bend=-0.6, linestyle=style)
+    for y, style, text in ((0.3, "-", "needed first"), (0.12, "--", "helps")):
+        arrow(ax, (RIGHT - 0.15, y), (RIGHT + 0.3, y), linestyle=style)
+        label(ax, (RIGHT + 0.38, y), text, size=SMALL, ha="left", color=INK)
