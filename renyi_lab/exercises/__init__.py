@@ -6,6 +6,7 @@ from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_n
 from renyi_lab.exercises._perturbations import check_ball_factors, check_equal_weight, check_filter_normalized
 from renyi_lab.exercises._products import check_batched_product, check_central_difference
 from renyi_lab.exercises._sharpness import check_layer_sharpness, check_rescaled_hessian, check_too_many_directions
+from renyi_lab.exercises._start import check_renyi_entropy, check_two_groups
 
 __all__ = [
     "Feedback",
@@ -19,7 +20,9 @@ __all__ = [
     "check_layer_sharpness",
     "check_orthogonalization",
     "check_probes_needed",
+    "check_renyi_entropy",
     "check_rescaled_hessian",
     "check_too_many_directions",
+    "check_two_groups",
     "check_weighted_entropy",
 ]
