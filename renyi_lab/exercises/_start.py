@@ -152,8 +152,8 @@ def check_two_groups(share_at_two: Any, share_at_half: Any, directions: Any) -> 
         ),
     ]
     message = (
-        "all three. At α = 2 one eigenvalue is practically the whole sum, at α = ½ one per cent of it: the same spectrum "
-        "is worth a few directions or thousands."
+        "all three. At α = 2 one eigenvalue is practically the whole sum, at α = ½ one per cent of it: the same "
+        "spectrum is worth a few directions or thousands."
     )
     return first_hint((share_at_two, share_at_half, directions), checks, message)
 
