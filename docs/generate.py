@@ -1,4 +1,4 @@
-"""Render the pages whose numbers come from files: the results, the course table, and the course table of the README.
+"""Render what comes from files: pages of results, tables of the course in the README and in the notes for teachers.
 
     python docs/generate.py
 
@@ -9,6 +9,7 @@ Numbers are never typed into a template.
 
 from __future__ import annotations
 
+import inspect
 import json
 import operator
 import re
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from renyi_lab import exercises
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -36,6 +39,8 @@ BENCHMARKS = (
 NOTICE = "<!-- Rendered by docs/generate.py from docs/templates. Edit the template, not this page. -->\n\n"
 NO_BREAK = "\u00a0"
 COURSE = re.compile(r"(?<=<!-- course:begin -->\n).*?(?=<!-- course:end -->)", re.DOTALL)
+EXERCISES = re.compile(r"(?<=<!-- exercises:begin -->\n).*?(?=<!-- exercises:end -->)", re.DOTALL)
+CHECKER = re.compile(r"exercises\.(check_\w+)\(")
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
@@ -131,6 +136,26 @@ def course_table(prefix: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def exercise_table() -> str:
+    """Every checker that a notebook calls, in the order of the text, with what it asks for."""
+    lines = ["| notebook | exercise | kind | what it asks for |", "|---|---|---|---|"]
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        code = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        found: dict[str, str] = {}
+        for cell in code:
+            kind = "core" if "stub" in cell["metadata"].get("tags", ()) else "exercise"
+            for name in CHECKER.findall("".join(cell["source"])):
+                found.setdefault(name, kind)
+        lines += [f"| [{path.stem}]({path.name}) | `{name}` | {kind} | {_asks(name)} |" for name, kind in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _asks(name: str) -> str:
+    """The first paragraph of a checker's docstring, as Markdown in one line."""
+    text = " ".join((inspect.getdoc(getattr(exercises, name)) or "").split("\n\n")[0].split())
+    return text.replace("``", "`").replace("|", "\\|")
+
+
 def beats_sam(record: dict[str, Any]) -> bool:
     """Whether a method is better than SAM by more than two standard errors."""
     difference = record["less_sam"]
@@ -165,8 +190,10 @@ def rendered() -> dict[Path, str]:
         for name in made.list_templates(extensions=["md"])
         if not Path(name).name.startswith("_")
     }
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return {**pages, ROOT / "README.md": COURSE.sub(lambda _: course_table("notebooks/"), readme)}
+    readme, teachers = ROOT / "README.md", ROOT / "notebooks" / "README.md"
+    pages[readme] = COURSE.sub(lambda _: course_table("notebooks/"), readme.read_text(encoding="utf-8"))
+    notes = COURSE.sub(lambda _: course_table(""), teachers.read_text(encoding="utf-8"))
+    return {**pages, teachers: EXERCISES.sub(lambda _: exercise_table(), notes)}
 
 
 def main() -> None:
