@@ -88,7 +88,7 @@ def test_a_right_entropy_is_solved_and_handed_back(function: Callable[..., Any])
         (without_shannon, "nothing is returned"),
         (sum_missing_at_one, "at α = 1"),
         (zeros_kept_at_one, "p[p > 0]"),
-        (in_place, "changes its argument"),
+        (in_place, "argument"),
         (raising, "raised KeyError"),
         (lambda p, alpha: p, "one number"),
         (lambda p, alpha: "1.4 nats", "one number"),
