@@ -159,7 +159,7 @@ def test_the_student_edition_holds_no_reference_and_no_way_to_the_solutions(path
 @pytest.mark.slow
 @of_lessons
 def test_the_student_edition_runs_with_its_stubs_unfilled(path: Path, tmp_path: Path) -> None:
-    made = nbformat.from_dict(student_edition(json.loads(path.read_text(encoding="utf-8"))))
+    made = nbformat.reads(json.dumps(student_edition(json.loads(path.read_text(encoding="utf-8")))), as_version=4)
     nbclient.NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     answers = [
         output["data"]["text/plain"]
