@@ -54,7 +54,12 @@ class AlphaExplorer(Explorer):
         (self.shares,) = right.plot([], [], color=ORANGE, drawstyle="steps-mid", label="share at this α, cumulative")
         right.set(xscale="log", xlabel="|λ|", ylabel="share of the sum", ylim=(0, 1.05), xlim=(grid[0], grid[-1]))
         right.legend(loc="upper left", fontsize="small")
-        super().__init__([self.alpha], figure, [self.marker, self.shares])
+        shows = (
+            "Left: a falling curve of the Rényi entropy H_α against the order α, with a dot at the current α. "
+            "Right: the cumulative share of the eigenvalue magnitudes in the sum of |λ|^α, over the density of the "
+            "spectrum."
+        )
+        super().__init__([self.alpha], figure, [self.marker, self.shares], shows=shows)
 
     @property
     def entropy(self) -> float:

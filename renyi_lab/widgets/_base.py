@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, overload
 
 import ipywidgets
 import numpy as np
@@ -22,20 +24,27 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image as PillowImage
 
+from renyi_lab.widgets._page import Frame, Pixels, description, page, picture, writable, write
+from renyi_lab.widgets._stops import current_stop, silent, stops
+
 _DPI = 100
+_MAX_FRAMES = 61  # of a page. Heuristic: a slider of 300 pixels moves by five of them
 
 
 class Explorer(ipywidgets.VBox):
     """Controls, a picture and a caption; subclasses define how the controls move the artists.
 
     A subclass creates its controls and figure, calls ``super().__init__`` and implements `_update`. A notebook shows
-    the live widget, or the current picture where widgets cannot run (GitHub, static HTML).
+    the live widget, or the current picture where widgets cannot run (GitHub, static HTML). `to_html` makes a page with
+    a slider that needs neither Python nor a network.
 
     Args:
-        controls: Widgets with a ``value``; every change redraws the picture, and Reset restores all of them.
+        controls: Widgets with a ``value``; every change redraws the picture, and Reset restores all of them. The first
+            is the main one, which `to_html` varies.
         figure: Figure whose static parts are drawn once; its axes keep their limits.
         moving: Artists that `_update` moves.
         beside: Widgets shown before the controls that cause no redraw, such as a play button linked to a slider.
+        shows: What the picture shows, in one or two sentences, for readers who cannot see it.
     """
 
     def __init__(
@@ -44,8 +53,10 @@ class Explorer(ipywidgets.VBox):
         figure: Figure,
         moving: Sequence[Artist],
         beside: Sequence[ipywidgets.Widget] = (),
+        shows: str = "",
     ) -> None:
         self._controls = tuple(controls)
+        self._shows = shows or f"Picture of {type(self).__name__}."
         self._defaults = [control.value for control in controls]
         self._held = False
         self._moving = tuple(moving)
@@ -77,6 +88,90 @@ class Explorer(ipywidgets.VBox):
                 control.value = value
         self._on_change()
 
+    @property
+    def alt(self) -> str:
+        """Alternative text of the current picture: what it shows, and the caption without tags."""
+        return description(self._shows, self.caption.value)
+
+    @overload
+    def to_html(self, path: None = None) -> str: ...
+
+    @overload
+    def to_html(self, path: str | os.PathLike[str]) -> Path: ...
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str | Path:
+        """Make one self-contained HTML page with a slider: it needs neither Python nor a network.
+
+        The picture is drawn beforehand for at most about 61 evenly spaced values of the main control, the first one,
+        its present value included, and for fewer if the page would exceed 1.5 MB. All other controls keep their present
+        values, which the page names. The explorer itself does not change, and no observer of a control is called.
+
+        Args:
+            path: File to write or replace. Default: the page is returned as a string.
+
+        Returns:
+            The path, or the page as a string.
+
+        Raises:
+            TypeError: ``path`` is not a path, or the main control is neither a slider nor a selection of one value.
+            OSError: The folder does not exist, ``path`` is a folder, or it may not be written.
+            ValueError: There is no control, or the figure is too large for a page.
+        """
+        target = None if path is None else writable(path)
+        text = self._page()
+        if target is None:
+            return text
+        write(target, text)
+        return target
+
+    def _page(self) -> str:
+        if not self._controls:
+            raise ValueError(f"{type(self).__name__} has no control, so its page would have no slider.")
+        main, others = self._controls[0], self._controls[1:]
+        found, start = stops(main, _MAX_FRAMES)
+        frames, settings = [], []
+        with self._still() as restore:
+            first = self._frame_pixels()[0]
+            for stop in found:
+                restore()  # an update may have set another control
+                stop.apply(main)
+                pixels, caption = self._frame_pixels()
+                frames.append(Frame(stop.text, picture(pixels, first), description(self._shows, caption), caption))
+                settings.append([current_stop(control).text for control in others])
+        fixed = [
+            f"{control.description} {texts[0]}".strip()
+            for control, texts in zip(others, zip(*settings, strict=True), strict=True)
+            if len(set(texts)) == 1
+        ]
+        label = main.description or "setting"
+        note = f"Other settings: {', '.join(fixed)}." if fixed else ""
+        if len(found) == 1:
+            note = f"{label} has only this value. {note}".strip()
+        return page(f"{type(self).__name__}: {label}", label, note, first, frames, start)
+
+    def _frame_pixels(self) -> tuple[Pixels, str]:
+        """Picture and caption, with the warnings, for the values of the controls."""
+        caption, status = self._moved()
+        self._draw()
+        return np.asarray(self._canvas.buffer_rgba())[..., :3].copy(), "<br>".join(filter(None, (caption, status)))
+
+    @contextmanager
+    def _still(self) -> Iterator[Any]:
+        """Controls may be set without any effect on the explorer; the yielded function restores their values."""
+        before = [current_stop(control) for control in self._controls]
+
+        def restore() -> None:
+            for control, stop in zip(self._controls, before, strict=True):
+                stop.apply(control)
+
+        with self._without_redraws(), silent(self._controls):
+            try:
+                yield restore
+            finally:
+                restore()
+                with suppress(Exception):  # only that of an explorer that shows an error already
+                    self._moved()
+
     def _update(self) -> str:
         """Move the artists according to the controls and return the caption (HTML).
 
@@ -103,22 +198,29 @@ class Explorer(ipywidgets.VBox):
             raise
 
     def _redraw(self) -> None:
+        self.caption.value, self.status.value = self._moved()
+        self._draw()
+        self.picture.value = _png(self._canvas)
+
+    def _moved(self) -> tuple[str, str]:
+        """Move the artists; return the caption and the warnings, which a notebook hides in callbacks."""
         with warnings.catch_warnings(record=True) as caught, self._without_redraws():
-            # A notebook also hides warnings of callbacks.
             warnings.simplefilter("always")
-            self.caption.value = self._update()
-        self.status.value = "<br>".join(html.escape(str(warning.message)) for warning in caught)
+            caption = self._update()
+        return caption, "<br>".join(html.escape(str(warning.message)) for warning in caught)
+
+    def _draw(self) -> None:
         if self._static is None:
             self._canvas.draw()
             self._static = self._canvas.copy_from_bbox(self.figure.bbox)
         self._canvas.restore_region(self._static)
         for artist in self._moving:
             self.figure.draw_artist(artist)
-        self.picture.value = _png(self._canvas)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        return {**bundle, "image/png": base64.b64encode(self.picture.value).decode(), "text/plain": repr(self)}
+        stored = {"image/png": base64.b64encode(self.picture.value).decode(), "text/plain": repr(self)}
+        return {**bundle, **stored}, {"image/png": {"alt": self.alt}}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

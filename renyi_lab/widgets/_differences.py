@@ -106,7 +106,13 @@ class DifferenceExplorer(Explorer):
         (self.entries,) = right.plot([], [], ".", color=GREEN, markersize=3)
         right.set(xlim=(-limit, limit), ylim=(-limit, limit), xlabel="entry of H v", ylabel="entry of the difference")
         right.locator_params(nbins=5)
-        super().__init__([self.step, self.scheme, self.precision], figure, [self.marker, self.entries])
+        shows = (
+            "Left: relative error of finite differences of the gradient against the step h, on logarithmic axes, "
+            "for two schemes and two precisions, with a dot at the current step. Right: entries of the difference "
+            "against entries of H v, with a diagonal on which both agree."
+        )
+        controls = [self.step, self.scheme, self.precision]
+        super().__init__(controls, figure, [self.marker, self.entries], shows=shows)
 
     @property
     def difference(self) -> FloatArray:

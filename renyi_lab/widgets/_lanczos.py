@@ -85,7 +85,12 @@ class LanczosExplorer(Explorer):
         (self.large,) = right.plot([], [], "o", color=ORANGE, markersize=4, clip_on=False)
         left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3, frameon=False, fontsize="small")
         moving = [self.found, self.searching, self.current, self.small, self.large]
-        super().__init__([self.step], figure, moving, beside=[self.play])
+        shows = (
+            "Left: the Ritz values after 1, 2, … products, one row of dots per step, over vertical lines at the "
+            f"{'true eigenvalues' if self.exact is not None else 'last Ritz values'}. Right: the residual of each Ritz "
+            "value of the current step on a logarithmic axis, with a dashed line below which it counts as converged."
+        )
+        super().__init__([self.step], figure, moving, beside=[self.play], shows=shows)
 
     @property
     def ritz_values(self) -> FloatArray:

@@ -93,7 +93,12 @@ class PerturbationExplorer(Explorer):
         figure = new_figure(10.5, 3.1)
         left, middle, right = figure.subplots(1, 3)
         moving = [*self._draw_forms(left, middle, limit), *self._draw_losses(right, rhos)]
-        super().__init__([self.rho, self.direction], figure, moving)
+        shows = (
+            f"Left: the input of {self.layer} for one sample, before and after the perturbation of size ρ. Middle: "
+            "the perturbed weight as a colour map. Right: the loss against ρ with perturbed data and with perturbed "
+            "weights, two curves that coincide, with dots at the current ρ."
+        )
+        super().__init__([self.rho, self.direction], figure, moving, shows=shows)
 
     @property
     def losses(self) -> tuple[float, float]:

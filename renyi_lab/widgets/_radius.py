@@ -82,7 +82,12 @@ class RadiusExplorer(Explorer):
         (self.worst_marker,) = right.plot([], [], "o", color=ORANGE, markersize=8, clip_on=False)
         (self.average_marker,) = right.plot([], [], "o", color=BLUE, markersize=8, clip_on=False)
         moving: list[Line2D] = [self.circle, self.point, self.worst_marker, self.average_marker]
-        super().__init__([self.rho], figure, moving)
+        shows = (
+            "Left: the loss on a plane through the weights, with a circle of radius ρ and a dot at the worst "
+            "perturbation. Right: the worst and the average loss in the ball of radius ρ against ρ, with dots at the "
+            "current ρ."
+        )
+        super().__init__([self.rho], figure, moving, shows=shows)
 
     @property
     def worst(self) -> WorstCase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -100,7 +101,12 @@ class ReparametrizationExplorer(Explorer):
         (self.rings,) = right.plot([], [], "o", color=GREY, markersize=11, markerfacecolor="none", clip_on=False)
         left.legend(loc="lower left", frameon=False)
         controls = [*self.sliders.values(), self.alpha]
-        super().__init__(controls, figure, [self.rings, self.curve, self.factors, self.entropies])
+        shows = (
+            "Left: eigenvalue magnitudes of the whole Hessian in descending order, before and after rescaling. "
+            "Middle: the factor by which the largest magnitude of the whole and of each layer's block has changed. "
+            "Right: their Rényi entropies, before (rings) and after (dots)."
+        )
+        super().__init__(controls, figure, [self.rings, self.curve, self.factors, self.entropies], shows=shows)
 
     @property
     def scales(self) -> dict[str, float]:
@@ -142,7 +148,9 @@ class ReparametrizationExplorer(Explorer):
         now = [_entropy(self.spectrum, alpha), *before[1:]]
         self.rings.set_data(before, range(len(before)))
         self.entropies.set_data(now, range(len(now)))
-        shown = " · ".join(f"{name}: c = {scale:.3g}, λ × {scale**-2:.3g}" for name, scale in scales.items())
+        shown = " · ".join(
+            f"{html.escape(name)}: c = {scale:.3g}, λ × {scale**-2:.3g}" for name, scale in scales.items()
+        )
         return (
             f"same function · {shown}<br>whole network: H<sub>α</sub> from {before[0]:.3f} to <b>{now[0]:.3f}</b> "
             f"nats, largest |λ| × <b>{whole:.3g}</b>; every block: H<sub>α</sub> unchanged"

@@ -94,7 +94,11 @@ class SpectrumExplorer(Explorer):
         (self.curve,) = right.plot([], [], color=ORANGE)
         right.set(xlabel="α", ylabel="H_α (nats)", xlim=(0, _ALPHAS[-1]), ylim=(0, 1.05 * np.log(max(self._dim, 2))))
         controls = [self.steps, self.probes, self.bandwidth]
-        super().__init__(controls, figure, [self.true_density, self.density, self.curve])
+        shows = (
+            "Left: the estimated density of the eigenvalue magnitudes on logarithmic axes, over that of the "
+            "reference in grey. Right: the resulting Rényi entropies H_α against α, over those of the reference."
+        )
+        super().__init__(controls, figure, [self.true_density, self.density, self.curve], shows=shows)
 
     @property
     def spectrum(self) -> Spectrum:

@@ -173,7 +173,8 @@ def test_every_explorer_updates_fast_resets_and_stores_its_picture(
     assert count_artists() == num_artists, "an update leaves artists behind"
     explorer.children[0].children[-1].click()
     assert (control.value, explorer.picture.value, explorer.caption.value) == (first, start, text)
-    bundle = explorer._repr_mimebundle_()
+    bundle, metadata = explorer._repr_mimebundle_()
+    assert metadata == {"image/png": {"alt": explorer.alt}}
     assert set(bundle) == {WIDGET_VIEW, "image/png", "text/plain"}
     assert bundle[WIDGET_VIEW]["model_id"] == explorer.model_id
     assert base64.b64decode(bundle["image/png"]) == explorer.picture.value

@@ -1,0 +1,127 @@
+"""One self-contained HTML page: a picture, a slider that changes it, and nothing from the network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from renyi_lab.widgets._stops import thinned
+
+MAX_BYTES = 1_500_000
+_COLORS = 256  # per frame: lines keep their exact colours, and images change by less than is visible
+_TEMPLATE = Path(__file__).with_name("_page.html")
+
+Pixels = NDArray[np.uint8]  # (height, width, 3)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the page shows at one value of the slider; ``changes`` is drawn over the first picture."""
+
+    text: str
+    changes: str
+    alt: str
+    caption: str
+
+
+def description(shows: str, caption: str) -> str:
+    """Alternative text: what the picture shows, then the caption without tags."""
+    plain = re.sub(r"<[^>]*>", "", re.sub(r"<br\s*/?>", " · ", caption))
+    return " ".join(f"{shows} {html.unescape(plain)}".split())
+
+
+def page(title: str, label: str, note: str, first: Pixels, frames: Sequence[Frame], start: int) -> str:
+    """The page, with fewer frames if all of them take too many bytes; ``first`` is the picture at ``start``.
+
+    Raises:
+        ValueError: Three frames are too large.
+    """
+    shown = list(frames)
+    while True:
+        text = _filled(title, label, note, first, shown, start)
+        size = len(text.encode())
+        if size <= MAX_BYTES:
+            return text
+        keep = thinned(len(shown), start)
+        if len(keep) == len(shown):
+            raise ValueError(f"the page takes {size:,} bytes, more than {MAX_BYTES:,}; make the figure smaller.")
+        shown, start = [shown[index] for index in keep], keep.index(start)
+
+
+def _filled(title: str, label: str, note: str, first: Pixels, frames: Sequence[Frame], start: int) -> str:
+    stops = json.dumps([asdict(frame) for frame in frames], ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&":  # nothing in the data may end the script
+        stops = stops.replace(character, f"\\u{ord(character):04x}")
+    frame, (height, width, _) = frames[start], first.shape
+    texts = {"title": title, "label": label, "text": frame.text, "alt": frame.alt}
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        {name: html.escape(text) for name, text in texts.items()},
+        width=width,
+        height=height,
+        last=len(frames) - 1,
+        start=start,
+        disabled=" disabled" if len(frames) == 1 else "",
+        picture=picture(first),
+        caption=frame.caption,
+        note=f'<p class="note">{html.escape(note)}</p>' if note else "",
+        stops=stops,
+    )
+
+
+def picture(pixels: Pixels, before: Pixels | None = None) -> str:
+    """An image as a data URL; with ``before`` it is transparent where both are the same."""
+    changed = np.ones(pixels.shape[:2], dtype=bool) if before is None else (pixels != before).any(axis=2)
+    image = Image.fromarray(np.where(changed[..., None], pixels, np.uint8(255)))
+    image = image.quantize(_COLORS, dither=Image.Dither.NONE).convert("RGB")
+    if before is not None:
+        image.putalpha(Image.fromarray(changed))
+    kind: Any = "webp" if features.check("webp") else "png"
+    options: dict[str, Any] = {"lossless": True} if kind == "webp" else {"optimize": True}
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        TypeError: ``path`` is not a path.
+        OSError: The folder does not exist, ``path`` is a folder, or it may not be written.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path must be a file name or None, got {path!r} of type {type(path).__name__}.")
+    target = Path(path)
+    folder = target.resolve().parent
+    if target.is_dir():
+        raise IsADirectoryError(f"path is a folder: {str(target)!r}; add the name of a file, such as explorer.html.")
+    if not folder.is_dir():
+        kind = NotADirectoryError if folder.exists() else FileNotFoundError
+        raise kind(f"path needs an existing folder, got {str(target)!r}; create {str(folder)!r} first.")
+    if not os.access(folder, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+        raise PermissionError(f"path may not be written: {str(target)!r}; choose another folder or file name.")
+    return target
+
+
+def write(target: Path, text: str) -> None:
+    """Write the file as a whole or not at all."""
+    final = target.resolve()  # a link stays a link
+    partial = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, final)
+    finally:
+        partial.unlink(missing_ok=True)
