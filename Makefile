@@ -42,11 +42,9 @@ test-browser: $(INSTALLED) ## drive every notebook in JupyterLab and Chromium; f
 test-portable: $(INSTALLED) ## run tests and notebooks with each instruction set and with one and two threads
 	$(PY) tests/tools/portable.py $(PORTABLE_ARGS)
 
-notebooks: $(INSTALLED) ## run every notebook again and store its outputs, cleaned
+notebooks: $(INSTALLED) ## run every notebook again, store its outputs, cleaned, and make pages of its explorers
 	$(PY) tests/tools/navigation.py
-	CI=1 $(PY) -m nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.timeout=600 $(NOTEBOOKS)
-	$(PY) tests/tools/clean_notebooks.py $(NOTEBOOKS)
+	CI=1 $(PY) tests/tools/execute_notebooks.py $(NOTEBOOKS)
 
 student: $(INSTALLED) ## write the course without reference solutions to build/student
 	$(PY) -m renyi_lab notebooks --student --force build/student
