@@ -41,24 +41,31 @@ def source_tag(cell: dict[str, Any]) -> str:
 
 
 class Client(NotebookClient):
-    """Runs a notebook, and writes the page of each explorer into a folder, with the id of its cell as the name."""
+    """Runs a notebook, and writes the page of each explorer into a folder, with the id of its cell as the name.
+
+    An explorer must be the value of its cell's last line.
+    """
 
     def __init__(self, notebook: NotebookNode, folder: Path, **options: Any) -> None:
         super().__init__(notebook, **options)
         self.folder = folder
 
     async def async_execute_cell(self, cell: NotebookNode, cell_index: int, **options: Any) -> NotebookNode:
-        """Run a cell, and another one that is not stored if it shows an explorer."""
+        """Run a cell, and write the page of the explorer that it shows."""
         done = await super().async_execute_cell(cell, cell_index, **options)
         if shows_explorer(done):
             page = self.folder / f"{done.id}.html"
-            # A statement, so that the value of the notebook's cell remains the last one.
-            code = f"assert get_ipython().user_ns['Out'][{done.execution_count}].to_html({str(page)!r})"
-            await super().async_execute_cell(nbformat.v4.new_code_cell(code), cell_index, store_history=False)
-            self.nb.cells[cell_index] = done
+            await self._run_silently(f"get_ipython().user_ns['Out'][{done.execution_count}].to_html({str(page)!r})")
             text = page.read_text(encoding="utf-8")
             page.write_text(text.replace("<head>", f"<head>\n{source_tag(done)}", 1), encoding="utf-8")
         return done
+
+    async def _run_silently(self, code: str) -> None:
+        """Run code that leaves no trace: no output, no history, and no number of an execution."""
+        assert self.kc is not None
+        reply = await self.async_wait_for_reply(self.kc.execute(code, silent=True))
+        if reply is None or reply["content"]["status"] != "ok":
+            raise RuntimeError(f"{code} failed: {reply and reply['content'].get('evalue')}")
 
 
 def execute(path: Path, pages: Path | None = PAGES) -> None:
