@@ -1,8 +1,9 @@
-"""MkDocs hooks: pages that live outside `docs`, notebooks without scripts from the network, and a check of the site."""
+"""MkDocs hooks: pages outside `docs`, notebooks with explorers and without the network, and a check of the site."""
 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import posixpath
@@ -21,12 +22,16 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 PREPARED = ROOT / "build" / "site_source"
+EXPLORERS = ROOT / "docs" / "explorers"  # made by `make notebooks`
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 NOTEBOOK_LINK = re.compile(r"\.ipynb(?=[)#])")
 MATH = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
 LONG_STYLE = re.compile(r"<style[^>]*>((?:(?!</style>).){5000,}?)</style>", re.DOTALL)
+DESCRIBED = {"img": "alt", "iframe": "title"}
+CONTROLS_HEIGHT = 120  # pixels of an explorer's page beside the picture
+OFFLINE = "default-src 'none'; img-src data:;"  # the policy of an explorer's page
 # What the notebook template loads from a content delivery network: MathJax (formulas are MathML already) and Mermaid.
 NETWORK_SCRIPT = re.compile(r"<script(?:(?!</script>).)*?https?://(?:(?!</script>).)*?</script>", re.DOTALL)
 
@@ -41,15 +46,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         uri = path.relative_to(ROOT).as_posix()
         prepared = PREPARED / uri
         prepared.parent.mkdir(parents=True, exist_ok=True)
-        prepared.write_text(json.dumps(prepare_notebook(json.loads(path.read_text(encoding="utf-8")))))
+        prepared.write_text(json.dumps(prepare_notebook(json.loads(path.read_text(encoding="utf-8")), uri)))
         files.append(File(uri, str(PREPARED), config.site_dir, config.use_directory_urls))
     return files
 
 
-def prepare_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Formulas as MathML; pictures instead of live widgets, with an alternative text that names their section.
+def prepare_notebook(notebook: dict[str, Any], uri: str) -> dict[str, Any]:
+    """Formulas as MathML, explorers as pages in frames, and pictures with an alternative text.
 
-    References stay folded, and checks, which only tests need, are left out.
+    An explorer without a page becomes a picture, and a picture without a text is described by its section. References
+    stay folded, and checks, which only tests need, are left out.
     """
     heading = ""
     notebook["cells"] = [_unfoldable(cell) for cell in notebook["cells"] if "check" not in _tags(cell)]
@@ -60,8 +66,9 @@ def prepare_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
             cell["source"] = NOTEBOOK_LINK.sub(".html", MATH.sub(_mathml, text))
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
-            data.pop(WIDGET, None)
-            if "image/png" in data:
+            if data.pop(WIDGET, None) and "image/png" in data and (page := explorer_page(uri, cell["id"])).exists():
+                output["data"] = {"text/html": explorer_frame(page, posixpath.dirname(uri))}
+            elif "image/png" in data:
                 output["metadata"].setdefault("image/png", {}).setdefault("alt", f"Figure of the section: {heading}")
     return notebook
 
@@ -77,6 +84,23 @@ def _unfoldable(cell: dict[str, Any]) -> dict[str, Any]:
     code = "".join(cell["source"])
     text = f"<details><summary>Reference</summary>\n\n```python\n{code}\n```\n\n</details>"
     return {"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text}
+
+
+def explorer_page(uri: str, cell_id: str) -> Path:
+    """The file that `tests/tools/execute_notebooks.py` makes for an explorer."""
+    name = uri.removeprefix("notebooks/").removesuffix(".ipynb").replace("/", "-")
+    return EXPLORERS / f"{name}-{cell_id}.html"
+
+
+def explorer_frame(page: Path, place: str) -> str:
+    """A frame that shows the page of an explorer; `explorer_frames.js` adjusts its height to its width."""
+    text = page.read_text(encoding="utf-8")
+    title = html.unescape(text[text.index("<title>") + len("<title>") : text.index("</title>")])
+    height = int(re.search(r'<img id="picture"[^>]* height="(\d+)"', text)[1]) + CONTROLS_HEIGHT
+    address = html.escape(posixpath.relpath(f"explorers/{page.name}", place))
+    attributes = f'src="{address}" title="{html.escape(title)}" height="{height}" loading="lazy"'
+    link = f'<p><a href="{address}">This explorer on a page of its own</a></p>'
+    return f'<iframe class="explorer" {attributes}></iframe>{link}'
 
 
 def _mathml(match: re.Match[str]) -> str:
@@ -124,7 +148,7 @@ class _References(HTMLParser):
         super().__init__()
         self.loaded: list[str] = []
         self.linked: list[str] = []
-        self.without_alt = 0
+        self.undescribed = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = {name: value or "" for name, value in attrs}
@@ -134,18 +158,21 @@ class _References(HTMLParser):
             self.loaded.append(found.get("href", ""))
         if tag == "a" and "href" in found:
             self.linked.append(found["href"])
-        self.without_alt += tag == "img" and not found.get("alt")
+        self.undescribed += tag in DESCRIBED and not found.get(DESCRIBED[tag])
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Raise if a page loads anything from the network, links to a missing file, or has an undescribed image."""
+    """Raise if a page loads anything from the network, links to a missing file, or shows something undescribed."""
     site, problems = Path(config.site_dir), []
     for path in site.rglob("*.html"):
         page = _References()
-        page.feed(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        page.feed(text)
+        if path.parent.name == EXPLORERS.name and (OFFLINE not in text or re.search(r"\w://", text)):
+            problems.append(f"{path.name} may load something from the network")
         problems += [f"{path.name} loads {url}" for url in page.loaded if urlsplit(url).netloc]
-        if page.without_alt:
-            problems.append(f"{path.name}: {page.without_alt} images without alternative text")
+        if page.undescribed:
+            problems.append(f"{path.name}: {page.undescribed} images or frames without a description")
         for url in {*page.loaded, *page.linked}:
             parts = urlsplit(url)
             if path.name == "404.html" or parts.scheme or parts.netloc or not parts.path:
