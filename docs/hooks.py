@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import os
 import posixpath
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from explorer_pages import PAGES, explorer_frame, explorer_page, may_use_network
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -22,7 +22,6 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 PREPARED = ROOT / "build" / "site_source"
-EXPLORERS = ROOT / "docs" / "explorers"  # made by `make notebooks`
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
@@ -30,8 +29,6 @@ NOTEBOOK_LINK = re.compile(r"\.ipynb(?=[)#])")
 MATH = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
 LONG_STYLE = re.compile(r"<style[^>]*>((?:(?!</style>).){5000,}?)</style>", re.DOTALL)
 DESCRIBED = {"img": "alt", "iframe": "title"}
-CONTROLS_HEIGHT = 120  # pixels of an explorer's page beside the picture
-OFFLINE = "default-src 'none'; img-src data:;"  # the policy of an explorer's page
 # What the notebook template loads from a content delivery network: MathJax (formulas are MathML already) and Mermaid.
 NETWORK_SCRIPT = re.compile(r"<script(?:(?!</script>).)*?https?://(?:(?!</script>).)*?</script>", re.DOTALL)
 
@@ -84,23 +81,6 @@ def _unfoldable(cell: dict[str, Any]) -> dict[str, Any]:
     code = "".join(cell["source"])
     text = f"<details><summary>Reference</summary>\n\n```python\n{code}\n```\n\n</details>"
     return {"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": text}
-
-
-def explorer_page(uri: str, cell_id: str) -> Path:
-    """The file that `tests/tools/execute_notebooks.py` makes for an explorer."""
-    name = uri.removeprefix("notebooks/").removesuffix(".ipynb").replace("/", "-")
-    return EXPLORERS / f"{name}-{cell_id}.html"
-
-
-def explorer_frame(page: Path, place: str) -> str:
-    """A frame that shows the page of an explorer; `explorer_frames.js` adjusts its height to its width."""
-    text = page.read_text(encoding="utf-8")
-    title = html.unescape(text[text.index("<title>") + len("<title>") : text.index("</title>")])
-    height = int(re.search(r'<img id="picture"[^>]* height="(\d+)"', text)[1]) + CONTROLS_HEIGHT
-    address = html.escape(posixpath.relpath(f"explorers/{page.name}", place))
-    attributes = f'src="{address}" title="{html.escape(title)}" height="{height}" loading="lazy"'
-    link = f'<p><a href="{address}">This explorer on a page of its own</a></p>'
-    return f'<iframe class="explorer" {attributes}></iframe>{link}'
 
 
 def _mathml(match: re.Match[str]) -> str:
@@ -168,7 +148,7 @@ def on_post_build(config: MkDocsConfig) -> None:
         page = _References()
         text = path.read_text(encoding="utf-8")
         page.feed(text)
-        if path.parent.name == EXPLORERS.name and (OFFLINE not in text or re.search(r"\w://", text)):
+        if path.parent.name == PAGES.name and may_use_network(text):
             problems.append(f"{path.name} may load something from the network")
         problems += [f"{path.name} loads {url}" for url in page.loaded if urlsplit(url).netloc]
         if page.undescribed:

@@ -129,7 +129,7 @@ class DifferenceExplorer(Explorer):
         every = -(-len(self.product) // _MAX_POINTS)
         self.marker.set_data([self.step.value], [max(self.error, 1e-12)])
         self.entries.set_data(self.product[::every], self.difference[::every])
-        digits = max(-np.log10(max(self.error, 1e-16)), 0.0)
+        digits = max(0.0, -np.log10(max(self.error, 1e-16)))  # this order makes -0.0 a zero
         return (
             f"relative error <b>{self.error:.1e}</b>: {digits:.1f} correct digits · double backward in "
             f"single precision: {self.double_backward['single']:.1e}"

@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from explorer_view import pixels
+from explorer_view import ExplorerPage, pixels
 from matplotlib import _pylab_helpers
 from matplotlib.artist import Artist
 from nbclient import NotebookClient
@@ -183,6 +183,48 @@ def test_every_explorer_updates_fast_resets_and_stores_its_picture(
     with capsys.disabled():
         print(f" [median update {1000 * np.median(seconds):.0f} ms] ", end="")
     assert np.median(seconds) < limit
+
+
+def state(explorer: Explorer) -> tuple[Any, ...]:
+    lines = [line.get_xydata().tobytes() for axes in explorer.figure.axes for line in axes.lines]
+    images = [image.get_array().tobytes() for axes in explorer.figure.axes for image in axes.images]
+    values = [control.value for control in explorer._controls]
+    return values, explorer.caption.value, explorer.status.value, explorer.picture.value, explorer.alt, lines, images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_of_every_explorer_shows_what_the_slider_shows_and_changes_nothing(case: str) -> None:
+    make, control_of, _, _ = CASES[case]
+    explorer, calls = make(), []
+    control = control_of(explorer)
+    for other in explorer._controls:
+        other.observe(calls.append)
+    before = state(explorer)
+    page = ExplorerPage(explorer.to_html())
+    assert state(explorer) == before
+    assert calls == []
+    assert len(page.text.encode()) < (750_000 if case == "perturbation" else 400_000)  # ρ changes a colour map
+    assert 20 <= len(page.stops) <= 62
+    assert len(set(page.values)) == len(page.stops)
+    assert page.image["alt"] == page.stops[page.start]["alt"] == explorer.alt
+    assert len({stop["alt"] for stop in page.stops}) > len(page.stops) / 2
+    assert_same_picture(page.picture(page.start), explorer)
+    for index in (0, len(page.stops) - 1):
+        if "index" in control.trait_names():
+            control.index = 0 if index == 0 else len(control.options) - 1
+        else:
+            end = control.max if index else control.min
+            control.value = getattr(control, "base", 1) ** end if case == "reparametrization" else end
+        assert page.stops[index]["caption"] == explorer.caption.value
+        assert_same_picture(page.picture(index), explorer)
+
+
+def assert_same_picture(shown: np.ndarray, explorer: Explorer) -> None:
+    """The same up to the reduction of a colour map to 256 colours."""
+    difference = np.abs(shown - pixels(explorer.picture.value))
+    assert difference.mean() < 0.5
+    assert np.quantile(difference, 0.999) < 40
 
 
 def count_artists() -> int:
