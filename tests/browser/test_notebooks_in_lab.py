@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_in_browser import RUN_SECONDS, Explorer, OpenNotebook, chromium
+from lab_in_browser import RUN_SECONDS, Explorer, OpenNotebook
 from lab_server import START_SECONDS, Lab, running_lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(3 * START_SECONDS + RUN_SECONDS)]
@@ -17,24 +17,12 @@ NOTEBOOKS = [
     Path(path.name) for path in sorted((ROOT / "notebooks").glob("[!.]*.ipynb"))
 ]  # solutions have no explorers
 SCREENSHOTS = ROOT / "build" / "browser"
-# No background traffic of Chromium; the tests need no network.
-FLAGS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with running_lab(ROOT / "notebooks", tmp_path_factory.mktemp("lab"), ROOT) as lab:
         yield lab
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright  # conftest.py skips these tests if it is missing
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=Path.as_posix)
