@@ -21,7 +21,7 @@ from PIL import Image, features
 from renyi_lab.widgets._stops import thinned
 
 MAX_BYTES = 1_500_000
-_COLORS = 256  # per frame: lines keep their exact colours, and images change by less than is visible
+_COLORS = 256  # of the changes: lines keep their colours, and those of a colour map change by less than is visible
 _TEMPLATE = Path(__file__).with_name("_page.html")
 
 Pixels = NDArray[np.uint8]  # (height, width, 3)
@@ -82,11 +82,13 @@ def _filled(title: str, label: str, note: str, first: Pixels, frames: Sequence[F
 
 
 def picture(pixels: Pixels, before: Pixels | None = None) -> str:
-    """An image as a data URL; with ``before`` it is transparent where both are the same."""
-    changed = np.ones(pixels.shape[:2], dtype=bool) if before is None else (pixels != before).any(axis=2)
-    image = Image.fromarray(np.where(changed[..., None], pixels, np.uint8(255)))
-    image = image.quantize(_COLORS, dither=Image.Dither.NONE).convert("RGB")
-    if before is not None:
+    """An image as a data URL; with ``before`` only what differs from it, which is opaque."""
+    if before is None:
+        image = Image.fromarray(pixels)
+    else:
+        changed = (pixels != before).any(axis=2)
+        image = Image.fromarray(np.where(changed[..., None], pixels, np.uint8(255)))
+        image = image.quantize(_COLORS, dither=Image.Dither.NONE).convert("RGB")
         image.putalpha(Image.fromarray(changed))
     kind: Any = "webp" if features.check("webp") else "png"
     options: dict[str, Any] = {"lossless": True} if kind == "webp" else {"optimize": True}
