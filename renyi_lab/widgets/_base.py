@@ -114,7 +114,7 @@ class Explorer(ipywidgets.VBox):
 
         Raises:
             TypeError: ``path`` is not a path, or the main control is neither a slider nor a selection of one value.
-            OSError: The folder does not exist, ``path`` is a folder, or it may not be written.
+            OSError: The folder does not exist, ``path`` is a folder or a device, or it may not be written.
             ValueError: There is no control, or the figure is too large for a page.
         """
         target = None if path is None else writable(path)

@@ -102,7 +102,7 @@ def writable(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError: ``path`` is not a path.
-        OSError: The folder does not exist, ``path`` is a folder, or it may not be written.
+        OSError: The folder does not exist, ``path`` is a folder or a device, or it may not be written.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"path must be a file name or None, got {path!r} of type {type(path).__name__}.")
@@ -113,6 +113,8 @@ def writable(path: str | os.PathLike[str]) -> Path:
     if not folder.is_dir():
         kind = NotADirectoryError if folder.exists() else FileNotFoundError
         raise kind(f"path needs an existing folder, got {str(target)!r}; create {str(folder)!r} first.")
+    if target.exists() and not target.is_file():
+        raise OSError(f"path is not an ordinary file: {str(target)!r}; choose another file name.")
     if not os.access(folder, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
         raise PermissionError(f"path may not be written: {str(target)!r}; choose another folder or file name.")
     return target
@@ -121,7 +123,7 @@ def writable(path: str | os.PathLike[str]) -> Path:
 def write(target: Path, text: str) -> None:
     """Write the file as a whole or not at all."""
     final = target.resolve()  # a link stays a link
-    partial = final.with_name(f".{final.name}.{os.getpid()}.part")
+    partial = final.with_name(f".explorer-{os.getpid()}.part")
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, final)

@@ -234,6 +234,7 @@ BAD_PATHS = [
     (lambda folder: folder, IsADirectoryError, "path is a folder: .*add the name of a file"),
     (lambda folder: "", IsADirectoryError, "path is a folder"),
     (lambda folder: folder / "file" / "page.html", NotADirectoryError, "path needs an existing folder"),
+    (lambda folder: os.devnull, OSError, "path is not an ordinary file"),
     (lambda folder: folder / "locked.html", PermissionError, "path may not be written: .*choose another folder"),
 ]
 
