@@ -48,11 +48,13 @@ def test_every_explorer_has_a_page_and_every_page_an_explorer() -> None:
 @pytest.mark.parametrize(("uri", "cell", "name"), [pytest.param(*found, id=found[2]) for found in explorers()])
 def test_a_page_was_made_by_the_stored_run_of_its_cell(uri: str, cell: dict[str, Any], name: str, site: Any) -> None:
     text = (PAGES / name).read_text(encoding="utf-8")
-    assert source_tag(cell) in text, f"run `python tests/tools/execute_notebooks.py {uri}`"
+    outdated = f"run `python tests/tools/execute_notebooks.py {uri}`"
+    assert source_tag(cell) in text, outdated
     page = ExplorerPage(text)
     (stored,) = (output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {}))
     picture = pixels(base64.b64decode("".join(stored)))
-    assert np.array_equal(page.picture(page.start), picture), f"run `python tests/tools/execute_notebooks.py {uri}`"
+    same = np.array_equal(page.picture(page.start), picture)
+    assert same, outdated
     assert len(page.image["alt"]) > 100
     assert len(page.stops) >= 20
     assert not site.may_use_network(text)
