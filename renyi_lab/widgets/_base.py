@@ -153,7 +153,7 @@ class Explorer(ipywidgets.VBox):
         """Picture and caption, with the warnings, for the values of the controls."""
         caption, status = self._moved()
         self._draw()
-        return np.asarray(self._canvas.buffer_rgba())[..., :3].copy(), "<br>".join(filter(None, (caption, status)))
+        return np.array(self._canvas.buffer_rgba()), "<br>".join(filter(None, (caption, status)))
 
     @contextmanager
     def _still(self) -> Iterator[Any]:

@@ -24,7 +24,7 @@ MAX_BYTES = 1_500_000
 _COLORS = 256  # of the changes: lines keep their colours, and those of a colour map change by less than is visible
 _TEMPLATE = Path(__file__).with_name("_page.html")
 
-Pixels = NDArray[np.uint8]  # (height, width, 3)
+Pixels = NDArray[np.uint8]  # (height, width, 4), opaque and contiguous
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,24 @@ def _filled(title: str, label: str, note: str, first: Pixels, frames: Sequence[F
 def picture(pixels: Pixels, before: Pixels | None = None) -> str:
     """An image as a data URL; with ``before`` only what differs from it, which is opaque."""
     if before is None:
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(pixels).convert("RGB")
     else:
-        changed = (pixels != before).any(axis=2)
-        image = Image.fromarray(np.where(changed[..., None], pixels, np.uint8(255)))
-        image = image.quantize(_COLORS, dither=Image.Dither.NONE).convert("RGB")
-        image.putalpha(Image.fromarray(changed))
+        changed = (pixels.view(np.uint32) != before.view(np.uint32))[..., 0]
+        image = Image.fromarray(np.where(changed[..., None], _reduced(pixels, changed), np.uint8(0)))
     kind: Any = "webp" if features.check("webp") else "png"
     options: dict[str, Any] = {"lossless": True} if kind == "webp" else {"optimize": True}
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _reduced(pixels: Pixels, changed: NDArray[np.bool_]) -> Pixels:
+    """A copy with few different colours among the changed pixels."""
+    found = pixels.copy()
+    if changed.any():
+        row = Image.fromarray(pixels[changed][None]).convert("RGB").quantize(_COLORS, dither=Image.Dither.NONE)
+        found[changed] = np.asarray(row.convert("RGBA"))[0]
+    return found
 
 
 def writable(path: str | os.PathLike[str]) -> Path:

@@ -77,6 +77,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return AlphaExplorer(EIGENVALUES, alpha=1.0).to_html(tmp_path_factory.mktemp("pages") / "alpha.html")
 
 
+@pytest.fixture(scope="module")
+def end(file: Path) -> Path:
+    """The page of the same explorer at the end of its slider."""
+    return AlphaExplorer(EIGENVALUES, alpha=4.0).to_html(file.with_name("end.html"))
+
+
 @pytest.fixture
 def view(browser: Any, file: Path) -> Iterator[OpenPage]:
     yield from opened(browser, file.as_uri())
@@ -135,10 +141,9 @@ def test_the_mouse_moves_the_picture_while_it_drags(view: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("width", [900, 400, 250])
-def test_a_page_fits_into_a_narrow_window(browser: Any, file: Path, width: int, tmp_path: Path) -> None:
+def test_a_page_fits_into_a_narrow_window(browser: Any, file: Path, end: Path, width: int) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     size = {"width": width, "height": 600}
-    end = AlphaExplorer(EIGENVALUES, alpha=4.0).to_html(tmp_path / "end.html")
     for view in opened(browser, end.as_uri(), viewport=size):
         expected = view.shown()
     for view in opened(browser, file.as_uri(), viewport=size, color_scheme="dark"):
