@@ -204,7 +204,7 @@ def test_the_page_of_every_explorer_shows_what_the_slider_shows_and_changes_noth
     page = ExplorerPage(explorer.to_html())
     assert state(explorer) == before
     assert calls == []
-    assert len(page.text.encode()) < (750_000 if case == "perturbation" else 400_000)  # ρ changes a colour map
+    assert len(page.text.encode()) < (1_000_000 if case == "perturbation" else 450_000)  # ρ changes a colour map
     assert 20 <= len(page.stops) <= 62
     assert len(set(page.values)) == len(page.stops)
     assert page.image["alt"] == page.stops[page.start]["alt"] == explorer.alt

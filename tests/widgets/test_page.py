@@ -179,14 +179,14 @@ def test_a_page_loads_nothing() -> None:
 
 
 def test_fewer_frames_where_the_page_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    explorer = Small(slider(3.0, 0.0, 20.0), noise=1)
+    explorer = Small(slider(3.0, 0.0, 14.0), noise=1)
     complete = ExplorerPage(explorer.to_html())
     monkeypatch.setattr(_page, "MAX_BYTES", len(complete.text) // 3)
     thin = ExplorerPage(explorer.to_html())
     assert len(thin.text) <= _page.MAX_BYTES
     found = [float(text) for text in thin.values]
     assert 4 < len(found) < len(complete.values)
-    assert (found[0], found[thin.start], found[-1]) == (0.0, 3.0, 20.0)
+    assert (found[0], found[thin.start], found[-1]) == (0.0, 3.0, 14.0)
     assert len(set(np.diff(found[1:-1]))) == 1
     assert thin.image == complete.image
     monkeypatch.setattr(_page, "MAX_BYTES", 10_000)
