@@ -185,7 +185,7 @@ def test_fewer_frames_where_the_page_would_be_too_large(monkeypatch: pytest.Monk
     thin = ExplorerPage(explorer.to_html())
     assert len(thin.text) <= _page.MAX_BYTES
     found = [float(text) for text in thin.values]
-    assert 4 < len(found) < len(complete.values)
+    assert 3 < len(found) < len(complete.values)
     assert (found[0], found[thin.start], found[-1]) == (0.0, 3.0, 14.0)
     assert len(set(np.diff(found[1:-1]))) == 1
     assert thin.image == complete.image
