@@ -3,7 +3,13 @@
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
 from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
-from renyi_lab.exercises._perturbations import check_ball_factors, check_equal_weight, check_filter_normalized
+from renyi_lab.exercises._landscapes import check_ball_factors, check_climb, check_filter_normalized, check_kink
+from renyi_lab.exercises._perturbations import (
+    check_convolution_weight,
+    check_equal_weight,
+    check_kappa,
+    check_neuron_flatness,
+)
 from renyi_lab.exercises._products import check_batched_product, check_central_difference
 from renyi_lab.exercises._sharpness import check_layer_sharpness, check_rescaled_hessian, check_too_many_directions
 from renyi_lab.exercises._start import check_renyi_entropy, check_two_groups
@@ -13,11 +19,16 @@ __all__ = [
     "check_ball_factors",
     "check_batched_product",
     "check_central_difference",
+    "check_climb",
+    "check_convolution_weight",
     "check_crossing",
     "check_entropy_changes",
     "check_equal_weight",
     "check_filter_normalized",
+    "check_kappa",
+    "check_kink",
     "check_layer_sharpness",
+    "check_neuron_flatness",
     "check_orthogonalization",
     "check_probes_needed",
     "check_renyi_entropy",

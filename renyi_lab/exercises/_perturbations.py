@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, close, explain, first_hint, number_of, tensor_of
+from renyi_lab.exercises._feedback import Feedback, answer_of, close, explain, first_hint, number_of, tensor_of
+from renyi_lab.perturbation import weight_perturbation
 
 _RHO = 0.3
 
@@ -17,135 +18,161 @@ def check_equal_weight(function: Callable[[Tensor, Tensor, float], Any]) -> Feed
     """Check ``function(W, A, rho)``: the weight that maps ``h`` to what ``W`` maps ``h + ρ A h`` to.
 
     Args:
-        function: Your solution; ``W`` is the weight of a linear layer, ``(out, in)``, or of a one-dimensional
-            convolution, ``(out, in, places)``, where ``A`` mixes the channels.
+        function: Your solution; ``W`` is the weight of a linear layer, ``(out, in)``, and ``A`` is ``(in, in)``.
+    """
+    feedback = first_hint(
+        function,
+        [_linear_weight, _linear_arguments],
+        "one matrix product: A acts on the index over which W sums.",
+    )
+    return feedback.otherwise(function, _equal_weight)
+
+
+def check_convolution_weight(function: Callable[[Tensor, Tensor, float], Any]) -> Feedback:
+    """Check ``function(W, A, rho)`` for a one-dimensional convolution, where ``A`` mixes the channels of the input.
+
+    Args:
+        function: Your solution; ``W`` is the weight of a convolution, ``(out, in, places)``, and ``A`` is ``(in, in)``.
     """
     return first_hint(
         function,
-        [_linear_weight, _weight_unchanged, _convolution_weight],
-        "one line covers both: A acts on the index over which W sums.",
+        [_convolution_weight, _convolution_arguments],
+        "A acts on the channels, the index over which W sums, and equally at every place.",
+    )
+
+
+def check_kappa(function: Callable[[Tensor, Tensor, Tensor], Any]) -> Feedback:
+    """Check ``function(W, h, p)``: the relative flatness ``κ`` of a last linear layer under cross-entropy.
+
+    Args:
+        function: Your solution; takes the weight ``(classes, n)``, the layer's inputs ``(N, n)`` and the predicted
+            probabilities ``(N, classes)``.
+    """
+    feedback = first_hint(function, [_kappa_value, _kappa_arguments], "the weights enter as the products ⟨w_s, w_t⟩.")
+    return feedback.otherwise(function, _kappa)
+
+
+def check_neuron_flatness(function: Callable[[Tensor, Tensor, Tensor], Any]) -> Feedback:
+    """Check ``function(W, h, p)``: twice the average rise over ``ρ²`` for diagonal ``A`` of random signs.
+
+    Args:
+        function: Your solution; takes the weight ``(classes, n)``, the layer's inputs ``(N, n)`` and the predicted
+            probabilities ``(N, classes)``.
+    """
+    return first_hint(
+        function,
+        [_neuron_value, _kappa_arguments],
+        "c² of h_j and c⁻² of the column of W cancel for every neuron by itself.",
     )
 
 
 def _linear_weight(function: Callable[..., Any]) -> str | None:
     W, A = _normal(5, 4, seed=1), _normal(4, 4, seed=2)
     mistakes = {
-        "this is the change, ρWA; the exercise asks for the new weight, W included.": _RHO * W @ A,
+        "this is the change, ρWA; the whole new weight is wanted, W included.": _RHO * W @ A,
         "A is transposed: h is a column here, so W (A h) = (W A) h without a transpose.": W + _RHO * W @ A.T,
         "ρ has no effect so far.": W + W @ A,
         "this is W unchanged: expand W (h + ρ A h) and collect the factor of h.": W,
     }
-    answer = tensor_of(answer_of(function, W.clone(), A, _RHO), W.shape)
-    return explain(answer, W + _RHO * W @ A, mistakes, "expand W (h + ρ A h), and keep the order of W and A.")
+    answer = tensor_of(answer_of(function, W.clone(), A.clone(), _RHO), W.shape)
+    return explain(answer, _equal_weight(W, A, _RHO), mistakes, "expand W (h + ρ A h), and keep the order of W and A.")
 
 
-def _weight_unchanged(function: Callable[..., Any]) -> str | None:
-    W, A = _normal(5, 4, seed=1), _normal(4, 4, seed=2)
-    answer_of(function, W, A, _RHO)
-    if torch.equal(W, _normal(5, 4, seed=1)):
-        return None
-    return "right, but W itself was changed: make a new tensor, without += or functions with a trailing _."
+def _linear_arguments(function: Callable[..., Any]) -> str | None:
+    return _changed(function, {"W": _normal(5, 4, seed=1), "A": _normal(4, 4, seed=2)}, _RHO)
 
 
 def _convolution_weight(function: Callable[..., Any]) -> str | None:
     W, A, h = _normal(6, 4, 3, seed=3), _normal(4, 4, seed=4), _normal(2, 4, 9, seed=5)
-    answer = _for_convolution(function, W.shape, W.clone(), A, _RHO)
+    answer = tensor_of(answer_of(function, W.clone(), A.clone(), _RHO), W.shape)
     mixed = torch.einsum("ij,njx->nix", A, h)
     if close(nn.functional.conv1d(h, answer), nn.functional.conv1d(h + _RHO * mixed, W)):
         return None
-    return (
-        "a linear weight is right. In a convolution weight, (out, in, places), the channels are the middle index: "
-        "that is where A acts, equally at every place (torch.einsum)."
-    )
-
-
-def check_filter_normalized(function: Callable[[Tensor, Tensor], Any]) -> Feedback:
-    """Check ``function(direction, weight)``: each filter ``direction[i]`` scaled to the length of ``weight[i]``.
-
-    Args:
-        function: Your solution; takes two linear weights, ``(out, in)``, or two convolution weights,
-            ``(out, in, places)``. A filter of zeros stays zero.
-    """
-    return first_hint(
-        function,
-        [_linear_filters, _zero_filters, _convolution_filters],
-        "along such directions, a network and its rescaled version have the same loss curves.",
-    )
-
-
-def _linear_filters(function: Callable[..., Any]) -> str | None:
-    d, W = _normal(3, 4, seed=6), _normal(3, 4, seed=7) * torch.tensor([[1.0], [5.0], [0.2]], dtype=torch.float64)
-    rows, columns = {"dim": 1, "keepdim": True}, {"dim": 0, "keepdim": True}
     mistakes = {
-        "the tensor as a whole has the right length; each row, direction[i], needs its own.": d * W.norm() / d.norm(),
-        "each row has length 1; give it the length of the weight's row.": d / d.norm(**rows),
-        "rows are multiplied by the lengths of the weight's rows; also divide by their own.": d * W.norm(**rows),
-        "columns were normalized; a filter is a row, direction[i].": d * W.norm(**columns) / d.norm(**columns),
+        "this is W unchanged; the part ρ W A is missing.": W,
+        "this is the change alone; add W.": _equal_weight(W, A, _RHO) - W,
+        "A is transposed: sum over the first index of A.": _equal_weight(W, A.T, _RHO),
     }
-    answer = tensor_of(answer_of(function, d.clone(), W), d.shape)
-    return explain(
-        answer, _with_lengths(d, W), mistakes, "row i needs the direction of direction[i], the length of weight[i]."
+    otherwise = (
+        "In a convolution weight, (out, in, places), the channels are the middle index: that is where A acts, equally "
+        "at every place (torch.einsum)."
     )
+    return explain(answer, _equal_weight(W, A, _RHO), mistakes, otherwise)
 
 
-def _zero_filters(function: Callable[..., Any]) -> str | None:
-    d, W = _normal(3, 4, seed=6), _normal(3, 4, seed=7)
-    d[1] = 0.0
-    answer = tensor_of(answer_of(function, d.clone(), W), d.shape)
-    return explain(answer, _with_lengths(d, W), {}, "a filter of zeros should stay zero, not become NaN: avoid 0/0.")
+def _convolution_arguments(function: Callable[..., Any]) -> str | None:
+    return _changed(function, {"W": _normal(6, 4, 3, seed=3), "A": _normal(4, 4, seed=4)}, _RHO)
 
 
-def _convolution_filters(function: Callable[..., Any]) -> str | None:
-    d, W = _normal(3, 2, 4, seed=8), _normal(3, 2, 4, seed=9)
-    answer = _for_convolution(function, d.shape, d.clone(), W)
-    return explain(
-        answer, _with_lengths(d, W), {}, "a linear weight is right. A convolution filter is all of weight[i] (flatten)."
-    )
-
-
-def check_ball_factors(doubled: Any, one_steep: Any, all_equal: Any) -> Feedback:
-    """Predict rises of a quadratic loss at its minimum, over a ball of 98 dimensions.
-
-    Args:
-        doubled: Factor by which the worst rise grows when the radius is doubled.
-        one_steep: Worst rise divided by average rise, when one eigenvalue is 1 and the others are 0.
-        all_equal: The same ratio when all 98 eigenvalues are 1.
-    """
-    slope = {"doubled: at a minimum the slope is zero, so the rise is ½ρ²λ, not proportional to ρ.": 2.0}
-    sphere = {
-        "one_steep: this is the average over the sphere; over the ball it is ½ρ² tr H/(n + 2).": 98.0,
-        "one_steep: inverted; divide the worst by the average.": 0.01,
+def _layer() -> dict[str, Tensor]:
+    return {
+        "W": _normal(3, 4, seed=10),
+        "h": _normal(6, 4, seed=11) * torch.tensor([1.0, 2.0, 0.5, 1.0], dtype=torch.float64),
+        "p": (2 * _normal(6, 3, seed=12)).softmax(dim=1),
     }
-    one = {"all_equal: on the sphere, yes. But the average is over the ball, including its inside.": 1.0}
-    return first_hint(
-        (doubled, one_steep, all_equal),
-        [
-            lambda given: explain(
-                number_of(given[0]), 4.0, slope, "doubled: the worst rise is ½ρ²λ_max; substitute 2ρ."
-            ),
-            lambda given: explain(
-                number_of(given[1]),
-                100.0,
-                sphere,
-                "one_steep: divide ½ρ²λ_max by ½ρ² tr H/(n + 2); n = 98 and tr H = 1.",
-            ),
-            lambda given: explain(number_of(given[2]), 100 / 98, one, "all_equal: the same formula, with tr H = 98."),
-        ],
-        "all three. The ratio is (n + 2) λ_max / tr H: large where few of many directions are steep.",
-    )
 
 
-def _for_convolution(function: Callable[..., Any], shape: torch.Size, *arguments: Any) -> Tensor:
-    try:
-        return tensor_of(answer_of(function, *arguments), shape)
-    except Hint as found:
-        raise Hint(f"a linear weight is right. For a convolution weight of shape {tuple(shape)}: {found}") from None
+def _kappa_value(function: Callable[..., Any]) -> str | None:
+    W, h, p = _layer().values()
+    answer = number_of(answer_of(function, *_layer().values()))
+    wanted, curvature = _kappa(W, h, p), torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    lengths, gram = h.square().sum(dim=1), W @ W.T
+    per_sample = (curvature * gram).sum(dim=(1, 2))
+    variances = (p * (1 - p) * gram.diagonal()).sum(dim=1)
+    mistakes = {
+        "the loss is a mean over samples: divide by their number.": wanted * len(h),
+        "the factor ‖h‖² of every sample is missing.": float(per_sample.mean()),
+        "‖h‖ enters squared.": float((lengths.sqrt() * per_sample).mean()),
+        "average the product over samples, not its factors separately.": float(lengths.mean() * per_sample.mean()),
+        "this counts the pairs s = t only; pairs of different outputs contribute −p_s p_t ⟨w_s, w_t⟩.": float(
+            (lengths * variances).mean()
+        ),
+        "this is the trace of the layer's Hessian: the products ⟨w_s, w_t⟩ of the weights are missing.": float(
+            (lengths * (1 - p.square().sum(dim=1))).mean()
+        ),
+    }
+    return explain(answer, wanted, mistakes, "sum ⟨w_s, w_t⟩ · mean(‖h‖² (diag(p) − p pᵀ))_st over all s and t.")
+
+
+def _neuron_value(function: Callable[..., Any]) -> str | None:
+    W, h, p = _layer().values()
+    answer = number_of(answer_of(function, *_layer().values()))
+    curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    each = h.square() * torch.einsum("sj,ist,tj->ij", W, curvature, W)
+    wanted = float(each.sum(dim=1).mean())
+    mistakes = {
+        "this is κ; with A diagonal, input j changes by ± ρ h_j and meets column j of W alone.": _kappa(W, h, p),
+        "the entries of A are ±1, of variance 1: there is no 1/n here.": wanted / h.shape[1],
+        "the loss is a mean over samples: divide by their number.": wanted * len(h),
+        "leave the factor ½ ρ² out.": wanted / 2,
+    }
+    return explain(answer, wanted, mistakes, "sum h_j² · wᵀ (diag(p) − p pᵀ) w over the columns w of W, then average.")
+
+
+def _kappa_arguments(function: Callable[..., Any]) -> str | None:
+    return _changed(function, _layer())
+
+
+def _changed(function: Callable[..., Any], tensors: dict[str, Tensor], *others: Any) -> str | None:
+    """A hint if the attempt changes one of the tensors that it is given."""
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    answer_of(function, *tensors.values(), *others)
+    for name, tensor in tensors.items():
+        if not torch.equal(tensor, before[name]):
+            return (
+                f"right, but {name} itself was changed: make a new tensor, without += or functions with a trailing _."
+            )
+    return None
+
+
+def _equal_weight(W: Tensor, A: Tensor, rho: float) -> Tensor:
+    return W + rho * weight_perturbation(W, A)
+
+
+def _kappa(W: Tensor, h: Tensor, p: Tensor) -> float:
+    spread = p @ W.square().sum(dim=1) - (p @ W).square().sum(dim=1)
+    return float((h.square().sum(dim=1) * spread).mean())
 
 
 def _normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def _with_lengths(direction: Tensor, weight: Tensor) -> Tensor:
-    rows = [d * w.norm() / d.norm() if d.any() else d for d, w in zip(direction, weight, strict=True)]
-    return torch.stack(rows)

@@ -30,7 +30,7 @@ from renyi_lab.widgets._base import Explorer
 from renyi_lab.widgets._controls import grid_slider, nearest
 
 _NUM_STEPS = 20  # of the slider, each computed in advance. Heuristic: smooth, at a moderate cost.
-_NUM_ROTATIONS = 3  # Heuristic: enough to see how similar they are.
+_NUM_MATRICES = 3  # Heuristic: enough to see how similar they are.
 _LOG_FROM = 20.0  # Heuristic: losses that differ by a larger factor need a logarithmic axis.
 
 
@@ -38,12 +38,14 @@ class PerturbationExplorer(Explorer):
     """Changing the input of a layer by ``ρ A h`` or its weight by ``ρ W A`` gives the same loss.
 
     Left, the data form: the input of the layer for one sample, before and after. Middle, the weight form: the weight of
-    the layer. Right: the loss of both forms against ``ρ``, computed at construction.
+    the layer before and after, in the same colours. Right: the loss of both forms against ``ρ``, computed at
+    construction.
 
     Args:
         operator: A `HessianOperator`; its model, loss and data are used. The model is not changed.
         layer: Name of a linear or convolutional layer. Default: the layer that is applied first.
-        directions: Matrices ``A`` by name. Default: three random rotations, and ``A = I``, which only scales ``h``.
+        directions: Matrices ``A`` by name. Default: three random orthogonal matrices, and ``A = I``, which only scales
+            ``h``.
         rho: Initial size ``ρ``, rounded to the nearest of 21 values.
         max_rho: Right end of the slider, positive. Default 1: the change is then as long as ``h`` and ``W``.
         sample: Index of the sample in the first batch that the left picture shows.
@@ -82,21 +84,21 @@ class PerturbationExplorer(Explorer):
         h = inputs[check_int("sample", sample, 0, len(inputs) - 1)]
         if not isinstance(directions, Mapping | None):
             raise TypeError(f"directions must map names to matrices, got {type(directions).__name__}.")
-        matrices = _rotations(weight.shape[1]) if directions is None else dict(directions)
+        matrices = _orthogonal_matrices(weight.shape[1]) if directions is None else dict(directions)
         if not matrices:
-            raise ValueError("directions is empty; give at least one matrix by name, or None for random rotations.")
+            raise ValueError("directions is empty; give at least one matrix by name, or None for random ones.")
         self.curves = _curves(operator, self.layer, matrices, rhos)
         self._input, self._weight = _vector(h), _table(weight)
         self._input_change = {name: _vector(mixed(module, h, A)) for name, A in matrices.items()}
         self._weight_change = {name: _table(weight_perturbation(weight, A)) for name, A in matrices.items()}
         self.direction = ipywidgets.Dropdown(options=list(matrices), description="A")
-        figure = new_figure(10.5, 3.1)
-        left, middle, right = figure.subplots(1, 3)
-        moving = [*self._draw_forms(left, middle, limit), *self._draw_losses(right, rhos)]
+        figure = new_figure(12.0, 3.1)
+        left, old, new, right = figure.subplots(1, 4, width_ratios=(1.15, 0.8, 0.8, 1.15))
+        moving = [self._draw_input(left, limit), self._draw_weights(old, new, limit), *self._draw_losses(right, rhos)]
         shows = (
             f"Left: the input of {self.layer} for one sample, before and after the perturbation of size ρ. Middle: "
-            "the perturbed weight as a colour map. Right: the loss against ρ with perturbed data and with perturbed "
-            "weights, two curves that coincide, with dots at the current ρ."
+            "the weight and the perturbed weight as two colour maps. Right: the loss against ρ with perturbed data and "
+            "with perturbed weights, two curves that coincide, with dots at the current ρ."
         )
         super().__init__([self.rho, self.direction], figure, moving, shows=shows)
 
@@ -107,19 +109,22 @@ class PerturbationExplorer(Explorer):
         index = nearest(curve.rhos, self.rho.value)
         return float(curve.data_form[index]), float(curve.weight_form[index])
 
-    def _draw_forms(self, left: Any, middle: Any, limit: float) -> list[Any]:
-        left.plot(self._input, color=GREY, lw=1, label="h")
-        (self.input,) = left.plot(self._input, color=BLUE, lw=1.5, label="h + ρAh")
+    def _draw_input(self, ax: Any, limit: float) -> Any:
+        ax.plot(self._input, color=GREY, lw=1, label="h")
+        (self.input,) = ax.plot(self._input, color=BLUE, lw=1.5, label="h + ρAh")
         reach = 1.25 * max(_reach(self._input, change, limit) for change in self._input_change.values()) or 1.0
-        left.set(title="data form: h + ρAh", xlabel=f"entry of the input of {self.layer}", ylim=(-reach, reach))
-        left.legend(loc="upper right", fontsize="small", frameon=False, ncols=2)
+        ax.set(title="data form: h + ρAh", xlabel=f"entry of the input of {self.layer}", ylim=(-reach, reach))
+        ax.legend(loc="upper right", fontsize="small", frameon=False, ncols=2)
+        return self.input
+
+    def _draw_weights(self, old: Any, new: Any, limit: float) -> Any:
         reach = max(_reach(self._weight, change, limit) for change in self._weight_change.values()) or 1.0
-        self.weight = middle.imshow(
-            self._weight, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest"
-        )
-        middle.figure.colorbar(self.weight, ax=middle, pad=0.02)
-        middle.set(title="weight form: W + ρWA", xlabel="input", ylabel="output")
-        return [self.input, self.weight]
+        style = {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach, "aspect": "auto", "interpolation": "nearest"}
+        self.old_weight, self.weight = old.imshow(self._weight, **style), new.imshow(self._weight, **style)
+        new.figure.colorbar(self.weight, ax=[old, new], pad=0.02)
+        old.set(title="old weight: W", xlabel="input", ylabel="output")
+        new.set(title="weight form: W + ρWA", xlabel="input", yticks=[])
+        return self.weight
 
     def _draw_losses(self, ax: Any, rhos: FloatArray) -> list[Any]:
         every = np.concatenate([form for c in self.curves.values() for form in (c.data_form, c.weight_form)])
@@ -157,8 +162,8 @@ class PerturbationExplorer(Explorer):
         )
 
 
-def _rotations(n: int) -> dict[str, Tensor]:
-    matrices = {f"random rotation {seed + 1}": haar_orthogonal(n, seed) for seed in range(_NUM_ROTATIONS)}
+def _orthogonal_matrices(n: int) -> dict[str, Tensor]:
+    matrices = {f"random orthogonal {seed + 1}": haar_orthogonal(n, seed) for seed in range(_NUM_MATRICES)}
     return {**matrices, "A = I": torch.eye(n, dtype=torch.float64)}
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from renyi_lab import HessianOperator
-from renyi_lab.exercises import check_ball_factors, check_equal_weight, check_filter_normalized
-from renyi_lab.perturbation import average_case_loss, filter_normalized, weight_perturbation, worst_case_loss
+from renyi_lab.exercises import check_convolution_weight, check_equal_weight, check_kappa, check_neuron_flatness
+from renyi_lab.perturbation import haar_orthogonal, weight_perturbation
+from renyi_lab.sharpness import relative_flatness
 
 NOT_ATTEMPTED = "not attempted yet"
 
@@ -25,112 +26,126 @@ def in_place(W: Tensor, A: Tensor, rho: float) -> Tensor:
     return W
 
 
+def scales_the_matrix(W: Tensor, A: Tensor, rho: float) -> Tensor:
+    A *= rho
+    return W + W @ A
+
+
 def mixes_places(W: Tensor, A: Tensor, rho: float) -> Tensor:
-    if W.ndim == 2:
-        return W + rho * W @ A
-    return W + rho * torch.einsum("oix,ij->ojx", W, A.T)
+    return W + rho * torch.einsum("oix,ij->ojx", W.flip(2), A)
+
+
+def transposed(W: Tensor, A: Tensor, rho: float) -> Tensor:
+    return W + rho * torch.einsum("oix,ji->ojx", W, A)
+
+
+def curvature(p: Tensor) -> Tensor:
+    return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+
+
+def kappa(W: Tensor, h: Tensor, p: Tensor) -> Tensor:
+    return (W @ W.T * (h.square().sum(dim=1)[:, None, None] * curvature(p)).mean(dim=0)).sum()
+
+
+def neuron_flatness(W: Tensor, h: Tensor, p: Tensor) -> Tensor:
+    columns = torch.einsum("sj,ist,tj->ij", W, curvature(p), W)
+    return (h.square() * columns).sum(dim=1).mean()
+
+
+def overwrites(W: Tensor, h: Tensor, p: Tensor) -> float:
+    value = float(kappa(W, h, p))
+    h.square_()
+    return value
 
 
 def test_the_equal_weight_of_the_library_is_accepted() -> None:
     assert check_equal_weight(equal_weight).solved
+    assert check_equal_weight(lambda W, A, rho: W + rho * W @ A).solved
     assert check_equal_weight(lambda W, A, rho: W + rho * weight_perturbation(W, A)).solved
     assert check_equal_weight(lambda W, A, rho: equal_weight(W, A, rho).float()).solved, "single precision is enough"
+    assert check_convolution_weight(equal_weight).solved
 
 
-def normalized(direction: Tensor, weight: Tensor) -> Tensor:
-    rows = [d * w.norm() / d.norm() if d.any() else d for d, w in zip(direction, weight, strict=True)]
-    return torch.stack(rows)
+def test_the_measures_equal_the_library_and_what_they_are_derived_from() -> None:
+    assert check_kappa(kappa).solved
+    assert check_neuron_flatness(neuron_flatness).solved
+    layer = nn.Linear(4, 3).double()
+    x, y = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)).double(), torch.arange(20) % 3
+    H = HessianOperator(nn.Sequential(layer), nn.functional.cross_entropy, (x, y))
+    W, p = layer.weight.detach(), layer(x).detach().softmax(dim=1)
+    assert float(kappa(W, x, p)) == pytest.approx(float(relative_flatness(H)))
+
+    def rise(A: Tensor, rho: float = 1e-3) -> float:
+        moved = [nn.functional.cross_entropy(layer(x + sign * rho * x @ A.T), y).item() for sign in (1, -1)]
+        return (sum(moved) / 2 - H.loss) / (rho**2 / 2)
+
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
+    rises = torch.tensor([rise(torch.diag(s)) for s in signs])
+    assert float(neuron_flatness(W, x, p)) == pytest.approx(float(rises.mean()), rel=1e-3)
+    rises = torch.tensor([rise(haar_orthogonal(4, seed)) for seed in range(300)])
+    assert abs(float(rises.mean()) - float(kappa(W, x, p)) / 4) < 4 * float(rises.std()) / 300**0.5
 
 
-def through_the_library(direction: Tensor, weight: Tensor) -> Tensor:
-    class Weight(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = torch.nn.Parameter(weight.clone())
-
-    H = HessianOperator(Weight(), lambda model, batch: model.weight.square().sum(), [torch.zeros(1)])
-    return filter_normalized(H, direction.reshape(-1)).reshape(weight.shape)
-
-
-def careless(direction: Tensor, weight: Tensor) -> Tensor:
-    shape = (-1, *[1] * (weight.ndim - 1))
-    lengths = direction.flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1)
-    return direction * (lengths[1] / lengths[0]).reshape(shape)
-
-
-def by_last_index(direction: Tensor, weight: Tensor) -> Tensor:
-    own = direction.norm(dim=1, keepdim=True)
-    return direction * weight.norm(dim=1, keepdim=True) / torch.where(own > 0, own, 1.0)
-
-
-def test_the_filter_normalization_of_the_library_is_accepted() -> None:
-    assert check_filter_normalized(normalized).solved
-    assert check_filter_normalized(through_the_library).solved
-
-
-def test_the_right_predictions_agree_with_the_library() -> None:
-    def quadratic(eigenvalues: Tensor) -> HessianOperator:
-        model = torch.nn.Linear(98, 1, bias=False).double()
-        torch.nn.init.zeros_(model.weight)
-        x, y = torch.diag(eigenvalues.sqrt()), torch.zeros(98, 1, dtype=torch.float64)
-        return HessianOperator(model, lambda out, y: 0.5 * (out - y).square().sum(), (x, y))
-
-    steep = quadratic(torch.eye(98, dtype=torch.float64)[0])
-    worst = [worst_case_loss(steep, rho, num_steps=10).rise for rho in (0.5, 1.0)]
-    measured = [worst[1] / worst[0]]
-    for H in (steep, quadratic(torch.ones(98, dtype=torch.float64))):
-        average = average_case_loss(H, 1.0, num_draws=300)
-        ratio = worst_case_loss(H, 1.0).rise / average.rise
-        assert average.standard_error / average.rise < 0.1
-        measured.append(ratio)
-    assert measured[0] == pytest.approx(4, rel=1e-6)
-    assert measured[1] == pytest.approx(100, rel=0.3)
-    assert measured[2] == pytest.approx(100 / 98, rel=0.01)
-    assert check_ball_factors(4, 100, 100 / 98).solved
+def test_the_library_stands_in_for_functions_that_are_not_solved() -> None:
+    for check, solution in ((check_equal_weight, equal_weight), (check_kappa, kappa)):
+        feedback = check(solution)
+        assert feedback.function is solution
+        stand_in = check(lambda *arguments: None).function
+        assert check(stand_in).solved
+        assert check(stand_in).function is stand_in, "called twice, and with its own function"
 
 
 @pytest.mark.parametrize(
-    ("check", "answers", "message"),
+    ("check", "function", "message"),
     [
-        (check_equal_weight, (lambda W, A, rho: rho * W @ A,), "this is the change, ρWA"),
-        (check_equal_weight, (lambda W, A, rho: W + rho * W @ A.T,), "A is transposed"),
-        (check_equal_weight, (lambda W, A, rho: W + W @ A,), "ρ has no effect"),
-        (check_equal_weight, (lambda W, A, rho: W,), "this is W unchanged"),
-        (check_equal_weight, (lambda W, A, rho: W + rho * A @ W,), "your code raised RuntimeError"),
+        (check_equal_weight, lambda W, A, rho: rho * W @ A, "this is the change, ρWA"),
+        (check_equal_weight, lambda W, A, rho: W + rho * W @ A.T, "A is transposed"),
+        (check_equal_weight, lambda W, A, rho: W + W @ A, "ρ has no effect"),
+        (check_equal_weight, lambda W, A, rho: W, "this is W unchanged"),
+        (check_equal_weight, lambda W, A, rho: W + rho * A @ W, "your code raised RuntimeError"),
+        (check_equal_weight, lambda W, A, rho: (W + rho * W @ A).T, "shape (5, 4) is expected, got Tensor of shape (4"),
+        (check_equal_weight, lambda W, A, rho: W - rho * W @ A, "keep the order of W and A"),
+        (check_equal_weight, lambda W, A, rho: torch.full_like(W, torch.nan), "keep the order of W and A"),
+        (check_equal_weight, in_place, "W itself was changed"),
+        (check_equal_weight, scales_the_matrix, "A itself was changed"),
+        (check_equal_weight, lambda W, A, rho: 3.0, "a tensor of shape (5, 4) is expected, got float"),
+        (check_equal_weight, lambda W, A, rho: (W + rho * W @ A).numpy(), "is expected, got ndarray"),
+        (check_equal_weight, torch.eye(3), "a function is expected"),
+        (check_equal_weight, lambda W, A, rho: None, NOT_ATTEMPTED),
+        (check_convolution_weight, lambda W, A, rho: W + rho * W @ A, "your code raised RuntimeError"),
+        (check_convolution_weight, mixes_places, "the channels are the middle index"),
+        (check_convolution_weight, transposed, "A is transposed"),
+        (check_convolution_weight, lambda W, A, rho: W, "W unchanged"),
+        (check_convolution_weight, lambda W, A, rho: equal_weight(W, A, rho) - W, "add W"),
+        (check_convolution_weight, in_place, "W itself was changed"),
+        (check_convolution_weight, lambda W, A, rho: ..., NOT_ATTEMPTED),
+        (check_kappa, lambda W, h, p: kappa(W, h, p) * len(h), "divide by their number"),
+        (check_kappa, lambda W, h, p: (W @ W.T * curvature(p).mean(0)).sum(), "the factor ‖h‖²"),
+        (check_kappa, lambda W, h, p: kappa(W, h / h.norm(dim=1, keepdim=True).sqrt(), p), "enters squared"),
         (
-            check_equal_weight,
-            (lambda W, A, rho: (W + rho * W @ A).T,),
-            "shape (5, 4) is expected, got Tensor of shape (4",
+            check_kappa,
+            lambda W, h, p: (W @ W.T * curvature(p).mean(0)).sum() * h.square().sum(dim=1).mean(),
+            "not its factors separately",
         ),
-        (check_equal_weight, (lambda W, A, rho: W - rho * W @ A,), "keep the order of W and A"),
-        (check_equal_weight, (lambda W, A, rho: torch.full_like(W, torch.nan),), "keep the order of W and A"),
-        (check_equal_weight, (in_place,), "W itself was changed"),
-        (check_equal_weight, (lambda W, A, rho: W + rho * W @ A,), "For a convolution weight of shape (6, 4, 3): your"),
-        (check_equal_weight, (mixes_places,), "the channels are the middle index"),
-        (check_equal_weight, (lambda W, A, rho: 3.0,), "a tensor of shape (5, 4) is expected, got float"),
-        (check_equal_weight, (torch.eye(3),), "a function is expected"),
-        (check_equal_weight, (lambda W, A, rho: None,), NOT_ATTEMPTED),
-        (check_filter_normalized, (lambda d, w: d * w.norm() / d.norm(),), "the tensor as a whole"),
-        (check_filter_normalized, (lambda d, w: d / d.norm(dim=1, keepdim=True),), "each row has length 1"),
-        (check_filter_normalized, (lambda d, w: d * w.norm(dim=1, keepdim=True),), "divide by their own"),
-        (check_filter_normalized, (lambda d, w: d * w.norm(dim=0) / d.norm(dim=0),), "columns were normalized"),
-        (check_filter_normalized, (lambda d, w: w,), "needs the direction of direction[i]"),
-        (check_filter_normalized, (lambda d, w: d.norm(dim=1),), "shape (3, 4) is expected, got Tensor of shape (3,)"),
-        (check_filter_normalized, (careless,), "avoid 0/0"),
-        (check_filter_normalized, (by_last_index,), "all of weight[i] (flatten)"),
-        (check_filter_normalized, (lambda d, w: ...,), NOT_ATTEMPTED),
-        (check_ball_factors, (2, 100, 100 / 98), "the slope is zero"),
-        (check_ball_factors, (8, 100, 100 / 98), "substitute 2ρ"),
-        (check_ball_factors, (4, 98, 100 / 98), "average over the sphere"),
-        (check_ball_factors, (4, 0.01, 100 / 98), "inverted"),
-        (check_ball_factors, (4, 1, 100 / 98), "n = 98 and tr H = 1"),
-        (check_ball_factors, (4, 100, 1), "including its inside"),
-        (check_ball_factors, (4, 100, float("nan")), "tr H = 98"),
-        (check_ball_factors, ("four", 100, 1), "one number is expected"),
-        (check_ball_factors, (..., ..., ...), NOT_ATTEMPTED),
+        (check_kappa, lambda W, h, p: kappa(torch.eye(3).double(), h, p), "this is the trace of the layer's Hessian"),
+        (
+            check_kappa,
+            lambda W, h, p: (h.square().sum(1) * (p * (1 - p) * W.square().sum(1)).sum(1)).mean(),
+            "the pairs s = t only",
+        ),
+        (check_kappa, lambda W, h, p: 0.0, "over all s and t"),
+        (check_kappa, lambda W, h, p: W, "one number is expected"),
+        (check_kappa, overwrites, "h itself was changed"),
+        (check_kappa, lambda W, h, p: None, NOT_ATTEMPTED),
+        (check_neuron_flatness, kappa, "this is κ"),
+        (check_neuron_flatness, lambda W, h, p: neuron_flatness(W, h, p) / 4, "no 1/n"),
+        (check_neuron_flatness, lambda W, h, p: neuron_flatness(W, h, p) * 6, "divide by their number"),
+        (check_neuron_flatness, lambda W, h, p: neuron_flatness(W, h, p) / 2, "½ ρ²"),
+        (check_neuron_flatness, lambda W, h, p: -1.0, "over the columns w of W"),
+        (check_neuron_flatness, lambda W, h, p: None, NOT_ATTEMPTED),
     ],
 )
-def test_messages(check: Callable[..., Any], answers: tuple[Any, ...], message: str) -> None:
-    feedback = check(*answers)
+def test_messages(check: Callable[..., Any], function: Any, message: str) -> None:
+    feedback = check(function)
     assert not feedback.solved
     assert message in repr(feedback)

@@ -32,13 +32,15 @@ def test_the_controls_move_input_weight_curves_and_caption(
 ) -> None:
     W, h = operator.model[0].weight.detach(), operator.batches[0].content[0][0]
     matrices = [haar_orthogonal(6, seed) for seed in range(3)] + [torch.eye(6, dtype=torch.float64)]
-    assert list(explorer.direction.options) == [*(f"random rotation {k}" for k in (1, 2, 3)), "A = I"]
+    assert list(explorer.direction.options) == [*(f"random orthogonal {k}" for k in (1, 2, 3)), "A = I"]
     for name, A in zip(explorer.direction.options, matrices, strict=True):
         for rho in (0.2, 1.0):
             before = explorer.picture.value
             explorer.direction.value, explorer.rho.value = name, rho
             np.testing.assert_allclose(explorer.input.get_ydata(), h + rho * A @ h, atol=1e-12)
             np.testing.assert_allclose(explorer.weight.get_array(), W + rho * W @ A, atol=1e-12)
+            np.testing.assert_allclose(explorer.old_weight.get_array(), W, atol=0)
+            assert explorer.old_weight.get_clim() == explorer.weight.get_clim(), "colours can be compared"
             curve = discrepancy_curve(operator, "layer1", A, rho)
             assert explorer.losses == pytest.approx((curve.data_form[0], curve.weight_form[0]), abs=1e-13)
             assert explorer.data_marker.get_xydata().tolist() == [[rho, explorer.losses[0]]]
@@ -73,7 +75,7 @@ def test_the_slider_has_the_computed_points_and_reset_restores_both_controls(exp
     explorer.rho.value, explorer.direction.value = 0.9, "A = I"
     assert explorer.picture.value != start
     explorer.reset()
-    assert (explorer.rho.value, explorer.direction.value) == (pytest.approx(0.35), "random rotation 1")
+    assert (explorer.rho.value, explorer.direction.value) == (pytest.approx(0.35), "random orthogonal 1")
     assert explorer.picture.value == start
 
 
