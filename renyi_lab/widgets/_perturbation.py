@@ -92,7 +92,7 @@ class PerturbationExplorer(Explorer):
         self._input_change = {name: _vector(mixed(module, h, A)) for name, A in matrices.items()}
         self._weight_change = {name: _table(weight_perturbation(weight, A)) for name, A in matrices.items()}
         self.direction = ipywidgets.Dropdown(options=list(matrices), description="A")
-        figure = new_figure(12.0, 3.1)
+        figure = new_figure(11.0, 3.1)
         left, old, new, right = figure.subplots(1, 4, width_ratios=(1.15, 0.8, 0.8, 1.15))
         moving = [self._draw_input(left, limit), self._draw_weights(old, new, limit), *self._draw_losses(right, rhos)]
         shows = (
