@@ -10,6 +10,7 @@ rule is qualitative. Here groups are modes of the density of ``log10 |λ|``, sep
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,8 +82,8 @@ class AlphaChoice:
 def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     """Apply the paper's rule to a spectrum: 0.5 for a multi-cluster profile, 1.5 for a uniform one.
 
-    A dip in the density of ``log10 |λ|`` separates two groups of three or more eigenvalues if the density in it is lower
-    than in both by a factor 1.5, after the noise of the counts is allowed for. The lowest group is the near-zero bulk
+    A dip in the density of ``log10 |λ|`` separates two groups of three or more eigenvalues if the density in it is
+    lower than in both by a factor 1.5, after the noise of the counts is allowed for. The lowest group is the near-zero bulk
     and holds at least half of the eigenvalues; zeros, and whatever is below 1e-4 of the largest, belong to it. With a
     top *and* a middle above it the profile is multi-cluster. In an estimated spectrum a dip must be present at half the
     steps already.
@@ -141,7 +142,7 @@ def _histogram(rule: QuadratureRule, largest: float) -> FloatArray:
 def _group_sizes(counts: FloatArray, dips: tuple[Dip, ...]) -> tuple[float, float, float]:
     """Number of eigenvalues in the top, the middle and the bulk, which meet in the centres of the dips."""
     bounds = [0, *((dip.start + dip.end) // 2 for dip in dips), len(counts)]
-    sizes = [float(counts[start:end].sum()) for start, end in zip(bounds, bounds[1:], strict=False)]
+    sizes = [float(counts[start:end].sum()) for start, end in pairwise(bounds)]
     top, middle = (*sizes[:-1], 0.0, 0.0)[:2]
     return top, middle, sizes[-1]
 

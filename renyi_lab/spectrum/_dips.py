@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from renyi_lab._utils.typing import FloatArray
 
@@ -77,6 +76,8 @@ def find_dips(histograms: Sequence[FloatArray]) -> tuple[Dip, tuple[Dip, Dip]]:
 
 def _depths(counts: FloatArray) -> FloatArray:
     """Depth below the group before it, for each [start of the group, start of the dip, end of the dip]."""
+    from scipy.special import betaincinv  # slow to import
+
     group, start, end = _windows(len(counts))
     above = np.concatenate([[0.0], np.cumsum(counts)])
     inside, between = above[start] - above[group], above[end] - above[start]
