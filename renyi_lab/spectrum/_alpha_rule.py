@@ -83,10 +83,10 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     """Apply the paper's rule to a spectrum: 0.5 for a multi-cluster profile, 1.5 for a uniform one.
 
     A dip in the density of ``log10 |λ|`` separates two groups of three or more eigenvalues if the density in it is
-    lower than in both by a factor 1.5, after the noise of the counts is allowed for. The lowest group is the near-zero bulk
-    and holds at least half of the eigenvalues; zeros, and whatever is below 1e-4 of the largest, belong to it. With a
-    top *and* a middle above it the profile is multi-cluster. In an estimated spectrum a dip must be present at half the
-    steps already.
+    lower than in both by a factor 1.5, after the noise of the counts is allowed for. The lowest group is the near-zero
+    bulk and holds at least half of the eigenvalues; zeros, and whatever is below 1e-4 of the largest, belong to it.
+    With a top *and* a middle above it the profile is multi-cluster. In an estimated spectrum a dip must be present at
+    half the steps already.
 
     Args:
         spectrum: An exact or estimated spectrum.
@@ -136,7 +136,7 @@ def _histogram(rule: QuadratureRule, largest: float) -> FloatArray:
     decades = -np.log10(np.maximum(rule.magnitudes / largest, 10.0**-NUM_DECADES))
     # The shift keeps values on the edge of a bin, such as 0.1 of the largest, on one side whatever the rounding.
     bins = np.clip(np.floor(decades / BIN_DECADES + 1e-6), 0, num_bins).astype(np.intp)
-    return np.bincount(bins, weights=rule.weights, minlength=num_bins + 1)
+    return np.asarray(np.bincount(bins, weights=rule.weights, minlength=num_bins + 1), dtype=np.float64)
 
 
 def _group_sizes(counts: FloatArray, dips: tuple[Dip, ...]) -> tuple[float, float, float]:
