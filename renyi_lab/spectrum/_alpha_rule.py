@@ -16,7 +16,6 @@ import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.spectrum._dips import Dip, find_dips
-from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._spectrum import Spectrum, check_spectrum
 
 ALPHA_MULTI_CLUSTER = 0.5
@@ -107,9 +106,9 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     if largest == 0:
         raise ValueError("the spectrum is all zero, so no order can be chosen from its shape.")
     # With weights of both signs, nodes do not stand for numbers of eigenvalues: then the last rule alone.
-    counts = _histogram(spectrum if spectrum.weights.min() >= 0 else spectrum.last_rule, largest)
-    earlier = [_histogram(spectrum.sampling.half, largest)] if spectrum.sampling else []
-    single, pair = find_dips([counts, *earlier])
+    rule, last = spectrum if spectrum.weights.min() >= 0 else spectrum.last_rule, spectrum.last_rule
+    counts = _histogram(rule.magnitudes / largest, rule.weights)
+    single, pair = find_dips(counts, _histogram(last.magnitudes / largest, last.weights**2))
     deeper, shallower = sorted(pair, key=lambda dip: -dip.depth)
     multi = shallower.depth >= LEAST_DEPTH
     dips = pair if multi else (single,) if single.depth >= LEAST_DEPTH else ()
@@ -130,13 +129,13 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     return AlphaChoice(alpha, profile, evidence, dips=intervals)
 
 
-def _histogram(rule: QuadratureRule, largest: float) -> FloatArray:
-    """Number of eigenvalues per bin of ``log10 |λ|``, from the largest down; the last bin has the near-zero ones."""
+def _histogram(magnitudes: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weight per bin of ``log10 |λ|``, from the largest down to the near-zero ones in the last bin."""
     num_bins = round(NUM_DECADES / BIN_DECADES)
-    decades = -np.log10(np.maximum(rule.magnitudes / largest, 10.0**-NUM_DECADES))
+    decades = -np.log10(np.clip(magnitudes, 10.0**-NUM_DECADES, 1.0))
     # The shift keeps values on the edge of a bin, such as 0.1 of the largest, on one side whatever the rounding.
-    bins = np.clip(np.floor(decades / BIN_DECADES + 1e-6), 0, num_bins).astype(np.intp)
-    return np.asarray(np.bincount(bins, weights=rule.weights, minlength=num_bins + 1), dtype=np.float64)
+    bins = np.floor(decades / BIN_DECADES + 1e-6).astype(np.intp)
+    return np.asarray(np.bincount(bins, weights, num_bins + 1), dtype=np.float64)
 
 
 def _group_sizes(counts: FloatArray, dips: tuple[Dip, ...]) -> tuple[float, float, float]:

@@ -10,13 +10,16 @@ with probability ``q = r g / (r g + d)``. The depth is the smallest ``r`` that t
 with the inverse ``I⁻¹`` of the regularized incomplete beta function: the ratio of the two densities, less the noise of
 the counts. A dip is as deep as on its shallower side.
 
-Source: Clopper & Pearson, Biometrika 26 (1934), the confidence limit ``q`` of a binomial probability.
+In an estimate a node of weight ``w`` stands for ``w`` eigenvalues, but is one observation. There ``k`` and ``m`` are
+divided by ``Σw²/Σw`` of the nodes in the group (Kish 1965).
+
+Source: Clopper & Pearson, Biometrika 26 (1934), the confidence limit ``q`` of a binomial probability; Kish, Survey
+Sampling (1965), the effective number of observations ``(Σw)²/Σw²``.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,22 +44,22 @@ class Dip:
     end: int
 
 
-def find_dips(histograms: Sequence[FloatArray]) -> tuple[Dip, tuple[Dip, Dip]]:
+def find_dips(counts: FloatArray, squares: FloatArray) -> tuple[Dip, tuple[Dip, Dip]]:
     """The deepest dip, and the two dips that are deepest together; of depth 0 where there are none.
 
     The last group, below the last dip, holds at least half of the counts.
 
     Args:
-        histograms: Counts per bin, ``(num_bins,)``. A dip must be present in all of them; the first one says where the
-            last group may begin.
+        counts: Number of eigenvalues per bin, ``(num_bins,)``.
+        squares: Sum of the squared weights of the nodes per bin, ``(num_bins,)``: ``counts`` if the spectrum is exact.
 
     Returns:
         The dip, and a pair of which the first has the smaller bins. Between the two dips of the pair lies a group.
     """
     # [start of the group, start of the dip, end of the dip], and [start of the dip, end of the dip, end of the group]
-    before = np.minimum.reduce([_depths(counts) for counts in histograms])
-    after = np.minimum.reduce([_mirrored(_depths(counts[::-1])) for counts in histograms])
-    above = np.concatenate([[0.0], np.cumsum(histograms[0])])
+    before = _depths(counts, squares)
+    after = _depths(counts[::-1], squares[::-1])[::-1, ::-1, ::-1].transpose(2, 1, 0)
+    above = _cumulative(counts)
     starts_last = above <= above[-1] / 2 + 1e-9
     highest, lowest = before.max(axis=0), after.max(axis=2)
     single = np.where(starts_last, np.minimum(highest, lowest), 0.0)
@@ -74,24 +77,24 @@ def find_dips(histograms: Sequence[FloatArray]) -> tuple[Dip, tuple[Dip, Dip]]:
     )
 
 
-def _depths(counts: FloatArray) -> FloatArray:
+def _depths(counts: FloatArray, squares: FloatArray) -> FloatArray:
     """Depth below the group before it, for each [start of the group, start of the dip, end of the dip]."""
     from scipy.special import betaincinv  # slow to import
 
     group, start, end = _windows(len(counts))
-    above = np.concatenate([[0.0], np.cumsum(counts)])
-    inside, between = above[start] - above[group], above[end] - above[start]
+    above, above_squared = _cumulative(counts), _cumulative(squares)
+    inside, between = above[start] - above[group], np.maximum(above[end] - above[start], 0.0)
     depths = np.zeros((len(counts) + 1,) * 3)
-    seen = (inside >= SMALLEST_GROUP) & (inside * (end - start) > between * (start - group))
-    group, start, end, inside, between = (part[seen] for part in (group, start, end, inside, between))
-    share = betaincinv(inside, np.maximum(between, 0.0) + 1, LEVEL)
+    denser = (inside >= SMALLEST_GROUP) & (inside * (end - start) > between * (start - group))
+    group, start, end, inside, between = (part[denser] for part in (group, start, end, inside, between))
+    node = np.maximum((above_squared[start] - above_squared[group]) / inside, 1.0)
+    share = betaincinv(inside / node, between / node + 1, LEVEL)
     depths[group, start, end] = share / (1 - share) * (end - start) / (start - group)
     return depths
 
 
-def _mirrored(depths: FloatArray) -> FloatArray:
-    """Depths of the reversed histogram as [start of the dip, end of the dip, end of the group]."""
-    return depths[::-1, ::-1, ::-1].transpose(2, 1, 0)
+def _cumulative(values: FloatArray) -> FloatArray:
+    return np.concatenate([[0.0], np.cumsum(values)])
 
 
 @functools.cache
