@@ -16,6 +16,8 @@ import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.spectrum._dips import Dip, find_dips
+from renyi_lab.spectrum._errors import Sampling
+from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._spectrum import Spectrum, check_spectrum
 
 ALPHA_MULTI_CLUSTER = 0.5
@@ -29,6 +31,8 @@ UNCERTAIN = 1.5
 BIN_DECADES = 0.05
 # Smaller magnitudes count as near-zero. Heuristic: a few hundred products resolve little below.
 NUM_DECADES = 4
+# Nodes of two steps this close are one eigenvalue. Heuristic: about the error of a value that counts as converged.
+SAME_DECADES = 1e-3
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     A dip in the density of ``log10 |λ|`` separates two groups of three or more eigenvalues if the density in it is
     lower than in both by a factor 1.5, after the noise of the counts is allowed for. The lowest group is the near-zero
     bulk and holds at least half of the eigenvalues; zeros, and whatever is below 1e-4 of the largest, belong to it.
-    With a top *and* a middle above it the profile is multi-cluster. In an estimated spectrum a dip must be present at
-    half the steps already.
+    With a top *and* a middle above it the profile is multi-cluster. In an estimated spectrum, nodes that stand for many
+    eigenvalues at once show no dips.
 
     Args:
         spectrum: An exact or estimated spectrum.
@@ -106,9 +110,11 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     if largest == 0:
         raise ValueError("the spectrum is all zero, so no order can be chosen from its shape.")
     # With weights of both signs, nodes do not stand for numbers of eigenvalues: then the last rule alone.
-    rule, last = spectrum if spectrum.weights.min() >= 0 else spectrum.last_rule, spectrum.last_rule
-    counts = _histogram(rule.magnitudes / largest, rule.weights)
-    single, pair = find_dips(counts, _histogram(last.magnitudes / largest, last.weights**2))
+    rule = spectrum if spectrum.weights.min() >= 0 else spectrum.last_rule
+    decades, weights = _decades(rule, largest), rule.weights
+    per_node = 1.0 if spectrum.sampling is None else _per_node(spectrum.sampling, decades, largest)
+    counts = _histogram(decades, weights)
+    single, pair = find_dips(counts, _histogram(decades, weights * per_node))
     deeper, shallower = sorted(pair, key=lambda dip: -dip.depth)
     multi = shallower.depth >= LEAST_DEPTH
     dips = pair if multi else (single,) if single.depth >= LEAST_DEPTH else ()
@@ -129,13 +135,29 @@ def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
     return AlphaChoice(alpha, profile, evidence, dips=intervals)
 
 
-def _histogram(magnitudes: FloatArray, weights: FloatArray) -> FloatArray:
-    """Weight per bin of ``log10 |λ|``, from the largest down to the near-zero ones in the last bin."""
-    num_bins = round(NUM_DECADES / BIN_DECADES)
-    decades = -np.log10(np.clip(magnitudes, 10.0**-NUM_DECADES, 1.0))
+def _decades(rule: QuadratureRule, largest: float) -> FloatArray:
+    """How many decades each node is below the largest eigenvalue."""
+    return np.asarray(-np.log10(np.clip(rule.magnitudes / largest, 10.0**-NUM_DECADES, 1.0)))
+
+
+def _histogram(decades: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weight per bin, from the largest eigenvalue down to the near-zero ones in the last bin."""
     # The shift keeps values on the edge of a bin, such as 0.1 of the largest, on one side whatever the rounding.
     bins = np.floor(decades / BIN_DECADES + 1e-6).astype(np.intp)
-    return np.asarray(np.bincount(bins, weights, num_bins + 1), dtype=np.float64)
+    return np.asarray(np.bincount(bins, weights, round(NUM_DECADES / BIN_DECADES) + 1), dtype=np.float64)
+
+
+def _per_node(sampling: Sampling, decades: FloatArray, largest: float) -> FloatArray:
+    """How many eigenvalues one node stands for around each of ``decades``; 1 where nodes are eigenvalues.
+
+    A node that was there after half the steps is an eigenvalue, once or repeated. Others move from step to step.
+    """
+    last, half = _decades(sampling.last, largest), np.sort(_decades(sampling.half, largest))
+    after = np.searchsorted(half, last).clip(1, len(half) - 1)
+    moved = np.minimum(np.abs(half[after] - last), np.abs(half[after - 1] - last))
+    sizes = np.where(moved < SAME_DECADES, 1.0, np.maximum(sampling.last.weights, 1.0))
+    order = np.argsort(last)
+    return np.interp(decades, last[order], sizes[order])
 
 
 def _group_sizes(counts: FloatArray, dips: tuple[Dip, ...]) -> tuple[float, float, float]:

@@ -11,10 +11,9 @@ with the inverse ``I⁻¹`` of the regularized incomplete beta function: the rat
 the counts. A dip is as deep as on its shallower side.
 
 In an estimate a node of weight ``w`` stands for ``w`` eigenvalues, but is one observation. There ``k`` and ``m`` are
-divided by ``Σw²/Σw`` of the nodes in the group (Kish 1965).
+divided by the ratio of variance to count in the group, as for counts that are overdispersed.
 
-Source: Clopper & Pearson, Biometrika 26 (1934), the confidence limit ``q`` of a binomial probability; Kish, Survey
-Sampling (1965), the effective number of observations ``(Σw)²/Σw²``.
+Source: Clopper & Pearson, Biometrika 26 (1934), the confidence limit ``q`` of a binomial probability.
 """
 
 from __future__ import annotations
@@ -44,21 +43,21 @@ class Dip:
     end: int
 
 
-def find_dips(counts: FloatArray, squares: FloatArray) -> tuple[Dip, tuple[Dip, Dip]]:
+def find_dips(counts: FloatArray, variances: FloatArray) -> tuple[Dip, tuple[Dip, Dip]]:
     """The deepest dip, and the two dips that are deepest together; of depth 0 where there are none.
 
     The last group, below the last dip, holds at least half of the counts.
 
     Args:
         counts: Number of eigenvalues per bin, ``(num_bins,)``.
-        squares: Sum of the squared weights of the nodes per bin, ``(num_bins,)``: ``counts`` if the spectrum is exact.
+        variances: Variances of these numbers, ``(num_bins,)``: ``counts`` themselves if the spectrum is exact.
 
     Returns:
         The dip, and a pair of which the first has the smaller bins. Between the two dips of the pair lies a group.
     """
     # [start of the group, start of the dip, end of the dip], and [start of the dip, end of the dip, end of the group]
-    before = _depths(counts, squares)
-    after = _depths(counts[::-1], squares[::-1])[::-1, ::-1, ::-1].transpose(2, 1, 0)
+    before = _depths(counts, variances)
+    after = _depths(counts[::-1], variances[::-1])[::-1, ::-1, ::-1].transpose(2, 1, 0)
     above = _cumulative(counts)
     starts_last = above <= above[-1] / 2 + 1e-9
     highest, lowest = before.max(axis=0), after.max(axis=2)
@@ -77,18 +76,18 @@ def find_dips(counts: FloatArray, squares: FloatArray) -> tuple[Dip, tuple[Dip, 
     )
 
 
-def _depths(counts: FloatArray, squares: FloatArray) -> FloatArray:
+def _depths(counts: FloatArray, variances: FloatArray) -> FloatArray:
     """Depth below the group before it, for each [start of the group, start of the dip, end of the dip]."""
     from scipy.special import betaincinv  # slow to import
 
     group, start, end = _windows(len(counts))
-    above, above_squared = _cumulative(counts), _cumulative(squares)
+    above, total = _cumulative(counts), _cumulative(variances)
     inside, between = above[start] - above[group], np.maximum(above[end] - above[start], 0.0)
     depths = np.zeros((len(counts) + 1,) * 3)
     denser = (inside >= SMALLEST_GROUP) & (inside * (end - start) > between * (start - group))
     group, start, end, inside, between = (part[denser] for part in (group, start, end, inside, between))
-    node = np.maximum((above_squared[start] - above_squared[group]) / inside, 1.0)
-    share = betaincinv(inside / node, between / node + 1, LEVEL)
+    ratio = np.maximum((total[start] - total[group]) / inside, 1.0)
+    share = betaincinv(inside / ratio, between / ratio + 1, LEVEL)
     depths[group, start, end] = share / (1 - share) * (end - start) / (start - group)
     return depths
 
