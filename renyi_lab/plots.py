@@ -12,7 +12,7 @@ from matplotlib.figure import FigureBase
 
 from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.spectrum import Spectrum, check_spectrum
+from renyi_lab.spectrum import AlphaChoice, Spectrum, check_spectrum
 from renyi_lab.training import History
 
 __all__ = [
@@ -44,19 +44,36 @@ def magnitude_grid(spectrum: Spectrum, num_points: int = 400) -> FloatArray:
     return check_spectrum(spectrum).magnitude_grid(num_points)
 
 
-def plot_spectrum(ax: Axes, spectrum: Spectrum, *, bandwidth: float | None = None) -> None:
+def plot_spectrum(
+    ax: Axes, spectrum: Spectrum, *, bandwidth: float | None = None, choice: AlphaChoice | None = None
+) -> None:
     """Plot the density of ``log10 |λ|`` per decade, times ``n``, with a tick for each of the 20 largest ``|λ|``.
 
     Args:
         ax: Axes to draw into.
         spectrum: An exact or estimated spectrum.
         bandwidth: Smoothing in decades, positive. Default 0.1 (heuristic: peaks a factor 2 apart stay separate).
+        choice: Result of `choose_alpha` for this spectrum: its dips are shaded, and the groups between them named.
 
     Raises:
         TypeError: ``spectrum`` is not a `Spectrum`.
         ValueError: The spectrum is all zero, or ``bandwidth`` is not positive.
     """
     check_spectrum(spectrum).plot(ax, bandwidth=bandwidth)
+    if choice is not None:
+        _mark_groups(ax, choice)
+
+
+def _mark_groups(ax: Axes, choice: AlphaChoice) -> None:
+    """Shade the dips of ``choice``, and name the groups above and below each."""
+    names = (f"top: {choice.evidence['num_top']:.0f}", f"middle: {choice.evidence['num_middle']:.0f}")
+    low, high = ax.get_xlim()
+    edges = [high, *(edge for dip in choice.dips for edge in reversed(dip)), low]
+    for dip in choice.dips:
+        ax.axvspan(*dip, color=GREY, alpha=0.2, lw=0)
+    for right, left, name in zip(edges[::2], edges[1::2], (*names[: len(choice.dips)], "bulk"), strict=True):
+        ax.text(np.sqrt(left * right), 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom")
+    ax.set_xlim(low, high)
 
 
 def spectrum_figure(spectrum: Spectrum, *, bandwidth: float | None = None) -> FigureBase:

@@ -66,20 +66,23 @@ class AlphaChoice:
         return f"α = {self.alpha}: {self.profile} profile ({self._reason()}).{doubt}"
 
     def _reason(self) -> str:
-        depth, second = (f"{min(self.evidence[name], 1000):.2g}" for name in ("depth", "second_depth"))
-        top, middle = (f"{self.evidence[name]:.0f}" for name in ("num_top", "num_middle"))
+        seen, dips = self.evidence, "in the density of log10|λ|"
+        depth, second = (f"{min(seen[name], 1000):.2g}" for name in ("depth", "second_depth"))
         where = " and ".join(f"{(low * high) ** 0.5:.2g}" for low, high in self.dips)
         if len(self.dips) == 2:
             return (
-                f"two dips in the density of log10|λ|, at |λ| = {where}, of depths {depth} and {second}: {top} top and "
-                f"{middle} middle eigenvalues above the bulk"
+                f"two dips {dips}, at |λ| = {where}, at least {second} times lower than the groups beside them: "
+                f"{seen['num_top']:.0f} top and {seen['num_middle']:.0f} middle eigenvalues above the bulk"
             )
+        rest = f"{'second dip' if self.dips else 'dip'} {dips} is deeper than a factor {LEAST_DEPTH}"
+        deepest = seen["second_depth" if self.dips else "depth"]
+        rest = f"no {rest}; the deepest one has {deepest:.2g}" if deepest else f"no {rest}"
         if self.dips:
             return (
-                f"one dip in the density of log10|λ|, at |λ| = {where}, of depth {depth}: {top} top eigenvalues above "
-                f"the bulk; no second dip is deeper than {LEAST_DEPTH}, the deepest one has {second}"
+                f"one dip, at |λ| = {where}, at least {depth} times lower than the groups beside it: "
+                f"{seen['num_top']:.0f} top eigenvalues above the bulk; {rest}"
             )
-        return f"no dip in the density of log10|λ| is deeper than {LEAST_DEPTH}; the deepest one has {depth}"
+        return rest
 
 
 def choose_alpha(spectrum: Spectrum) -> AlphaChoice:
