@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, FigureBase
 
 import renyi_lab as rl
-from renyi_lab import Spectrum, estimate_spectrum, plots
+from renyi_lab import Spectrum, choose_alpha, estimate_spectrum, plots
 from renyi_lab.training import History
 
 ZEROS = Spectrum.from_eigenvalues([0.0, 0.0])
@@ -41,6 +41,15 @@ def test_grid_covers_the_spectrum_but_not_rounding_errors() -> None:
     np.testing.assert_array_equal(plots.magnitude_grid(eigenvalues, num_points=50), grid)
     assert len(eigenvalues.magnitude_grid()) == 400
     assert plots.magnitude_grid(Spectrum.from_eigenvalues([1e-30, 2.0]))[0] == pytest.approx(1e-8)
+
+
+def test_dips_of_a_choice_are_shaded_and_the_groups_named(ax: Axes) -> None:
+    spectrum = Spectrum.from_eigenvalues([10.0, 9.0, 8.0, 0.5, 0.4, 0.3] + [1e-3] * 100)
+    choice = choose_alpha(spectrum)
+    plots.plot_spectrum(ax, spectrum, choice=choice)
+    shaded = [patch.get_extents().transformed(ax.transData.inverted()).intervalx for patch in ax.patches]
+    np.testing.assert_allclose(shaded, choice.dips, rtol=1e-6)
+    assert [text.get_text() for text in ax.texts] == ["top: 3", "middle: 3", "bulk"]
 
 
 @pytest.mark.parametrize("draw", [plots.plot_spectrum, lambda ax, spectrum: spectrum.plot(ax)])
