@@ -234,6 +234,7 @@ SMOOTH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SMOOTH)
 def test_smooth_families_are_rarely_multi_cluster(family: str) -> None:
     assert share_of_one_half(SMOOTH[family]) <= 0.05
