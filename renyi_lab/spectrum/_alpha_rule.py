@@ -6,8 +6,8 @@ a few large values and no middle ("uniform") gets α = 1.5, since for α < 1 the
 rule is qualitative. Here groups are modes of the density of ``log10 |λ|``, separated by dips, as in the picture that
 `Spectrum.plot` draws; `renyi_lab.spectrum._dips` says how deep a dip is.
 
-*Error rates*, in percent of 20 to 60 random spectra. Called multi-cluster: power laws of exponent 0.5 to 3, alone (1,000
-values) or over zeros (100 values) 0, of 30 values over zeros 3; lognormal 0, over zeros 2; Laplace, normal,
+*Error rates*, in percent of 20 to 60 random spectra. Called multi-cluster: power laws of exponent 0.5 to 3, alone
+(1,000 values) or over zeros (100 values) 0, of 30 values over zeros 3; lognormal 0, over zeros 2; Laplace, normal,
 Marchenko-Pastur, 5 to 20 outliers scattered over a bulk, and two groups 0. Doubtful are a flat density over zeros (50
 values in three decades: 12), and 10 outliers scattered over a bulk that itself lies over zeros (17). Detected, of
 three groups of normally distributed logarithms, the bulk of 2,000:
