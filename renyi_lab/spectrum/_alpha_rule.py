@@ -90,7 +90,8 @@ class AlphaChoice:
             )
         rest = f"{'second dip' if self.dips else 'dip'} {dips} is deeper than a factor {LEAST_DEPTH}"
         deepest = seen["second_depth" if self.dips else "depth"]
-        rest = f"no {rest}; the deepest one has {deepest:.2g}" if deepest else f"no {rest}"
+        noise = " (below 1: noise of the counts)" if deepest < 1 else ""
+        rest = f"no {rest}; the deepest one has {deepest:.2g}{noise}" if deepest else f"no {rest}"
         if self.dips:
             return (
                 f"one dip, at |λ| = {where}, at least {depth} times lower than the groups beside it: "
