@@ -1,5 +1,6 @@
 """Checkers of the notebooks' exercises: each answers with a hint, not only with a verdict."""
 
+from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
 from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
@@ -22,6 +23,7 @@ __all__ = [
     "check_climb",
     "check_convolution_weight",
     "check_crossing",
+    "check_effective_number",
     "check_entropy_changes",
     "check_equal_weight",
     "check_filter_normalized",
@@ -33,6 +35,7 @@ __all__ = [
     "check_probes_needed",
     "check_renyi_entropy",
     "check_rescaled_hessian",
+    "check_spectrum_entropy",
     "check_too_many_directions",
     "check_two_groups",
     "check_weighted_entropy",

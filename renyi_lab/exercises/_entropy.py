@@ -17,40 +17,52 @@ from renyi_lab.spectrum import renyi_entropy
 _CLEARLY = 0.05
 _VALUES, _COUNTS = np.array([4.0, 1.0, 0.25]), np.array([1.0, 3.0, 20.0])
 _LOG2 = math.log(2)
+_BULK = 100  # equal eigenvalues beside the outlier
 
 
-def check_entropy_changes(scaled: Any, doubled: Any, padded: Any) -> Feedback:
-    """Predict by how many nats ``H_α`` changes when a spectrum is tripled, listed twice, or padded with zeros.
+def check_entropy_changes(doubled: Any, outlier_at_half: Any, outlier_at_two: Any) -> Feedback:
+    """Predict by how many nats ``H_α`` changes when a spectrum is listed twice, or gets an outlier.
 
     Args:
-        scaled: Change when every eigenvalue is multiplied by 3.
-        doubled: Change when every eigenvalue occurs twice.
-        padded: Change when a hundred zero eigenvalues are added.
+        doubled: Change when every eigenvalue occurs twice, at any α.
+        outlier_at_half: Change of ``H_½`` when a hundred equal eigenvalues are joined by one that carries as much
+            curvature as all of them together.
+        outlier_at_two: The same for ``H_2``.
     """
+    return first_hint(
+        (doubled, outlier_at_half, outlier_at_two),
+        [
+            lambda given: _doubled(given[0]),
+            lambda given: _outlier(given[1], "outlier_at_half", 0.5),
+            lambda given: _outlier(given[2], "outlier_at_two", 2.0),
+        ],
+        "all three. One outlier costs half a nat at α = ½ and more than three nats at α = 2.",
+    )
+
+
+def _doubled(answer: Any) -> str | None:
     mistakes = {
         "doubled: this is in bits; take the natural logarithm for nats.": 1.0,
         "doubled: the effective number doubles; H_α is its natural logarithm. How much does that add?": 2.0,
         "doubled: every p_i is halved, but there are twice as many. Try it: list two equal eigenvalues twice.": 0.0,
     }
-    return first_hint(
-        (scaled, doubled, padded),
-        [
-            lambda given: explain(number_of(given[0]), 0.0, {}, "scaled: the factor is in every λ_i and in their sum."),
-            lambda given: explain(
-                number_of(given[1]),
-                _LOG2,
-                mistakes,
-                "doubled: take k equal eigenvalues, H_α = log k, and list each twice.",
-            ),
-            lambda given: explain(
-                number_of(given[2]),
-                0.0,
-                {},
-                "padded: what does a zero eigenvalue add to Σ|λ|, and what to Σ p^α for α > 0?",
-            ),
-        ],
-        "all three. Scale and zero eigenvalues have no effect; twice as many directions add log 2, at every α.",
-    )
+    otherwise = "doubled: take k equal eigenvalues, H_α = log k, and list each twice."
+    return explain(number_of(answer), _LOG2, mistakes, otherwise)
+
+
+def _outlier(answer: Any, name: str, alpha: float) -> str | None:
+    before, p = math.log(_BULK), np.array([0.5] + [0.5 / _BULK] * _BULK)
+    after = renyi_entropy(p, alpha)
+    mistakes = {
+        f"{name}: the change, please, not the entropy with the outlier.": after,
+        f"{name}: the sign; does the spectrum become more even or less?": before - after,
+        f"{name}: this is in bits; take the natural logarithm for nats.": (after - before) / _LOG2,
+        f"{name}: one more eigenvalue would change it so little only if it were like the others.": (
+            math.log((_BULK + 1) / _BULK)
+        ),
+    }
+    otherwise = f"{name}: p is 1/2 once and 1/200 a hundred times; put it into Σ p^α and compare with log 100."
+    return explain(number_of(answer), after - before, mistakes, otherwise)
 
 
 def check_weighted_entropy(function: Callable[[NDArray[Any], NDArray[Any], float], Any]) -> Feedback:
@@ -63,6 +75,7 @@ def check_weighted_entropy(function: Callable[[NDArray[Any], NDArray[Any], float
         function,
         [_equal_counts, _different_counts, _unnormalized_values, _fractional_counts, _negative_values],
         "this is how a Spectrum computes it: counts may be any weights, so an estimated density works too.",
+        signature="(values, counts, alpha)",
     )
 
 

@@ -8,21 +8,105 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import renyi_lab as rl
-from renyi_lab.exercises import check_crossing, check_entropy_changes, check_weighted_entropy
+from renyi_lab.exercises import (
+    check_crossing,
+    check_effective_number,
+    check_entropy_changes,
+    check_spectrum_entropy,
+    check_weighted_entropy,
+)
 
 LOG2 = math.log(2)
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, math.inf])
-def test_the_right_predictions_agree_with_the_library(alpha: float) -> None:
-    eigenvalues = np.array([3.0, -1.0, 0.5, 0.01])
-    before = rl.renyi_entropy(np.abs(eigenvalues), alpha)
-    changed = (3 * eigenvalues, np.repeat(eigenvalues, 2), np.append(eigenvalues, np.zeros(100)))
-    changes = [rl.renyi_entropy(np.abs(values), alpha) - before for values in changed]
-    assert check_entropy_changes(*changes).solved
-    assert check_entropy_changes(0, LOG2, 0).solved
+OUTLIER_AT_HALF, OUTLIER_AT_TWO = (rl.renyi_entropy([100.0] + [1.0] * 100, alpha) - math.log(100) for alpha in (0.5, 2))
+
+
+def test_the_right_predictions_agree_with_the_library() -> None:
+    assert check_entropy_changes(LOG2, OUTLIER_AT_HALF, OUTLIER_AT_TWO).solved
+    assert check_entropy_changes(np.log(2), math.log(60.5 / 100), math.log(1 / (0.25 + 0.25 / 100) / 100)).solved
+    for alpha in (0.5, 1, 2, math.inf):
+        eigenvalues = np.array([3.0, 1.0, 0.5, 0.01])
+        change = rl.renyi_entropy(np.repeat(eigenvalues, 2), alpha) - rl.renyi_entropy(eigenvalues, alpha)
+        assert math.isclose(change, LOG2, rel_tol=1e-12)
+
+
+def mean_of_rarities(p: np.ndarray, alpha: float) -> float:
+    p = p[p > 0]
+    if alpha == 1:
+        return np.exp(p @ np.log(1 / p))
+    return 1 / p.max() if alpha == math.inf else (p @ (1 / p) ** (1 - alpha)) ** (1 / (1 - alpha))
+
+
+def entropy_of_magnitudes(eigenvalues: np.ndarray, alpha: float) -> float:
+    p = np.abs(eigenvalues) / np.abs(eigenvalues).sum()
+    return np.log(mean_of_rarities(p, alpha))
+
+
+@pytest.mark.parametrize(
+    ("check", "function"),
+    [
+        (check_effective_number, mean_of_rarities),
+        (check_effective_number, rl.effective_number),
+        (check_effective_number, lambda p, alpha: np.exp(rl.renyi_entropy(p, alpha))),
+        (check_effective_number, lambda p, alpha=2.0, verbose=False: np.float32(mean_of_rarities(p, alpha))),
+        (check_effective_number, lambda p, alpha: torch.tensor(mean_of_rarities(p, alpha))),
+        (check_spectrum_entropy, entropy_of_magnitudes),
+        (check_spectrum_entropy, lambda x, a: rl.Spectrum.from_eigenvalues(x).renyi_entropy(a)),
+        (check_spectrum_entropy, lambda x, a: rl.renyi_entropy(np.abs(x), a)),
+    ],
+)
+def test_core_functions_are_accepted_and_handed_back(check: Callable[..., Any], function: Callable[..., Any]) -> None:
+    feedback = check(function)
+    assert feedback.solved, feedback
+    assert feedback.function is function
+    assert check(function) == feedback
+
+
+@pytest.mark.parametrize("attempt", [None, ..., lambda p, alpha: None, lambda p, alpha: 1.0, 3, float])
+def test_until_then_the_library_is_handed_back_and_passes_its_own_check(attempt: Any) -> None:
+    for check in (check_effective_number, check_spectrum_entropy):
+        library = check(attempt).function
+        assert not check(attempt).solved
+        assert library is not attempt
+        assert check(library).solved
+    assert math.isclose(check_effective_number(None).function(np.array([0.5, 0.5]), 2), 2)
+    assert math.isclose(check_spectrum_entropy(None).function(np.array([1.0, -1.0]), 2), LOG2)
+
+
+def power_mean(p: np.ndarray, alpha: float) -> float:
+    return (p @ (1 / p) ** (1 - alpha)) ** (1 / (1 - alpha))
+
+
+def without_shannon(p: np.ndarray, alpha: float) -> float:
+    p = p[p > 0]
+    return power_mean(p, alpha)
+
+
+def with_shannon(p: np.ndarray, alpha: float) -> float:
+    return np.exp(p @ np.log(1 / p)) if alpha == 1 else power_mean(p, alpha)
+
+
+def zeros_counted(p: np.ndarray, alpha: float) -> float:
+    if alpha == 1 or alpha == math.inf:
+        return mean_of_rarities(p, alpha)
+    return (p**alpha).sum() ** (1 / (1 - alpha))
+
+
+def normalizes_in_place(p: np.ndarray, alpha: float) -> float:
+    p /= p.sum() * 2
+    return mean_of_rarities(2 * p, alpha)
+
+
+def unweighted(p: np.ndarray, alpha: float) -> float:
+    return np.mean((1 / p) ** (1 - alpha)) ** (1 / (1 - alpha))
+
+
+def exponent_turned(p: np.ndarray, alpha: float) -> float:
+    return (p @ (1 / p) ** (alpha - 1)) ** (1 / (alpha - 1))
 
 
 def weighted(values: np.ndarray, counts: np.ndarray, alpha: float) -> float:
@@ -103,16 +187,50 @@ NOT_ATTEMPTED = "not attempted yet"
 @pytest.mark.parametrize(
     ("check", "answers", "message"),
     [
-        (check_entropy_changes, (math.log(3), LOG2, 0), "scaled: the factor is in every λ_i and in their sum"),
-        (check_entropy_changes, (0, 1, 0), "natural logarithm"),
-        (check_entropy_changes, (0, 2, 0), "natural logarithm"),
+        (check_entropy_changes, (1, 0, 0), "natural logarithm"),
+        (check_entropy_changes, (2, 0, 0), "natural logarithm"),
         (check_entropy_changes, (0, 0, 0), "list two equal eigenvalues twice"),
-        (check_entropy_changes, (0, -0.3, 0), "list each twice"),
-        (check_entropy_changes, (0, LOG2, math.log(100)), "padded: what does a zero eigenvalue add"),
-        (check_entropy_changes, (0, LOG2, math.nan), "padded"),
-        (check_entropy_changes, (0, LOG2, "zero"), "one number is expected, got str"),
+        (check_entropy_changes, (-0.3, 0, 0), "list each twice"),
+        (check_entropy_changes, (LOG2, -OUTLIER_AT_HALF, 0), "outlier_at_half: the sign"),
+        (check_entropy_changes, (LOG2, math.log(60.5), 0), "outlier_at_half: the change"),
+        (check_entropy_changes, (LOG2, math.log(1.01), 0), "only if it were like the others"),
+        (check_entropy_changes, (LOG2, 0, 0), "outlier_at_half: p is 1/2 once"),
+        (check_entropy_changes, (LOG2, OUTLIER_AT_HALF, OUTLIER_AT_TWO / LOG2), "outlier_at_two: this is in bits"),
+        (check_entropy_changes, (LOG2, OUTLIER_AT_HALF, math.nan), "NaN or infinite: outlier_at_two"),
+        (check_entropy_changes, (LOG2, "half", 0), "one number is expected, got str"),
         (check_entropy_changes, (..., ..., ...), NOT_ATTEMPTED),
-        (check_entropy_changes, (0, LOG2, ...), NOT_ATTEMPTED),
+        (check_entropy_changes, (LOG2, OUTLIER_AT_HALF, ...), NOT_ATTEMPTED),
+        (check_effective_number, (lambda p, a: np.log(mean_of_rarities(p, a)),), "leave the logarithm out"),
+        (check_effective_number, (lambda p, a: 1 / mean_of_rarities(p, a),), "upside down"),
+        (check_effective_number, (unweighted,), "weight it by its probability"),
+        (check_effective_number, (exponent_turned,), "wrong sign: 1 − α inside"),
+        (check_effective_number, (lambda p, a: 8.0 if len(p) == 8 else p @ (1 / p) ** (1 - a),), "the root is missing"),
+        (check_effective_number, (lambda p, a: len(p),), "α = 0.5: it should be 3.6642"),
+        (check_effective_number, (without_shannon,), "the geometric mean exp(Σ p log(1/p))"),
+        (check_effective_number, (with_shannon,), "α = ∞: return the limit"),
+        (check_effective_number, (zeros_counted,), "leave it out"),
+        (check_effective_number, (normalizes_in_place,), "p itself was changed"),
+        (check_effective_number, (lambda p: 8.0,), "called with (p, alpha), in this order, but yours takes (p)"),
+        (check_effective_number, (lambda p, alpha: p,), "one number is expected, got ndarray of shape (8,)"),
+        (check_effective_number, (lambda p, alpha: (8.0, 2.0),), "one number is expected, got tuple"),
+        (check_effective_number, (lambda p, alpha: math.nan,), "NaN or infinite"),
+        (check_effective_number, (8.0,), "a function is expected, got float"),
+        (check_effective_number, (lambda p, alpha: ...,), NOT_ATTEMPTED),
+        (check_spectrum_entropy, (lambda x, a: np.exp(entropy_of_magnitudes(x, a)),), "the entropy is its logarithm"),
+        (check_spectrum_entropy, (lambda x, a: entropy_of_magnitudes(x, a) / LOG2,), "in bits"),
+        (check_spectrum_entropy, (lambda x, a: -entropy_of_magnitudes(x, a),), "Rényi sharpness"),
+        (check_spectrum_entropy, (lambda x, a: np.log(((np.abs(x) / x.sum()) ** a).sum()) / (1 - a),), "not Σλ"),
+        (check_spectrum_entropy, (lambda x, a: entropy_of_magnitudes(x.clip(0), a),), "left out"),
+        (check_spectrum_entropy, (lambda x, a: entropy_of_magnitudes(x**2, a),), "shares of λ²"),
+        (check_spectrum_entropy, (lambda x, a: np.log((np.abs(x) ** a).sum()) / (1 - a),), "p must sum to 1"),
+        (check_spectrum_entropy, (lambda x, a: 1.2 if a == 2 else 0.0,), "α = 2: it should be"),
+        (check_spectrum_entropy, (lambda x, a: rl.renyi_entropy(x, a),), "your code raised ValueError: p must be non"),
+        (
+            check_spectrum_entropy,
+            (lambda x, a: entropy_of_magnitudes(x, a) if 0 < a < math.inf else 0.0,),
+            "α = 0: it should be 1.3863",
+        ),
+        (check_spectrum_entropy, (lambda x, a: None,), NOT_ATTEMPTED),
         (check_weighted_entropy, (count_in_the_power,), "take the power without the count"),
         (check_weighted_entropy, (no_counts,), "the counts have no effect"),
         (check_weighted_entropy, (sum_without_counts,), "Σ w x, not Σ x"),
