@@ -3,6 +3,7 @@
 from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
 from renyi_lab.exercises._feedback import Feedback
+from renyi_lab.exercises._hessian_products import check_finite_difference, check_hessian_product
 from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
 from renyi_lab.exercises._landscapes import check_ball_factors, check_climb, check_filter_normalized, check_kink
 from renyi_lab.exercises._perturbations import (
@@ -27,6 +28,8 @@ __all__ = [
     "check_entropy_changes",
     "check_equal_weight",
     "check_filter_normalized",
+    "check_finite_difference",
+    "check_hessian_product",
     "check_kappa",
     "check_kink",
     "check_layer_sharpness",

@@ -163,7 +163,7 @@ def _kept_settings() -> Iterator[list[str]]:
 def _copied(value: Any) -> Any:
     """A copy of the data in an argument, to compare with; functions and other objects are not looked into."""
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return [value.detach().clone(), value.requires_grad]
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, nn.Module):

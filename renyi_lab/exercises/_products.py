@@ -27,7 +27,8 @@ def check_central_difference(function: Callable[[Callable[[Tensor], Tensor], Ten
     return first_hint(
         function,
         [_central],
-        "the error now falls with the square of the step, for the same two gradients.",
+        "the error now falls with the square of the step, for one gradient more.",
+        signature="(gradient, theta, v, step)",
     )
 
 
@@ -67,6 +68,7 @@ def check_batched_product(
         function,
         [_batched, _gradients_unchanged],
         "equal to the product over all samples at once, for any batches, and .grad is unchanged.",
+        signature="(model, loss_fn, batches, v)",
     )
 
 

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import renyi_lab as rl
-from renyi_lab.exercises import check_batched_product, check_central_difference
+from renyi_lab.exercises import (
+    check_batched_product,
+    check_central_difference,
+    check_finite_difference,
+    check_hessian_product,
+)
 
 Gradient = Callable[[Tensor], Tensor]
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -100,6 +105,100 @@ def without_create_graph(model: nn.Module, loss_fn: Any, batches: Batches, v: Te
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(gradient @ v, params)])
 
 
+Loss = Callable[[Tensor], Tensor]
+
+
+def one_sided_of_h(gradient: Gradient, theta: Tensor, v: Tensor, h: float) -> Tensor:
+    return one_sided(gradient, theta, v, h)
+
+
+def double_backward(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    theta = theta.detach().requires_grad_()
+    (g,) = torch.autograd.grad(loss_at(theta), theta, create_graph=True)
+    (product,) = torch.autograd.grad(g @ v, theta)
+    return product
+
+
+def forward_over_reverse(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    return torch.func.jvp(torch.func.grad(loss_at), (theta,), (v,))[1]
+
+
+def through_functional(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    return torch.autograd.functional.hvp(loss_at, theta, v)[1]
+
+
+def gradient_of(loss_at: Loss, theta: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    theta = theta.detach().requires_grad_()
+    return torch.autograd.grad(loss_at(theta), theta, **options)[0], theta
+
+
+def not_recorded(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    g, theta = gradient_of(loss_at, theta)
+    return torch.autograd.grad(g @ v, theta)[0]
+
+
+def tuple_returned(loss_at: Loss, theta: Tensor, v: Tensor) -> Any:
+    g, theta = gradient_of(loss_at, theta, create_graph=True)
+    return torch.autograd.grad(g @ v, theta)
+
+
+def graph_kept(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    g, theta = gradient_of(loss_at, theta, create_graph=True)
+    return torch.autograd.grad(g @ v, theta, create_graph=True)[0]
+
+
+def row_sums(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    g, theta = gradient_of(loss_at, theta, create_graph=True)
+    return torch.autograd.grad(g.sum(), theta)[0]
+
+
+def marks_theta(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    (g,) = torch.autograd.grad(loss_at(theta.requires_grad_()), theta, create_graph=True)
+    return torch.autograd.grad(g @ v, theta)[0]
+
+
+def by_difference(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    return central(torch.func.grad(loss_at), theta, v, 1e-4)
+
+
+def in_single(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    return double_backward(loss_at, theta.float(), v.float())
+
+
+def moves_theta(gradient: Gradient, theta: Tensor, v: Tensor, h: float) -> Tensor:
+    here = gradient(theta)
+    theta += h * v
+    return (gradient(theta) - here) / h
+
+
+@pytest.mark.parametrize(
+    ("check", "function"),
+    [
+        (check_finite_difference, one_sided),
+        (check_finite_difference, one_sided_of_h),
+        (check_hessian_product, double_backward),
+        (check_hessian_product, forward_over_reverse),
+        (check_hessian_product, through_functional),
+    ],
+)
+def test_core_functions_are_accepted_and_handed_back(check: Callable[..., Any], function: Callable[..., Any]) -> None:
+    feedback = check(function)
+    assert feedback.solved, feedback
+    assert feedback.function is function
+    assert check(function) == feedback
+
+
+@pytest.mark.parametrize("check", [check_finite_difference, check_hessian_product])
+@pytest.mark.parametrize("attempt", [None, ..., lambda *arguments: None, lambda *arguments: arguments[1], 3, Tensor])
+def test_until_then_the_library_is_handed_back_and_passes_its_own_check(
+    check: Callable[..., Any], attempt: Any
+) -> None:
+    library = check(attempt).function
+    assert not check(attempt).solved
+    assert library is not attempt
+    assert check(library).solved
+
+
 @pytest.mark.parametrize("solution", [batched, all_at_once, lambda m, f, b, v: rl.HessianOperator(m, f, b) @ v])
 def test_every_correct_batched_product_is_accepted(solution: Callable[..., Any]) -> None:
     feedback = check_batched_product(solution)
@@ -109,6 +208,50 @@ def test_every_correct_batched_product_is_accepted(solution: Callable[..., Any])
 @pytest.mark.parametrize(
     ("check", "attempt", "message"),
     [
+        (check_finite_difference, central, "this is the central difference"),
+        (check_finite_difference, not_divided, "not the difference yet"),
+        (check_finite_difference, lambda g, t, v, h: g(t + h * v) - g(t), "is not divided yet"),
+        (check_finite_difference, lambda g, t, v, h: (g(t + h * v) - g(t)) / h**2, "divided by the square of h"),
+        (check_finite_difference, one_sided_halved, "divided by 2h"),
+        (check_finite_difference, lambda g, t, v, h: (g(t) - g(t + h * v)) / h, "the sign is wrong"),
+        (check_finite_difference, lambda g, t, v, h: (g(t - h * v) - g(t)) / h, "the step goes backward"),
+        (check_finite_difference, lambda g, t, v, h: (g(t + h) - g(t)) / h, "does not follow v"),
+        (check_finite_difference, lambda g, t, v, h: g(t + h * v), "this is the gradient at the second point"),
+        (check_finite_difference, lambda g, t, v, h: t * torch.nan, "NaN or infinite"),
+        (
+            check_finite_difference,
+            lambda g, t, v, h: one_sided(g, t, v, h).float(),
+            "the answer has dtype torch.float32",
+        ),
+        (
+            check_finite_difference,
+            lambda g, t, v, h: one_sided(g, t, v, h).double(),
+            "the arguments have torch.float32",
+        ),
+        (check_finite_difference, lambda g, t, v, h: one_sided(g, t, v, h).int(), "got dtype torch.int32"),
+        (check_finite_difference, lambda g, t, v, h: one_sided(g, t, v, h).numpy(), "got ndarray of shape (3,)"),
+        (check_finite_difference, lambda g, t, v, h: (one_sided(g, t, v, h),), "is expected, got tuple"),
+        (check_finite_difference, moves_theta, "theta itself was changed"),
+        (check_finite_difference, lambda g, t, v: t, "is called with (gradient, theta, v, h), in this order"),
+        (check_finite_difference, lambda g, t, v, h: None, "not attempted yet"),
+        (check_hessian_product, not_recorded, "Is everything recorded?"),
+        (check_hessian_product, tuple_returned, "torch.autograd.grad returns one; take its first entry"),
+        (check_hessian_product, graph_kept, "still holds its graph"),
+        (check_hessian_product, row_sums, "where does v enter?"),
+        (check_hessian_product, marks_theta, "theta itself was changed"),
+        (check_hessian_product, by_difference, "right to some digits only"),
+        (check_hessian_product, in_single, "the answer has dtype torch.float32"),
+        (check_hessian_product, lambda f, t, v: double_backward(f, t, v).float(), "dtype torch.float32"),
+        (check_hessian_product, lambda f, t, v: gradient_of(f, t)[0], "this is the gradient; differentiate"),
+        (check_hessian_product, lambda f, t, v: gradient_of(f, t)[0] * v, "entry by entry"),
+        (check_hessian_product, lambda f, t, v: gradient_of(f, t)[0] @ v, "this is the number gᵀv"),
+        (check_hessian_product, lambda f, t, v: torch.func.hessian(f)(t).diagonal() * v, "only the diagonal"),
+        (check_hessian_product, lambda f, t, v: torch.func.hessian(f)(t), "got a matrix"),
+        (check_hessian_product, lambda f, t, v: 2 * double_backward(f, t, v), "twice the product"),
+        (check_hessian_product, lambda f, t, v: t, "not the product yet"),
+        (check_hessian_product, lambda f, t, v: 1.0, "got float"),
+        (check_hessian_product, lambda f, t: t, "is called with (loss_at, theta, v), in this order"),
+        (check_hessian_product, lambda f, t, v: ..., "not attempted yet"),
         (check_central_difference, divided_by_step, "2·step apart, but you divided by step"),
         (check_central_difference, one_sided, "this is the one-sided difference"),
         (check_central_difference, one_sided_halved, "one-sided, and halved"),
