@@ -98,7 +98,8 @@ class DifferenceExplorer(Explorer):
         for name, error in self.double_backward.items():
             if error > 0:  # double precision is the reference
                 left.axhline(error, color=GREY, ls=":", lw=1.3, label=f"double backward, {name}")
-        left.set(xscale="log", yscale="log", xlabel="step h", ylabel="relative error", ylim=(1e-12, 30))
+        top = max(30.0, 2 * max(float(errors.max()) for errors in self.errors.values()))
+        left.set(xscale="log", yscale="log", xlabel="step h", ylabel="relative error", ylim=(1e-12, top))
         left.legend(fontsize="x-small", frameon=False, loc="lower left")
         (self.marker,) = left.plot([], [], "o", color=GREEN, markersize=9, clip_on=False)
         limit = 1.15 * float(np.abs(self.product).max())
