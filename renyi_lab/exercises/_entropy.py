@@ -17,52 +17,60 @@ from renyi_lab.spectrum import renyi_entropy
 _CLEARLY = 0.05
 _VALUES, _COUNTS = np.array([4.0, 1.0, 0.25]), np.array([1.0, 3.0, 20.0])
 _LOG2 = math.log(2)
-_BULK = 100  # equal eigenvalues beside the outlier
+_SHARES = np.array([0.1, 0.9])  # of two layers
 
 
-def check_entropy_changes(doubled: Any, outlier_at_half: Any, outlier_at_two: Any) -> Feedback:
-    """Predict by how many nats ``H_α`` changes when a spectrum is listed twice, or gets an outlier.
+def check_entropy_changes(equal: Any, unequal_at_half: Any, unequal_at_two: Any) -> Feedback:
+    """Predict by how many nats the entropy of two layers together exceeds that of each alone.
+
+    The layers do not interact, and their spectra are multiples of each other, so that both have the same entropy.
 
     Args:
-        doubled: Change when every eigenvalue occurs twice, at any α.
-        outlier_at_half: Change of ``H_½`` when a hundred equal eigenvalues are joined by one that carries as much
-            curvature as all of them together.
-        outlier_at_two: The same for ``H_2``.
+        equal: Excess at any α if both spectra are the same.
+        unequal_at_half: Excess of ``H_½`` if the second spectrum is nine times the first.
+        unequal_at_two: The same for ``H_2``.
     """
     return first_hint(
-        (doubled, outlier_at_half, outlier_at_two),
+        (equal, unequal_at_half, unequal_at_two),
         [
-            lambda given: _doubled(given[0]),
-            lambda given: _outlier(given[1], "outlier_at_half", 0.5),
-            lambda given: _outlier(given[2], "outlier_at_two", 2.0),
+            lambda given: _equal_layers(given[0]),
+            lambda given: _unequal_layers(given[1], "unequal_at_half", 0.5),
+            lambda given: _unequal_layers(given[2], "unequal_at_two", 2.0),
         ],
-        "all three. One outlier costs half a nat at α = ½ and more than three nats at α = 2.",
+        "all three. The excess is H_α of the layers' shares: so the whole's entropy depends on the layers' scales.",
     )
 
 
-def _doubled(answer: Any) -> str | None:
+def _equal_layers(answer: Any) -> str | None:
     mistakes = {
-        "doubled: this is in bits; take the natural logarithm for nats.": 1.0,
-        "doubled: the effective number doubles; H_α is its natural logarithm. How much does that add?": 2.0,
-        "doubled: every p_i is halved, but there are twice as many. Try it: list two equal eigenvalues twice.": 0.0,
+        "equal: this is in bits; take the natural logarithm for nats.": 1.0,
+        "equal: the effective number doubles; H_α is its natural logarithm. How much does that add?": 2.0,
+        "equal: every p_i is halved, but there are twice as many. Try it: list two equal eigenvalues twice.": 0.0,
     }
-    otherwise = "doubled: take k equal eigenvalues, H_α = log k, and list each twice."
+    otherwise = "equal: let each layer have k equal eigenvalues, H_α = log k. How many are there together?"
     return explain(number_of(answer), _LOG2, mistakes, otherwise)
 
 
-def _outlier(answer: Any, name: str, alpha: float) -> str | None:
-    before, p = math.log(_BULK), np.array([0.5] + [0.5 / _BULK] * _BULK)
-    after = renyi_entropy(p, alpha)
+def _unequal_layers(answer: Any, name: str, alpha: float) -> str | None:
+    right = renyi_entropy(_SHARES, alpha)
     mistakes = {
-        f"{name}: the change, please, not the entropy with the outlier.": after,
-        f"{name}: the sign; does the spectrum become more even or less?": before - after,
-        f"{name}: this is in bits; take the natural logarithm for nats.": (after - before) / _LOG2,
-        f"{name}: one more eigenvalue would change it so little only if it were like the others.": (
-            math.log((_BULK + 1) / _BULK)
+        f"{name}: this is the excess for layers of equal size; here one carries nine tenths of the curvature.": _LOG2,
+        f"{name}: the scale of one spectrum has no effect, but the two have different scales.": 0.0,
+        f"{name}: this is in bits; take the natural logarithm for nats.": right / _LOG2,
+        f"{name}: this is the effective number of layers; its logarithm, please.": math.exp(right),
+        f"{name}: this is the excess at another α; put the order of the question into the formula.": (
+            renyi_entropy(_SHARES, 1 / alpha)
         ),
+        f"{name}: this is Shannon's entropy of the shares .1 and .9; which order is asked for?": (
+            renyi_entropy(_SHARES, 1)
+        ),
+        f"{name}: the sign; there are more directions together than in one layer.": -right,
     }
-    otherwise = f"{name}: p is 1/2 once and 1/200 a hundred times; put it into Σ p^α and compare with log 100."
-    return explain(number_of(answer), after - before, mistakes, otherwise)
+    otherwise = (
+        f"{name}: an eigenvalue of share p in its layer has .1 p or .9 p of the whole. Put both into Σ p^α: what "
+        "factor does the sum over one layer get?"
+    )
+    return explain(number_of(answer), right, mistakes, otherwise)
 
 
 def check_weighted_entropy(function: Callable[[NDArray[Any], NDArray[Any], float], Any]) -> Feedback:

@@ -22,16 +22,16 @@ from renyi_lab.exercises import (
 LOG2 = math.log(2)
 
 
-OUTLIER_AT_HALF, OUTLIER_AT_TWO = (rl.renyi_entropy([100.0] + [1.0] * 100, alpha) - math.log(100) for alpha in (0.5, 2))
+UNEQUAL_AT_HALF, UNEQUAL_AT_TWO = (rl.renyi_entropy([0.1, 0.9], alpha) for alpha in (0.5, 2))
 
 
 def test_the_right_predictions_agree_with_the_library() -> None:
-    assert check_entropy_changes(LOG2, OUTLIER_AT_HALF, OUTLIER_AT_TWO).solved
-    assert check_entropy_changes(np.log(2), math.log(60.5 / 100), math.log(1 / (0.25 + 0.25 / 100) / 100)).solved
-    for alpha in (0.5, 1, 2, math.inf):
-        eigenvalues = np.array([3.0, 1.0, 0.5, 0.01])
-        change = rl.renyi_entropy(np.repeat(eigenvalues, 2), alpha) - rl.renyi_entropy(eigenvalues, alpha)
-        assert math.isclose(change, LOG2, rel_tol=1e-12)
+    assert check_entropy_changes(LOG2, UNEQUAL_AT_HALF, UNEQUAL_AT_TWO).solved
+    assert check_entropy_changes(np.log(2), 2 * np.log(np.sqrt(0.1) + np.sqrt(0.9)), -np.log(0.82)).solved
+    layer = np.array([3.0, 1.0, 0.5, 0.01])
+    for factor, alpha, excess in ((1, 0.5, LOG2), (1, 2, LOG2), (9, 0.5, UNEQUAL_AT_HALF), (9, 2, UNEQUAL_AT_TWO)):
+        together = rl.renyi_entropy(np.concatenate([layer, factor * layer]), alpha)
+        assert math.isclose(together - rl.renyi_entropy(layer, alpha), excess, rel_tol=1e-12)
 
 
 def mean_of_rarities(p: np.ndarray, alpha: float) -> float:
@@ -190,16 +190,19 @@ NOT_ATTEMPTED = "not attempted yet"
         (check_entropy_changes, (1, 0, 0), "natural logarithm"),
         (check_entropy_changes, (2, 0, 0), "natural logarithm"),
         (check_entropy_changes, (0, 0, 0), "list two equal eigenvalues twice"),
-        (check_entropy_changes, (-0.3, 0, 0), "list each twice"),
-        (check_entropy_changes, (LOG2, -OUTLIER_AT_HALF, 0), "outlier_at_half: the sign"),
-        (check_entropy_changes, (LOG2, math.log(60.5), 0), "outlier_at_half: the change"),
-        (check_entropy_changes, (LOG2, math.log(1.01), 0), "only if it were like the others"),
-        (check_entropy_changes, (LOG2, 0, 0), "outlier_at_half: p is 1/2 once"),
-        (check_entropy_changes, (LOG2, OUTLIER_AT_HALF, OUTLIER_AT_TWO / LOG2), "outlier_at_two: this is in bits"),
-        (check_entropy_changes, (LOG2, OUTLIER_AT_HALF, math.nan), "NaN or infinite: outlier_at_two"),
+        (check_entropy_changes, (-0.3, 0, 0), "How many are there together?"),
+        (check_entropy_changes, (LOG2, LOG2, 0), "unequal_at_half: this is the excess for layers of equal size"),
+        (check_entropy_changes, (LOG2, 0, 0), "unequal_at_half: the scale of one spectrum"),
+        (check_entropy_changes, (LOG2, UNEQUAL_AT_TWO, 0), "unequal_at_half: this is the excess at another α"),
+        (check_entropy_changes, (LOG2, rl.renyi_entropy([0.1, 0.9], 1), 0), "Shannon's entropy of the shares"),
+        (check_entropy_changes, (LOG2, -UNEQUAL_AT_HALF, 0), "unequal_at_half: the sign"),
+        (check_entropy_changes, (LOG2, 1.6, 0), "this is the effective number of layers"),
+        (check_entropy_changes, (LOG2, 5, 0), "unequal_at_half: an eigenvalue of share p"),
+        (check_entropy_changes, (LOG2, UNEQUAL_AT_HALF, UNEQUAL_AT_TWO / LOG2), "unequal_at_two: this is in bits"),
+        (check_entropy_changes, (LOG2, UNEQUAL_AT_HALF, math.nan), "NaN or infinite: unequal_at_two"),
         (check_entropy_changes, (LOG2, "half", 0), "one number is expected, got str"),
         (check_entropy_changes, (..., ..., ...), NOT_ATTEMPTED),
-        (check_entropy_changes, (LOG2, OUTLIER_AT_HALF, ...), NOT_ATTEMPTED),
+        (check_entropy_changes, (LOG2, UNEQUAL_AT_HALF, ...), NOT_ATTEMPTED),
         (check_effective_number, (lambda p, a: np.log(mean_of_rarities(p, a)),), "leave the logarithm out"),
         (check_effective_number, (lambda p, a: 1 / mean_of_rarities(p, a),), "upside down"),
         (check_effective_number, (unweighted,), "weight it by its probability"),
