@@ -166,7 +166,7 @@ def test_the_right_predictions_agree_with_the_library() -> None:
         (check_kink, (lambda rho: rho / 3,), "inverted"),
         (check_kink, (lambda rho: 6.0,), "solve"),
         (check_kink, (lambda rho: None,), NOT_ATTEMPTED),
-        (check_filter_normalized, (in_place,), "an argument itself was changed"),
+        (check_filter_normalized, (in_place,), "itself was changed"),
         (check_filter_normalized, (lambda d, w: d * w.norm() / d.norm(),), "the tensor as a whole"),
         (check_filter_normalized, (lambda d, w: d / d.norm(dim=1, keepdim=True),), "each row has length 1"),
         (check_filter_normalized, (lambda d, w: d * w.norm(dim=1, keepdim=True),), "divide by their own"),
