@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.parameters import flatten
+from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.operators import LinearOperator, ModelOperator, as_operator
@@ -83,14 +84,14 @@ class ReparametrizationExplorer(Explorer):
         names = list(self._blocks)
         self.sliders = _scale_sliders(names, scales or {})
         self.alpha = float_slider("α", check_real("alpha", alpha, 0.0, 4.0), 0.0, 4.0)
-        self._before = {_WHOLE: Spectrum.from_eigenvalues(np.linalg.eigvalsh(self._hessian))} | {
-            name: Spectrum.from_eigenvalues(np.linalg.eigvalsh(self._hessian[np.ix_(rows, rows)]))
-            for name, rows in self._blocks.items()
+        self._before = {_WHOLE: _spectrum(self._hessian)} | {
+            name: _spectrum(self._hessian[np.ix_(rows, rows)]) for name, rows in self._blocks.items()
         }
         if not dense.any():
             raise ValueError("hessian is all zero, so it has no entropy.")
         self.spectrum = self._before[_WHOLE]
         """Spectrum of the whole network at the current scales."""
+        self._scales_of_spectrum = dict.fromkeys(names, 1.0)
         figure = new_figure(10.4, 3.3)
         left, middle, right = figure.subplots(1, 3, width_ratios=(5, 3, 3))
         self._draw_static(left, middle, right)
@@ -132,13 +133,15 @@ class ReparametrizationExplorer(Explorer):
         for axes in (left, middle, right):
             axes.spines[["top", "right"]].set_visible(False)
 
+    @one_thread()  # on a busy machine, two threads take ten times as long for some hundred numbers
     def _update(self) -> str:
         scales, alpha = self.scales, self.alpha.value
         last = list(self.sliders)[-1]
         self.sliders[last].value = scales[last]  # follows the others
-        logs = np.log([scales[name] for name in self._blocks])
-        inverse = np.exp(-self._exponents @ logs)
-        self.spectrum = Spectrum.from_eigenvalues(np.linalg.eigvalsh(self._hessian * inverse[:, None] * inverse))
+        if scales != self._scales_of_spectrum:  # it does not depend on alpha, and takes most of the time
+            inverse = np.exp(-self._exponents @ np.log([scales[name] for name in self._blocks]))
+            self.spectrum = _spectrum(self._hessian * inverse[:, None] * inverse)
+            self._scales_of_spectrum = scales
         self.curve.set_ydata(_drawable(np.sort(self.spectrum.magnitudes)[::-1]))
         whole = self.spectrum.magnitudes.max() / self._before[_WHOLE].magnitudes.max()
         factors = [whole, *(scales[name] ** -2 for name in self._blocks)]
@@ -215,6 +218,11 @@ def _scale_sliders(names: list[str], scales: Mapping[str, float]) -> dict[str, i
         value=1.0, base=2, min=-reach, max=reach, step=0.1, description=names[-1], readout_format=".3g", disabled=True
     )
     return sliders
+
+
+def _spectrum(matrix: FloatArray) -> Spectrum:
+    # Unlike NumPy's, torch's eigenvalues are computed on as many threads as torch is told to use.
+    return Spectrum.from_eigenvalues(torch.linalg.eigvalsh(torch.from_numpy(matrix)))
 
 
 def _entropy(spectrum: Spectrum, alpha: float) -> float:
