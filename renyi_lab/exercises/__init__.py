@@ -6,6 +6,7 @@ from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._hessian_products import check_finite_difference, check_hessian_product
 from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
 from renyi_lab.exercises._landscapes import check_ball_factors, check_climb, check_filter_normalized, check_kink
+from renyi_lab.exercises._limits import check_entropy_range, check_too_many_directions
 from renyi_lab.exercises._perturbations import (
     check_convolution_weight,
     check_equal_weight,
@@ -13,7 +14,8 @@ from renyi_lab.exercises._perturbations import (
     check_neuron_flatness,
 )
 from renyi_lab.exercises._products import check_batched_product, check_central_difference
-from renyi_lab.exercises._sharpness import check_layer_sharpness, check_rescaled_hessian, check_too_many_directions
+from renyi_lab.exercises._rescaling import check_rescaled_hessian
+from renyi_lab.exercises._sharpness import check_layer_sharpness, check_renyi_sharpness
 from renyi_lab.exercises._start import check_renyi_entropy, check_two_groups
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "check_crossing",
     "check_effective_number",
     "check_entropy_changes",
+    "check_entropy_range",
     "check_equal_weight",
     "check_filter_normalized",
     "check_finite_difference",
@@ -37,6 +40,7 @@ __all__ = [
     "check_orthogonalization",
     "check_probes_needed",
     "check_renyi_entropy",
+    "check_renyi_sharpness",
     "check_rescaled_hessian",
     "check_spectrum_entropy",
     "check_too_many_directions",

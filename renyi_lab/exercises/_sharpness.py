@@ -1,18 +1,32 @@
-"""Checkers of `04_renyi_sharpness.ipynb`."""
+"""Checkers of `04_renyi_sharpness.ipynb` on the entropy of spectra."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, close, explain, first_hint, number_of
-from renyi_lab.spectrum import Spectrum, renyi_entropy
+from renyi_lab.exercises._feedback import Feedback, Hint, NotAttempted, answer_of, close, explain, first_hint, number_of
+from renyi_lab.spectrum import renyi_entropy
 
 _SIZES = (4, 3, 2)
-_SCALES = (4.0, 0.5, 0.5)
+_VALUES = np.array([4.0, -1.0, 0.5, 0.25])
+
+
+def check_renyi_sharpness(function: Callable[[FloatArray, float], Any]) -> Feedback:
+    """Check ``function(eigenvalues, alpha)``: Rényi sharpness ``−H_α`` of the shares ``|λ_i| / Σ|λ_j|``, in nats.
+
+    The feedback's ``function`` is yours once it is solved, and otherwise one that uses `renyi_lab.renyi_entropy`.
+
+    Args:
+        function: Your solution; takes an array of eigenvalues and an order above 0, returns a number.
+    """
+    checks = [_of_positive_values, _of_negative_values, _at_one, _of_zeros, _eigenvalues_unchanged]
+    success = "minus the entropy of the shares, at every order, with zero and negative eigenvalues."
+    return first_hint(function, checks, success).otherwise(function, _sharpness)
 
 
 def check_layer_sharpness(function: Callable[[FloatArray, list[int], float], Any]) -> Feedback:
@@ -28,32 +42,63 @@ def check_layer_sharpness(function: Callable[[FloatArray, list[int], float], Any
     )
 
 
-def check_rescaled_hessian(function: Callable[[FloatArray, list[int], list[float]], Any]) -> Feedback:
-    """Check ``function(hessian, sizes, scales)``: the Hessian after multiplying the weights of layer ``l`` by ``c_l``
-    without changing the network's function.
-
-    Args:
-        function: Your solution; ``sizes`` lists how many rows of the matrix belong to each layer.
-    """
-    return first_hint(
-        function,
-        [_rescaled_shape, _rescaled_blocks, _rescaled_rest, _matrix_unchanged],
-        "D⁻¹HD⁻¹: each block gets one factor and keeps its sharpness; the factors differ, so the whole does not.",
-    )
+def _single(function: Callable[..., Any], values: FloatArray, alpha: float) -> float:
+    return number_of(answer_of(function, values.copy(), alpha))
 
 
-def check_too_many_directions(eigenvalues: Any) -> Feedback:
-    """Check a list of eigenvalues of positive sum for which ``normalization="signed"`` counts more directions at
-    α = ½ than there are eigenvalues.
+def _of_positive_values(function: Callable[..., Any]) -> str | None:
+    values = np.array([4.0, 1.0, 1.0])
+    right = _sharpness(values, 2.0)
+    mistakes = {
+        "this is the entropy; sharpness is its negative, so that few curved directions mean sharp.": -right,
+        "this is in bits; take the natural logarithm for nats.": right / math.log(2),
+        "this is the effective number of directions; take its logarithm, and minus that.": math.exp(-right),
+        "divide the eigenvalues by their sum first: the shares p sum to 1.": math.log((values**2).sum()),
+        "one logarithm, of the sum: Σ p^α is inside it.": float(2 * np.log(values / 6).sum()),
+    }
+    hint = f"at α = 2, −H_α of the eigenvalues 4, 1, 1 should be log Σ p² = {right:.4f}."
+    return explain(_single(function, values, 2.0), right, mistakes, hint)
 
-    Args:
-        eigenvalues: At least two numbers.
-    """
-    return first_hint(
-        eigenvalues,
-        [_signed_defined, _signed_exceeds],
-        "with a signed sum the p_i add up to more than one, and an 'effective number' above n has no meaning.",
-    )
+
+def _of_negative_values(function: Callable[..., Any]) -> str | None:
+    signed = float(np.log(((_VALUES / _VALUES.sum()) ** 2).sum()))
+    mistakes = {
+        "one eigenvalue is negative: take magnitudes before you divide by their sum.": signed,
+        "the result is NaN: one eigenvalue is negative, take magnitudes before anything else.": math.nan,
+    }
+    hint = "wrong at α = 2 for eigenvalues of which one is negative: p = |λ| / Σ|λ|."
+    if found := explain(_single(function, _VALUES, 2.0), _sharpness(_VALUES, 2.0), mistakes, hint):
+        return found
+    right = _sharpness(_VALUES, 0.5)
+    mistakes = {"right at α = 2, where the factor 1/(1 − α) is −1; at α = ½ it is 2, and missing.": -right / 2}
+    return explain(_single(function, _VALUES, 0.5), right, mistakes, "right at α = 2, wrong at α = ½.")
+
+
+def _at_one(function: Callable[..., Any]) -> str | None:
+    hint = "right at α = 2 and ½; at α = 1 the formula is 0/0, and its limit is −H₁ = Σ p log p. Treat it by itself."
+    try:
+        found = _single(function, _VALUES, 1.0)
+    except NotAttempted:
+        return hint
+    except Hint as error:
+        return f"{hint} ({error})"
+    return None if close(found, _sharpness(_VALUES, 1.0)) else hint
+
+
+def _of_zeros(function: Callable[..., Any]) -> str | None:
+    values = np.append(_VALUES, [0.0, 0.0])
+    for alpha in (1.0, 0.5):
+        if not close(_single(function, values, alpha), _sharpness(values, alpha)):
+            return f"wrong at α = {alpha:g} when two eigenvalues are 0: they add nothing; leave them out of the sum."
+    return None
+
+
+def _eigenvalues_unchanged(function: Callable[..., Any]) -> str | None:
+    values = _VALUES.copy()
+    answer_of(function, values, 2.0)
+    if np.array_equal(values, _VALUES):
+        return None
+    return "right, but the eigenvalues that were passed in are overwritten; make a new array."
 
 
 def _hessian() -> FloatArray:
@@ -122,81 +167,3 @@ def _each_order(function: Callable[..., Any]) -> str | None:
         if not close(_layers(function, hessian, _SIZES, alpha), right):
             return f"right at α = 2, wrong at α = {alpha:g}; rl.renyi_entropy computes every order, including limits."
     return None
-
-
-def _rescaled(function: Callable[..., Any]) -> FloatArray:
-    answer = answer_of(function, _hessian(), list(_SIZES), list(_SCALES))
-    return np.asarray(answer, dtype=np.float64)
-
-
-def _rescaled_shape(function: Callable[..., Any]) -> str | None:
-    shape, expected = _rescaled(function).shape, (sum(_SIZES),) * 2
-    return None if shape == expected else f"a matrix of shape {expected} is expected, got shape {shape}."
-
-
-def _rescaled_blocks(function: Callable[..., Any]) -> str | None:
-    found, hessian, scales = _rescaled(function), _hessian(), np.repeat(_SCALES, _SIZES)
-    within = _same_layer()
-    if close(found[within], (hessian / scales[:, None] / scales)[within]):
-        return None
-    if close(found, hessian * scales[:, None] * scales):
-        return "DHD: larger weights make the loss *flatter* in them, since a step of the same length changes less."
-    if close(found, hessian / scales[:, None]) or close(found, hessian / scales):
-        return "scaled from one side only, so it is not symmetric: a second derivative involves two weights."
-    if close(found[within], (hessian / scales)[within]):
-        return "one factor 1/c for each derivative: how many derivatives are in an entry of the Hessian?"
-    return "consider one weight: L does not change when w = c·v, so ∂/∂w = c⁻¹ ∂/∂v. What does that do twice?"
-
-
-def _rescaled_rest(function: Callable[..., Any]) -> str | None:
-    found, hessian, scales = _rescaled(function), _hessian(), np.repeat(_SCALES, _SIZES)
-    between = ~_same_layer()
-    mistakes = {
-        "the blocks are right; the entries between two layers scale too, once for each of the two.": hessian[between],
-        "the blocks are right, but entries between two layers are not zero.": np.zeros(between.sum()),
-    }
-    right = (hessian / scales[:, None] / scales)[between]
-    return explain(
-        found[between], right, mistakes, "the blocks are right; an entry of layers k and l has one derivative for each."
-    )
-
-
-def _same_layer() -> Any:
-    """Which entries of the matrix belong to two weights of the same layer."""
-    layers = np.repeat(range(len(_SIZES)), _SIZES)
-    return layers[:, None] == layers
-
-
-def _matrix_unchanged(function: Callable[..., Any]) -> str | None:
-    hessian = _hessian()
-    answer_of(function, hessian, list(_SIZES), list(_SCALES))
-    if np.array_equal(hessian, _hessian()):
-        return None
-    return "right, but the matrix that was passed in is overwritten; make a new one."
-
-
-def _eigenvalues(answer: Any) -> FloatArray:
-    values = np.array([number_of(value) for value in np.asarray(answer, dtype=object).reshape(-1)])
-    if not np.isfinite(values).all() or len(values) < 2:
-        raise Hint("at least two finite numbers are expected.")
-    return values
-
-
-def _signed_defined(answer: Any) -> str | None:
-    values = _eigenvalues(answer)
-    if values.min() >= 0:
-        return "without negative eigenvalues the signed sum is the sum of magnitudes, and nothing can go wrong."
-    if values.sum() <= 0:
-        return f"their sum is {values.sum():g}: not positive, so the signed version is not even defined."
-    return None
-
-
-def _signed_exceeds(answer: Any) -> str | None:
-    values = _eigenvalues(answer)
-    entropy = Spectrum.from_eigenvalues(values).renyi_entropy(0.5, normalization="signed").value
-    if entropy > np.log(len(values)):
-        return None
-    return (
-        f"it counts {np.exp(entropy):.2f} directions of {len(values)}, so far not too many: bring the sum closer to "
-        "zero, or the magnitudes closer together."
-    )

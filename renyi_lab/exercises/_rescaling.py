@@ -1,0 +1,89 @@
+"""Checker of `04_renyi_sharpness.ipynb` on the Hessian of a rescaled network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab.exercises._feedback import Feedback, answer_of, close, explain, first_hint
+
+_SIZES = (4, 3, 2)
+_SCALES = (4.0, 0.5, 0.5)
+
+
+def check_rescaled_hessian(function: Callable[[FloatArray, list[int], list[float]], Any]) -> Feedback:
+    """Check ``function(hessian, sizes, scales)``: the Hessian after the parameters of block ``l`` are multiplied by
+    ``scales[l]`` without a change of the network's function.
+
+    The feedback's ``function`` is yours once it is solved, and otherwise one that computes ``D⁻¹HD⁻¹``.
+
+    Args:
+        function: Your solution; ``sizes`` lists how many rows of the matrix belong to each block.
+    """
+    checks = [_rescaled_shape, _rescaled_blocks, _rescaled_rest, _matrix_unchanged]
+    success = "D⁻¹HD⁻¹: each block gets one factor and keeps its sharpness; the factors differ, so the whole does not."
+    return first_hint(function, checks, success).otherwise(function, _rescaled_hessian)
+
+
+def _rescaled_hessian(hessian: FloatArray, sizes: Sequence[int], scales: Sequence[float]) -> FloatArray:
+    d = np.repeat(np.asarray(scales, dtype=np.float64), sizes)
+    return np.asarray(hessian, dtype=np.float64) / d[:, None] / d
+
+
+def _hessian() -> FloatArray:
+    half = np.random.default_rng(0).standard_normal((sum(_SIZES), sum(_SIZES)))
+    return np.asarray(half + half.T, dtype=np.float64)
+
+
+def _rescaled(function: Callable[..., Any]) -> FloatArray:
+    answer = answer_of(function, _hessian(), list(_SIZES), list(_SCALES))
+    return np.asarray(answer, dtype=np.float64)
+
+
+def _rescaled_shape(function: Callable[..., Any]) -> str | None:
+    shape, expected = _rescaled(function).shape, (sum(_SIZES),) * 2
+    return None if shape == expected else f"a matrix of shape {expected} is expected, got shape {shape}."
+
+
+def _rescaled_blocks(function: Callable[..., Any]) -> str | None:
+    found, hessian, scales = _rescaled(function), _hessian(), np.repeat(_SCALES, _SIZES)
+    within = _same_layer()
+    if close(found[within], _rescaled_hessian(hessian, _SIZES, _SCALES)[within]):
+        return None
+    if close(found, hessian * scales[:, None] * scales):
+        return "DHD: larger weights make the loss *flatter* in them, since a step of the same length changes less."
+    if close(found, hessian / scales[:, None]) or close(found, hessian / scales):
+        return "scaled from one side only, so it is not symmetric: a second derivative involves two weights."
+    if close(found[within], (hessian / scales)[within]):
+        return "one factor 1/c for each derivative: how many derivatives are in an entry of the Hessian?"
+    return "consider one weight: L does not change when w = c·v, so ∂/∂w = c⁻¹ ∂/∂v. What does that do twice?"
+
+
+def _rescaled_rest(function: Callable[..., Any]) -> str | None:
+    found, hessian = _rescaled(function), _hessian()
+    between = ~_same_layer()
+    mistakes = {
+        "the blocks are right; the entries between two layers scale too, once for each of the two.": hessian[between],
+        "the blocks are right, but entries between two layers are not zero.": np.zeros(between.sum()),
+    }
+    right = _rescaled_hessian(hessian, _SIZES, _SCALES)[between]
+    return explain(
+        found[between], right, mistakes, "the blocks are right; an entry of layers k and l has one derivative for each."
+    )
+
+
+def _same_layer() -> Any:
+    """Which entries of the matrix belong to two weights of the same layer."""
+    layers = np.repeat(range(len(_SIZES)), _SIZES)
+    return layers[:, None] == layers
+
+
+def _matrix_unchanged(function: Callable[..., Any]) -> str | None:
+    hessian = _hessian()
+    answer_of(function, hessian, list(_SIZES), list(_SCALES))
+    if np.array_equal(hessian, _hessian()):
+        return None
+    return "right, but the matrix that was passed in is overwritten; make a new one."
