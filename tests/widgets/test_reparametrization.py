@@ -95,6 +95,22 @@ def test_alpha_changes_only_the_entropies(explorer):
     np.testing.assert_array_equal(explorer.curve.get_ydata(), curve)
 
 
+def test_eigenvalues_are_computed_on_one_thread_and_only_when_a_scale_moves(explorer, monkeypatch):
+    threads, eigvalsh = [], torch.linalg.eigvalsh
+
+    def observed(matrix: Tensor) -> Tensor:
+        threads.append(torch.get_num_threads())
+        return eigvalsh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", observed)
+    before = torch.get_num_threads()
+    explorer.alpha.value = 2.0
+    assert threads == []
+    explorer.sliders["layer1"].value = 4.0
+    assert threads == [1]
+    assert torch.get_num_threads() == before
+
+
 def test_a_matrix_with_layer_sizes_is_rescaled():
     matrix = np.array([[4.0, 1.0, 0.5], [1.0, 2.0, 0.0], [0.5, 0.0, 1.0]])
     explorer = ReparametrizationExplorer(matrix, layers={"a": 2, "b": 1}, scales={"a": 2.0}, alpha=2.0)
