@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import ipywidgets
@@ -24,6 +25,8 @@ from renyi_lab.widgets._sources import exact_or_none, is_results, tridiagonals
 _SAME = 1e-6
 # Residuals below this share of the largest eigenvalue are rounding; drawn at this height.
 _FLOOR = 1e-16
+# Share of the axis that a tick needs.
+_TICK = 0.09
 _MILLISECONDS_PER_STEP = 250
 _LIGHT = "0.82"  # many lines must stay in the background
 
@@ -33,7 +36,8 @@ class LanczosExplorer(Explorer):
 
     Left: the Ritz values after 1, 2, … products, one row per step, over the true eigenvalues (vertical lines). Right:
     the residual ``‖A x − θ x‖`` of each Ritz pair of the current step. Green: converged, that is, the residual is below
-    ``|θ| / 1000``.
+    ``|θ| / 1000``, the dashed line. On the horizontal axes equal lengths are equal steps of the
+    cube root, so that bulk and outliers can both be seen.
 
     Args:
         source: An operator: a `HessianOperator`, a matrix, anything with ``.shape`` and ``@``. Or results: what
@@ -105,14 +109,21 @@ class LanczosExplorer(Explorer):
 
     def _draw_static(self, left: Any, right: Any) -> None:
         reference = self._values[-len(self.steps[-1].ritz_values) :] if self.exact is None else self.exact.nodes
-        for axes in (left, right):
+        known = "true eigenvalues" if self.exact is not None else "last Ritz values"
+        low, high = _padded(np.cbrt(np.concatenate([reference, self._values])))
+        grid = np.linspace(low, high, 401) ** 3
+        for axes, width in ((left, _TICK), (right, 1.5 * _TICK)):
+            axes.set_xscale("function", functions=(np.cbrt, _cube))
             axes.vlines(reference, 0, 1, transform=axes.get_xaxis_transform(), color=_LIGHT, lw=0.8)
-        known = "true" if self.exact is not None else "last"
-        left.set(xlabel=f"Ritz value (lines: {known} ones)", ylabel="products", ylim=(0, 1.04 * len(self.steps) + 1))
-        grid = np.linspace(*_padded(np.concatenate([reference, self._values])), 401)
-        right.plot(grid, np.maximum(CONVERGED * np.abs(grid), _FLOOR * self._largest), color=BLUE, lw=0.8, ls="--")
+            ticks = _ticks(low, high, width)
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize="small")
+        left.set(xlabel=f"Ritz value (grey: {known}; cube-root axis)", ylabel="products")
+        left.set_ylim(0, 1.04 * len(self.steps) + 1)
+        limit = np.maximum(CONVERGED * np.abs(grid), _FLOOR * self._largest)
+        right.plot(grid, limit, color=BLUE, lw=0.8, ls="--", label="|θ| / 1000: converged below")
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False, fontsize="small")
         right.set(
-            xlabel="Ritz value", ylabel="residual", yscale="log", xlim=(grid[0], grid[-1]),
+            xlabel="Ritz value θ", ylabel="residual", yscale="log", xlim=(grid[0], grid[-1]),
             ylim=(_FLOOR * self._largest, 3 * self._largest),
         )  # fmt: skip
 
@@ -158,3 +169,19 @@ def _padded(values: FloatArray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
+
+
+def _cube(values: FloatArray) -> FloatArray:
+    return values**3
+
+
+def _ticks(low: float, high: float, width: float) -> list[float]:
+    """Round numbers between the cubes of ``low`` and ``high``, at least ``width`` of the axis apart, zero first."""
+    largest = math.floor(3 * math.log10(max(abs(low), abs(high))))
+    sizes = [digit * 10.0**power for power in range(largest, largest - 5, -1) for digit in (5, 2, 1)]
+    chosen: list[float] = []
+    for tick in [0.0, *(sign * size for size in sizes for sign in (1, -1))]:
+        inside = low <= np.cbrt(tick) <= high
+        if inside and all(abs(np.cbrt(tick) - np.cbrt(other)) >= width * (high - low) for other in chosen):
+            chosen.append(tick)
+    return sorted(chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -68,6 +69,24 @@ def test_vertical_lines_are_at_the_true_eigenvalues_or_at_the_last_ritz_values(m
     np.testing.assert_array_equal(lines(unknown), steps[-1].ritz_values)
     assert "largest eigenvalue" not in caption(unknown)
     assert f"largest eigenvalue {EIGENVALUES.max():.5g}" in caption(LanczosExplorer(matrix))
+
+
+def test_the_bulk_has_room_on_the_axis_beside_the_outliers(matrix: torch.Tensor) -> None:
+    for axes in LanczosExplorer(matrix, num_steps=20).figure.axes:
+        across = axes.transAxes.inverted().transform(axes.transData.transform([(x, 1.0) for x in EIGENVALUES]))[:, 0]
+        bulk = np.ptp(across[abs(EIGENVALUES) < 0.2])
+        assert 0 < across.min() < across.max() < 1
+        assert bulk > 0.08, "on a linear axis this would be 0.017"
+
+
+def test_the_axes_have_round_ticks_that_do_not_touch_and_the_dashed_line_a_legend(matrix: torch.Tensor) -> None:
+    for source in (matrix, torch.diag(torch.arange(1.0, 6.0)), 1e-7 * matrix, torch.zeros(3, 3)):
+        figure = LanczosExplorer(source, num_steps=3).figure
+        for axes in figure.axes:
+            boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+            assert len(boxes) >= (1 if source.abs().max() == 0 else 3)
+        assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["|θ| / 1000: converged below"]
 
 
 def test_results_of_lanczos_are_accepted(matrix: torch.Tensor) -> None:
