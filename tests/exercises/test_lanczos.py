@@ -1,8 +1,7 @@
-"""The checkers of notebook 03 accept its solutions and explain typical mistakes."""
+"""The checkers of the Lanczos process accept its solutions and explain typical mistakes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,95 @@ import pytest
 import torch
 from torch import Tensor
 
-from renyi_lab.exercises import check_orthogonalization, check_probes_needed
+from renyi_lab import matrix_with_spectrum
+from renyi_lab.exercises import check_lanczos, check_orthogonalization
 
-CHECKS = (check_orthogonalization, check_probes_needed)
+
+def reference(A: Any, v: Tensor, num_steps: int) -> tuple[Any, Tensor, float]:
+    Q, T = torch.zeros(num_steps, len(v), dtype=v.dtype), np.zeros((num_steps + 1, num_steps + 1))
+    q = v / v.norm()
+    for j in range(num_steps):
+        Q[j] = q
+        w = A @ q
+        T[j, j] = q @ w
+        for _ in range(2):
+            w = w - Q[: j + 1].T @ (Q[: j + 1] @ w)
+        T[j, j + 1] = T[j + 1, j] = w.norm()
+        q = w / w.norm()
+    return T[:-1, :-1], Q, float(T[-1, -2])
+
+
+def with_a_list(A: Any, v: Tensor, num_steps: int, passes: int = 2) -> tuple[Any, Tensor, float]:
+    Q, diagonal, off_diagonal = [v / v.norm()], [], []
+    for _ in range(num_steps):
+        w = A @ Q[-1]
+        diagonal.append(float(Q[-1] @ w))
+        for q in passes * Q:
+            w = w - (q @ w) * q
+        off_diagonal.append(float(w.norm()))
+        Q.append(w / off_diagonal[-1])
+    inner = off_diagonal[:-1]
+    return np.diag(diagonal) + np.diag(inner, 1) + np.diag(inner, -1), torch.stack(Q[:-1]), off_diagonal[-1]
+
+
+def three_term(A: Any, v: Tensor, num_steps: int) -> tuple[Any, Tensor, float]:
+    Q, diagonal, off_diagonal = [v / v.norm()], [], []
+    for j in range(num_steps):
+        w = A @ Q[-1]
+        diagonal.append(float(Q[-1] @ w))
+        w = w - diagonal[-1] * Q[-1] - (off_diagonal[-1] * Q[-2] if j else 0)
+        off_diagonal.append(float(w.norm()))
+        Q.append(w / off_diagonal[-1])
+    inner = off_diagonal[:-1]
+    return np.diag(diagonal) + np.diag(inner, 1) + np.diag(inner, -1), torch.stack(Q[:-1]), off_diagonal[-1]
+
+
+def changed(change: Callable[[Any, Tensor, float], Any]) -> Callable[..., Any]:
+    """The reference with changed results."""
+    return lambda A, v, num_steps: change(*reference(A, v, num_steps))
+
+
+def in_place_lanczos(A: Any, v: Tensor, num_steps: int) -> Any:
+    v /= v.norm()
+    return reference(A, v, num_steps)
+
+
+def dense_only(A: Any, v: Tensor, num_steps: int) -> Any:
+    return reference(A.double() if isinstance(A, Tensor) else A.T, v, num_steps)
+
+
+def wasteful(A: Any, v: Tensor, num_steps: int) -> Any:
+    T, Q, beta = reference(A, v, num_steps)
+    for j in range(num_steps):
+        T[j, j] = Q[j] @ (A @ Q[j])
+    return T, Q, beta
+
+
+def remembers(A: Any, v: Tensor, num_steps: int, first: dict[str, Any] = {}) -> Any:  # noqa: B006
+    if num_steps == 5 or not first:
+        first["result"] = reference(A, v, num_steps)
+    T, Q, beta = first["result"]
+    return T[:num_steps, :num_steps], Q[:num_steps], beta
+
+
+@pytest.mark.parametrize("solution", [reference, with_a_list])
+def test_the_lanczos_process_is_accepted_twice_and_then_used(solution: Callable[..., Any]) -> None:
+    for _ in range(2):
+        feedback = check_lanczos(solution)
+        assert feedback.solved
+        assert feedback.function is solution
+
+
+def test_until_the_lanczos_process_is_solved_the_library_stands_in() -> None:
+    function = check_lanczos(None).function
+    assert function is not None
+    A = matrix_with_spectrum(np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.5]))
+    v = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for found, expected in zip(function(A, v, 3), reference(A, v, 3), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert check_lanczos(function).solved
+    T, Q, _ = function(torch.eye(4, dtype=torch.float64), v[:4], 3)
+    assert (T.shape, Q.shape) == ((3, 3), (3, 4)), "also where the Krylov space is exhausted"
 
 
 def twice(w: Tensor, Q: Tensor) -> Tensor:
@@ -58,54 +143,7 @@ def test_orthogonalizing_twice_is_accepted(solution: Callable[..., Any]) -> None
     assert check_orthogonalization(solution).solved
 
 
-def probes(eigenvalues: Any, relative_error: float) -> int:
-    n, total = len(eigenvalues), eigenvalues.sum()
-    variance = 2 * n / (n + 2) * ((eigenvalues**2).sum() - total**2 / n)
-    return max(1, math.ceil(variance / (relative_error * total) ** 2))
-
-
-def rounded_down(eigenvalues: Any, relative_error: float) -> int:
-    return max(1, probes(eigenvalues, relative_error) - 1)
-
-
-def from_standard_error(eigenvalues: Any, relative_error: float) -> int:
-    n, total = len(eigenvalues), eigenvalues.sum()
-    variance = 2 * n / (n + 2) * ((eigenvalues**2).sum() - total**2 / n)
-    return math.ceil(math.sqrt(variance) / (relative_error * total))
-
-
-def without_the_mean(eigenvalues: Any, relative_error: float) -> int:
-    n, total = len(eigenvalues), eigenvalues.sum()
-    return math.ceil(2 * n / (n + 2) * (eigenvalues**2).sum() / (relative_error * total) ** 2)
-
-
-def absolute(eigenvalues: Any, relative_error: float) -> int:
-    return probes(eigenvalues, relative_error / eigenvalues.sum())
-
-
-def not_squared(eigenvalues: Any, relative_error: float) -> int:
-    return probes(eigenvalues, math.sqrt(relative_error))
-
-
-def fraction(eigenvalues: Any, relative_error: float) -> float:
-    n, total = len(eigenvalues), eigenvalues.sum()
-    return float(2 * n / (n + 2) * ((eigenvalues**2).sum() - total**2 / n) / (relative_error * total) ** 2)
-
-
-def no_probe_for_equal_eigenvalues(eigenvalues: Any, relative_error: float) -> int:
-    return 0 if np.ptp(eigenvalues) == 0 else probes(eigenvalues, relative_error)
-
-
-def test_the_right_number_of_probes_is_accepted_and_has_the_standard_error() -> None:
-    assert check_probes_needed(probes).solved
-    values = np.array([4.0, 2.0] + [0.1] * 58)
-    u = np.random.default_rng(0).standard_normal((4000, probes(values, 0.1), 60))
-    u /= np.linalg.norm(u, axis=-1, keepdims=True)
-    traces = 60 * (u**2 @ values).mean(1)
-    assert traces.std() / values.sum() == pytest.approx(0.1, rel=0.05)
-
-
-def stub(first: Any, second: Any) -> Any: ...
+def stub(*arguments: Any) -> Any: ...
 
 
 @pytest.mark.parametrize(
@@ -122,17 +160,41 @@ def stub(first: Any, second: Any) -> Any: ...
         (check_orthogonalization, lambda w, Q: 0.5 * twice(w, Q), "not w minus"),
         (check_orthogonalization, lambda w, Q: w @ Q, "your code raised RuntimeError"),
         (check_orthogonalization, torch.eye(2), "a function is expected"),
-        (check_probes_needed, rounded_down, "rounded down"),
-        (check_probes_needed, from_standard_error, "compare squares"),
-        (check_probes_needed, without_the_mean, "is missing"),
-        (check_probes_needed, absolute, "share of the trace"),
-        (check_probes_needed, not_squared, "must be squared"),
-        (check_probes_needed, fraction, "not a whole number"),
-        (check_probes_needed, no_probe_for_equal_eigenvalues, "max(1, ...)"),
-        (check_probes_needed, lambda eigenvalues, relative_error: 10, "not yet; solve"),
-        (check_probes_needed, lambda eigenvalues, relative_error: eigenvalues, "one number is expected"),
-        (check_probes_needed, lambda eigenvalues, relative_error: 1 / 0, "your code raised ZeroDivisionError"),
-        *((check, blank, "not attempted yet") for check in CHECKS for blank in (None, ..., stub, lambda *_: ...)),
+        (check_lanczos, three_term, "a second time"),
+        (check_lanczos, lambda A, v, m: with_a_list(A, v, m, passes=1), "a second time"),
+        (check_lanczos, changed(lambda T, Q, beta: T), "three values are expected"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q)), "three values are expected"),
+        (check_lanczos, changed(lambda T, Q, beta: (torch.from_numpy(T), Q, beta)), "T: a NumPy array"),
+        (check_lanczos, changed(lambda T, Q, beta: (T[:-1, :-1], Q, beta)), "T: an array of shape (5, 5)"),
+        (check_lanczos, changed(lambda T, Q, beta: (np.pad(T, (0, 1)), Q, beta)), "one row and column too many"),
+        (check_lanczos, changed(lambda T, Q, beta: (T.astype(str), Q, beta)), "T holds"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, list(Q), beta)), "torch.stack"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q.T, beta)), "as columns"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, torch.cat([Q, Q[:1]]), beta)), "one vector too many"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q.numpy(), beta)), "a tensor of shape (5, 12)"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q.float(), beta)), "dtype=v.dtype"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q, [beta, beta])), "one number is expected"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q, None)), "not attempted yet"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, 3 * Q, beta)), "the first row of Q must be"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, torch.cat([Q[:1], 2 * Q[1:]]), beta)), "are not orthonormal"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, torch.cat([Q[:1], -Q[1:]]), beta)), "not those of the Lanczos"),
+        (check_lanczos, changed(lambda T, Q, beta: (np.diag(np.diag(T)), Q, beta)), "only its diagonal"),
+        (check_lanczos, changed(lambda T, Q, beta: (np.triu(T), Q, beta)), "above its diagonal only"),
+        (check_lanczos, changed(lambda T, Q, beta: (T - np.diag(np.diag(T)), Q, beta)), "the diagonal holds"),
+        (check_lanczos, changed(lambda T, Q, beta: (-T, Q, beta)), "T is not Q A Qᵀ yet"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q, T[-1, -2])), "beta is the last entry beside T's diagonal"),
+        (check_lanczos, changed(lambda T, Q, beta: (T, Q, beta**2)), "beta must be the norm"),
+        (check_lanczos, in_place_lanczos, "was overwritten"),
+        (check_lanczos, dense_only, "your code raised AttributeError"),
+        (check_lanczos, wasteful, "one per step; this took 8"),
+        (check_lanczos, remembers, "keep something between calls"),
+        (check_lanczos, lambda A, v, m: 1 / 0, "your code raised ZeroDivisionError"),
+        (check_lanczos, lambda A: A, "your code raised TypeError"),
+        *(
+            (check, blank, "not attempted yet")
+            for check in (check_lanczos, check_orthogonalization)
+            for blank in (None, ..., stub, lambda *_: ...)
+        ),
     ],
 )
 def test_messages(check: Callable[[Any], Any], attempt: Any, message: str) -> None:
