@@ -19,7 +19,7 @@ changes do not follow that law yet.
 residual ``r``, the shallow ones that of the moments: a probe ``u`` uniform on the sphere of the ``d``-dimensional
 complement of the eigenvectors found exactly has ``Var(d uᵀφu) = 2d²/(d+2) · mean φ²`` for ``Σφ = 0``. So
 
-    sampling² = 1.2 · 2d²/(d+2) · [mean r² + Σ_{j≥1} a_j²/(K_j + 1)]
+    sampling² = 1.4 · 2d²/(d+2) · [mean r² + Σ_{j≥1} a_j²/(K_j + 1)]
 
 and with repeated eigenvalues the second part comes from the sample covariance of the moments.
 
