@@ -1,13 +1,10 @@
 """Checkers of the notebooks' exercises: each answers with a hint, not only with a verdict."""
 
+from renyi_lab.exercises._calibration import check_calibration, check_deflation
 from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
 from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._hessian_products import check_finite_difference, check_hessian_product
-from renyi_lab.exercises._lanczos import check_orthogonalization, check_probes_needed
-from renyi_lab.exercises._calibration import check_calibration, check_deflation
-from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
-from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._lanczos import check_lanczos, check_orthogonalization
 from renyi_lab.exercises._landscapes import check_ball_factors, check_climb, check_filter_normalized, check_kink
 from renyi_lab.exercises._limits import check_entropy_range, check_too_many_directions
@@ -18,10 +15,9 @@ from renyi_lab.exercises._perturbations import (
     check_neuron_flatness,
 )
 from renyi_lab.exercises._products import check_batched_product, check_central_difference
+from renyi_lab.exercises._quadrature import check_probes_needed, check_slq
 from renyi_lab.exercises._rescaling import check_rescaled_hessian
 from renyi_lab.exercises._sharpness import check_layer_sharpness, check_renyi_sharpness
-from renyi_lab.exercises._quadrature import check_probes_needed, check_slq
-from renyi_lab.exercises._sharpness import check_layer_sharpness, check_rescaled_hessian, check_too_many_directions
 from renyi_lab.exercises._start import check_renyi_entropy, check_two_groups
 
 __all__ = [
@@ -33,8 +29,8 @@ __all__ = [
     "check_climb",
     "check_convolution_weight",
     "check_crossing",
-    "check_effective_number",
     "check_deflation",
+    "check_effective_number",
     "check_entropy_changes",
     "check_entropy_range",
     "check_equal_weight",
@@ -51,8 +47,8 @@ __all__ = [
     "check_renyi_entropy",
     "check_renyi_sharpness",
     "check_rescaled_hessian",
-    "check_spectrum_entropy",
     "check_slq",
+    "check_spectrum_entropy",
     "check_too_many_directions",
     "check_two_groups",
     "check_weighted_entropy",
