@@ -15,6 +15,9 @@ PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c co
 INSTALLED := .venv/.installed
 BENCH_INSTALLED := .venv/.bench-installed
 DOCS_INSTALLED := .venv/.docs-installed
+# Two, since each holds torch and a few hundred megabytes: more would not be faster on small machines.
+TWO_PROCESSES := -q --numprocesses 2
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
 # Those that take minutes; optim_accuracy.py trains for hours and resumes where it was stopped.
 # coverage.py comes last: its exit status is 1 if a target is missed.
 BENCHMARKS := hvp entropy_error bound_alpha optim_step explorers busy study_tables coverage
@@ -29,12 +32,12 @@ help: ## print this list
 lab: $(INSTALLED) ## open the course in JupyterLab
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-test: $(INSTALLED) ## run unit tests and doctests, then every notebook against its stored outputs
-	$(PY) -m pytest --doctest-modules renyi_lab tests
-	CI=1 $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks
+test: $(INSTALLED) ## run unit tests and doctests, then every notebook against its stored outputs, in two processes
+	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope renyi_lab tests
+	CI=1 OMP_NUM_THREADS=1 $(PY) -m pytest $(TWO_PROCESSES) --dist loadfile $(NBVAL) notebooks
 
 test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: about a minute on two free cores
-	$(PY) -m pytest -q --numprocesses 2 --dist loadscope -m "not slow and not browser" --ignore tests/test_notebooks.py tests
+	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope -m "not slow and not browser" --ignore tests/test_notebooks.py tests
 
 test-browser: $(INSTALLED) ## drive every notebook in JupyterLab and Chromium; fails where Chromium is missing
 	BROWSER_TESTS=required $(PY) -m pytest tests/browser
