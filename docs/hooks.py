@@ -57,6 +57,7 @@ def prepare_notebook(notebook: dict[str, Any], uri: str) -> dict[str, Any]:
     heading = ""
     notebook["cells"] = [_unfoldable(cell) for cell in notebook["cells"] if "check" not in _tags(cell)]
     for cell in notebook["cells"]:
+        cell["metadata"].pop("tags", None)  # the page would show them
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             heading = (re.findall(r"^#+ (.+)$", text, re.MULTILINE) or [heading])[-1]
