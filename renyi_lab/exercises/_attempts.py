@@ -90,7 +90,7 @@ def number_of(answer: Any) -> float:
     """The answer as a ``float``; raises `Hint` if it is not one real number."""
     try:
         value = answer.item() if isinstance(answer, (Tensor, np.ndarray)) else answer
-        if isinstance(value, (str, bytes, complex)):
+        if isinstance(value, (str, bytes, complex)) or (isinstance(answer, (Tensor, np.ndarray)) and answer.ndim):
             raise TypeError
         return float(value)
     except Exception:
@@ -167,7 +167,9 @@ def _copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, nn.Module):
-        return {name: tensor.detach().clone() for name, tensor in value.state_dict().items()}
+        state: dict[str, Any] = {name: tensor.detach().clone() for name, tensor in value.state_dict().items()}
+        flags = [parameter.requires_grad for parameter in value.parameters()]
+        return state | {"": [*flags, *(module.training for module in value.modules())]}
     if isinstance(value, Mapping):
         return {key: _copied(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):

@@ -16,6 +16,7 @@ from renyi_lab.spectrum import renyi_entropy
 # Heuristic: a crossing must be visible in numbers printed with two decimals.
 _CLEARLY = 0.05
 _VALUES, _COUNTS = np.array([4.0, 1.0, 0.25]), np.array([1.0, 3.0, 20.0])
+_ROUNDED = 0.006  # nats: an answer with two decimals
 _LOG2 = math.log(2)
 _SHARES = np.array([0.1, 0.9])  # of two layers
 
@@ -48,7 +49,7 @@ def _equal_layers(answer: Any) -> str | None:
         "equal: every p_i is halved, but there are twice as many. Try it: list two equal eigenvalues twice.": 0.0,
     }
     otherwise = "equal: let each layer have k equal eigenvalues, H_α = log k. How many are there together?"
-    return explain(number_of(answer), _LOG2, mistakes, otherwise)
+    return _prediction("equal", number_of(answer), _LOG2, mistakes, otherwise)
 
 
 def _unequal_layers(answer: Any, name: str, alpha: float) -> str | None:
@@ -70,7 +71,13 @@ def _unequal_layers(answer: Any, name: str, alpha: float) -> str | None:
         f"{name}: an eigenvalue of share p in its layer has .1 p or .9 p of the whole. Put both into Σ p^α: what "
         "factor does the sum over one layer get?"
     )
-    return explain(number_of(answer), right, mistakes, otherwise)
+    return _prediction(name, number_of(answer), right, mistakes, otherwise)
+
+
+def _prediction(name: str, answer: float, right: float, mistakes: dict[str, float], otherwise: str) -> str | None:
+    if not close(answer, right) and abs(answer - right) < _ROUNDED:
+        return f"{name}: right, but rounded; give the expression itself, with np.log."
+    return explain(answer, right, mistakes, otherwise)
 
 
 def check_weighted_entropy(function: Callable[[NDArray[Any], NDArray[Any], float], Any]) -> Feedback:
@@ -189,7 +196,7 @@ def _crossing(pair: tuple[ArrayLike, ArrayLike]) -> str | None:
 def _spectrum(name: str, values: ArrayLike) -> FloatArray:
     try:
         spectrum: FloatArray = np.abs(np.asarray(values, dtype=float))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor that requires gradients
         raise Hint(f"{name}: a list of numbers is expected.") from None
     if spectrum.ndim != 1 or spectrum.size == 0 or not np.isfinite(spectrum).all() or not spectrum.any():
         raise Hint(f"{name}: a list of finite numbers is expected, not all of them zero.")

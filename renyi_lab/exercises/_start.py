@@ -40,7 +40,7 @@ def check_renyi_entropy(function: Attempt) -> Feedback:
     """
     checks = [_of_shares, _of_unnormalized_numbers, _with_a_zero, _at_one, _at_one_with_a_zero, _argument_kept]
     message = "one formula for every order, with Shannon's entropy as its limit at α = 1."
-    return first_hint(function, checks, message).otherwise(function, renyi_entropy)
+    return first_hint(function, checks, message, signature="(p, alpha)").otherwise(function, renyi_entropy)
 
 
 def _entropy(function: Attempt, p: FloatArray, alpha: float) -> float:

@@ -161,6 +161,26 @@ def by_difference(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
     return central(torch.func.grad(loss_at), theta, v, 1e-4)
 
 
+def by_best_difference(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
+    return central(torch.func.grad(loss_at), theta, v, 1e-5)
+
+
+def added_to_grad(loss_at: Loss, theta: Tensor, v: Tensor) -> Any:
+    theta = theta.detach().requires_grad_()
+    g = torch.autograd.grad(loss_at(theta), theta, create_graph=True)[0]
+    return g.detach() + torch.autograd.grad(g @ v, theta)[0]
+
+
+def changes_mode(model: nn.Module, loss_fn: Any, batches: Batches, v: Tensor) -> Tensor:
+    return batched(model.eval(), loss_fn, batches, v)
+
+
+def freezes(model: nn.Module, loss_fn: Any, batches: Batches, v: Tensor) -> Tensor:
+    product = batched(model, loss_fn, batches, v)
+    model.requires_grad_(False)
+    return product
+
+
 def in_single(loss_at: Loss, theta: Tensor, v: Tensor) -> Tensor:
     return double_backward(loss_at, theta.float(), v.float())
 
@@ -240,6 +260,10 @@ def test_every_correct_batched_product_is_accepted(solution: Callable[..., Any])
         (check_hessian_product, row_sums, "where does v enter?"),
         (check_hessian_product, marks_theta, "theta itself was changed"),
         (check_hessian_product, by_difference, "right to some digits only"),
+        (check_hessian_product, by_best_difference, "right to some digits only"),
+        (check_hessian_product, added_to_grad, "this is the product plus the gradient"),
+        (check_batched_product, changes_mode, "model itself was changed"),
+        (check_batched_product, freezes, "model itself was changed"),
         (check_hessian_product, in_single, "the answer has dtype torch.float32"),
         (check_hessian_product, lambda f, t, v: double_backward(f, t, v).float(), "dtype torch.float32"),
         (check_hessian_product, lambda f, t, v: gradient_of(f, t)[0], "this is the gradient; differentiate"),
