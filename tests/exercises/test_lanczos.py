@@ -184,7 +184,7 @@ def stub(*arguments: Any) -> Any: ...
         (check_lanczos, changed(lambda T, Q, beta: (-T, Q, beta)), "T is not Q A Qᵀ yet"),
         (check_lanczos, changed(lambda T, Q, beta: (T, Q, T[-1, -2])), "beta is the last entry beside T's diagonal"),
         (check_lanczos, changed(lambda T, Q, beta: (T, Q, beta**2)), "beta must be the norm"),
-        (check_lanczos, in_place_lanczos, "was overwritten"),
+        (check_lanczos, in_place_lanczos, "itself was changed"),
         (check_lanczos, dense_only, "your code raised AttributeError"),
         (check_lanczos, wasteful, "one per step; this took 8"),
         (check_lanczos, remembers, "keep something between calls"),
