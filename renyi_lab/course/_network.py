@@ -79,12 +79,12 @@ def save_network(model: nn.Module, path: str | os.PathLike[str] | None = None, *
         The path of the file.
 
     Raises:
-        TypeError: ``model`` is not a module.
+        TypeError: ``model`` is not a module, or ``path`` no path.
         ValueError: ``model`` has another architecture, weights that are not finite, or the folder does not exist.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    path = Path(NETWORK_FILE if path is None else path)
+    path = _checked(NETWORK_FILE if path is None else path)
     if not path.parent.is_dir():
         raise ValueError(f"path={str(path)!r}: the folder {path.parent} does not exist; make it first.")
     if path.is_dir():
@@ -117,7 +117,7 @@ def load_network(
         progress: Whether to show a progress bar when training. Default: in a terminal or notebook.
 
     Raises:
-        TypeError: ``dtype`` is not a real floating-point type of torch.
+        TypeError: ``dtype`` is not a real floating-point type of torch, or ``path`` is no path.
 
     Example:
         >>> model, train_set, test_set = load_network(dtype=torch.float64)
@@ -126,7 +126,7 @@ def load_network(
     """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point type such as torch.float64, got {dtype!r}.")
-    candidates = [Path(path)] if path is not None else _places()
+    candidates = [_checked(path)] if path is not None else _places()
     found = next((weights for weights in map(_read, candidates) if weights is not None), None)
     if found is None:
         print(
@@ -139,6 +139,12 @@ def load_network(
         model.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()})
     train_set, test_set = (TensorDataset(part.tensors[0].to(dtype), part.tensors[1]) for part in _data())
     return CourseNetwork(model.to(dtype), train_set, test_set)
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a string or a pathlib.Path, got {type(path).__name__}.")
+    return Path(path)
 
 
 def _data() -> tuple[TensorDataset, TensorDataset]:
