@@ -27,7 +27,8 @@ class Hint(Exception):
 def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call the attempt and return its result.
 
-    The random states of torch, NumPy and Python, the gradient mode and the default dtype are restored afterwards.
+    The random states of torch, NumPy and Python, the gradient mode, the default dtype and the number of threads are
+    restored afterwards.
 
     Args:
         function: The attempt.
@@ -146,7 +147,7 @@ def is_blank(attempt: Any) -> bool:
 @contextmanager
 def _kept_settings() -> Iterator[list[str]]:
     """Restore random states and settings; the list says afterwards which settings of torch were left changed."""
-    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     changed: list[str] = []
     try:
         with preserved_rng(), np.errstate():
@@ -158,6 +159,8 @@ def _kept_settings() -> Iterator[list[str]]:
             changed.append("your function leaves torch's default dtype changed; name the dtype where it is needed.")
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def _copied(value: Any) -> Any:

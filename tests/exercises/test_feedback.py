@@ -185,6 +185,17 @@ def test_what_goes_wrong_in_a_call_becomes_a_hint(function: Any, message: str) -
     assert (torch.is_grad_enabled(), torch.get_default_dtype()) == settings
 
 
+def test_the_number_of_threads_is_restored() -> None:
+    threads = torch.get_num_threads()
+
+    def with_more_threads(x: Any) -> float:
+        torch.set_num_threads(threads + 1)
+        return 2.0
+
+    assert first_hint(with_more_threads, [lambda f: str(answer_of(f, torch.ones(2)))], "well done").message == "2.0"
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize(
     "argument", [torch.ones(2), np.ones(2), [np.ones(2)], (torch.ones(2),), {"a": np.ones(2)}, torch.nn.Linear(2, 2)]
 )
