@@ -3,6 +3,7 @@
 from renyi_lab.exercises._calibration import check_calibration, check_deflation
 from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
+from renyi_lab.exercises._error_budget import check_error_budget
 from renyi_lab.exercises._feedback import Feedback
 from renyi_lab.exercises._hessian_products import check_finite_difference, check_hessian_product
 from renyi_lab.exercises._lanczos import check_lanczos, check_orthogonalization
@@ -34,6 +35,7 @@ __all__ = [
     "check_entropy_changes",
     "check_entropy_range",
     "check_equal_weight",
+    "check_error_budget",
     "check_filter_normalized",
     "check_finite_difference",
     "check_hessian_product",

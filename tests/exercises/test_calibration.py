@@ -103,7 +103,7 @@ def stub(*arguments: Any) -> Any: ...
         (check_calibration, lambda w, V, t: 2 * w - unclipped(w, V, t), "wrong sign"),
         (check_calibration, lambda w, V, t: unclipped(w, V, t + w @ V), "solve for the gap"),
         (check_calibration, lambda w, V, t: 3 * w, "is not totals yet"),
-        (check_calibration, in_place, "itself was changed"),
+        (check_calibration, in_place, "weights itself was changed"),
         (check_calibration, lambda w, V, t: w.sum(), "a NumPy array of shape (9,) is expected, got float64"),
         (check_calibration, lambda w, V, t: V @ t[:2], "your code raised ValueError"),
         *(
