@@ -22,6 +22,7 @@ NOTEBOOKS = {
     "01_renyi_entropy": _Notebook("Rényi entropy", needs=("00_start_here",)),
     "02_hessian_vector_products": _Notebook("Hessian-vector products", needs=("00_start_here",)),
     "03_lanczos_and_slq": _Notebook("Lanczos and stochastic quadrature", helped_by=("02_hessian_vector_products",)),
+    "03b_the_estimator": _Notebook("The estimator behind every ±", needs=("03_lanczos_and_slq",)),
     "04_renyi_sharpness": _Notebook("Rényi sharpness", needs=("01_renyi_entropy",), helped_by=("03_lanczos_and_slq",)),
     "05_perturbations": _Notebook("Perturbations: other data, other weights", needs=("04_renyi_sharpness",)),
     "05b_landscapes": _Notebook("Balls and landscapes", helped_by=("05_perturbations",)),
@@ -29,11 +30,18 @@ NOTEBOOKS = {
 PLANNED = ("Generalization bounds", "Correlation with generalization", "RSAM", "When sharpness fails", "Your own model")
 PATHS: dict[str, tuple[str, ...]] = {
     "90 minutes": ("00_start_here", "01_renyi_entropy", "04_renyi_sharpness"),
-    "practitioner": ("00_start_here", "02_hessian_vector_products", "03_lanczos_and_slq", "05b_landscapes"),
+    "practitioner": (
+        "00_start_here",
+        "02_hessian_vector_products",
+        "03_lanczos_and_slq",
+        "03b_the_estimator",
+        "05b_landscapes",
+    ),
     "theory": (
         "00_start_here",
         "01_renyi_entropy",
         "03_lanczos_and_slq",
+        "03b_the_estimator",
         "04_renyi_sharpness",
         "05_perturbations",
     ),
