@@ -82,7 +82,7 @@ class AlphaChoice:
     def _reason(self) -> str:
         seen, dips = self.evidence, "in the density of log10|λ|"
         depth, second = (f"{min(seen[name], 1000):.2g}" for name in ("depth", "second_depth"))
-        where = " and ".join(f"{(low * high) ** 0.5:.2g}" for low, high in self.dips)
+        where = " and ".join(f"{low**0.5 * high**0.5:.2g}" for low, high in self.dips)
         if len(self.dips) == 2:
             return (
                 f"two dips {dips}, at |λ| = {where}, at least {second} times lower than the groups beside them: "
