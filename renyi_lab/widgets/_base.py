@@ -114,8 +114,10 @@ class Explorer(ipywidgets.VBox):
 
         Raises:
             TypeError: ``path`` is not a path, or the main control is neither a slider nor a selection of one value.
-            OSError: The folder does not exist, ``path`` is a folder or a device, or it may not be written.
-            ValueError: There is no control, or the figure is too large for a page.
+            OSError: The folder does not exist, ``path`` is a folder, a device or no possible name, or it may not be
+                written.
+            ValueError: There is no control, its range is not finite, nothing is selected, or the figure is too large
+                for a page.
         """
         target = None if path is None else writable(path)
         text = self._page()

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,12 +110,15 @@ def writable(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError: ``path`` is not a path.
-        OSError: The folder does not exist, ``path`` is a folder or a device, or it may not be written.
+        OSError: The folder does not exist, ``path`` is a folder, a device or no possible name, or may not be written.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"path must be a file name or None, got {path!r} of type {type(path).__name__}.")
     target = Path(path)
-    folder = target.resolve().parent
+    try:
+        folder = target.resolve().parent
+    except (ValueError, RuntimeError):  # a character that no name may have, or a link to itself (Python < 3.13)
+        raise OSError(f"path is not a file name that this system knows: {str(path)!r}; choose another one.") from None
     if target.is_dir():
         raise IsADirectoryError(f"path is a folder: {str(target)!r}; add the name of a file, such as explorer.html.")
     if not folder.is_dir():
@@ -130,7 +134,7 @@ def writable(path: str | os.PathLike[str]) -> Path:
 def write(target: Path, text: str) -> None:
     """Write the file as a whole or not at all."""
     final = target.resolve()  # a link stays a link
-    partial = final.with_name(f".explorer-{os.getpid()}.part")
+    partial = final.with_name(f".explorer-{secrets.token_hex(8)}.part")  # of this call alone: others may run at once
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, final)

@@ -37,6 +37,7 @@ def stops(control: ipywidgets.ValueWidget, limit: int) -> tuple[list[Stop], int]
 
     Raises:
         TypeError: The control is neither a slider nor a selection of one value.
+        ValueError: Nothing is selected, or the slider's range is not finite.
     """
     count, here, traits_at = _grid(control)
     stride = max(math.ceil((count - 1) / (limit - 1)), 1)
@@ -74,16 +75,21 @@ def _ignore(change: Any) -> None:
 
 def _grid(control: ipywidgets.ValueWidget) -> tuple[int, int, Any]:
     """Number of values, index of the present one or of the nearest, and the traits at an index."""
-    if control.has_trait("options") and isinstance(control.index, int | None):
+    if control.has_trait("options") and isinstance(getattr(control, "index", ()), int | None):
+        if control.index is None:
+            raise ValueError("to_html starts at the selected value of the first control, but none is selected.")
         names, values = control._options_labels, control._options_values
-        return len(names), control.index or 0, lambda i: {"index": i, "label": names[i], "value": values[i]}
-    if not (control.has_trait("step") and isinstance(control.value, (int, float))):
+        return len(names), control.index, lambda i: {"index": i, "label": names[i], "value": values[i]}
+    bounded = all(control.has_trait(name) for name in ("min", "max", "step"))
+    if not (bounded and isinstance(control.value, (int, float))):
         raise TypeError(
             f"to_html varies the first control, which must be a slider or a selection of one value, "
             f"got {type(control).__name__}."
         )
     low, high, base = control.min, control.max, getattr(control, "base", None)
     step = control.step or (high - low) / 100 or 1
+    if not (math.isfinite((high - low) / step) and math.isfinite(control.value)):
+        raise ValueError(f"to_html needs a finite value and range of the slider, got {control.value}, {low} to {high}.")
     present = control.value if base is None else math.log(control.value, base)
     count = math.floor((high - low) / step + 1e-6) + 1
     here = min(max(round((present - low) / step), 0), count - 1)

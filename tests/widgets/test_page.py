@@ -23,7 +23,7 @@ class Small(Explorer):
     """A line at the height of the first control; the second control follows the first upwards."""
 
     def __init__(self, *controls: Any, noise: int = 0) -> None:
-        self.updates, self.error = 0, None
+        self.updates, self.error = 0, ...
         figure = new_figure(2, 1.4)
         axes = figure.subplots()
         (self.line,) = axes.plot([0, 1], [0, 0])
@@ -226,6 +226,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "old")]
 
 
+def test_pages_written_at_once_into_one_folder_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        """Another page is written completely between the two steps of the first."""
+        monkeypatch.setattr(os, "replace", replace)
+        _page.write(tmp_path / "second.html", "second")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    _page.write(tmp_path / "first.html", "first")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "first.html": "first",
+        "second.html": "second",
+    }
+
+
 BAD_PATHS = [
     (lambda folder: 3, TypeError, "path must be a file name or None, got 3 of type int"),
     (lambda folder: True, TypeError, "of type bool"),
@@ -234,6 +251,8 @@ BAD_PATHS = [
     (lambda folder: folder, IsADirectoryError, "path is a folder: .*add the name of a file"),
     (lambda folder: "", IsADirectoryError, "path is a folder"),
     (lambda folder: folder / "file" / "page.html", NotADirectoryError, "path needs an existing folder"),
+    (lambda folder: "a\0b.html", OSError, "path is not a file name that this system knows"),
+    (lambda folder: folder / "loop.html", OSError, "path is not a file name|Too many levels of symbolic links"),
     (lambda folder: os.devnull, OSError, "path is not an ordinary file"),
     (lambda folder: folder / "locked.html", PermissionError, "path may not be written: .*choose another folder"),
 ]
@@ -247,6 +266,7 @@ def test_a_bad_path_is_refused_before_anything_is_drawn(
     access = os.access  # for the superuser every file may be written
     monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and access(path, mode))
     (tmp_path / "locked.html").write_text("")
+    (tmp_path / "loop.html").symlink_to("loop.html")
     explorer = Small(slider())
     with pytest.raises(error, match=match):
         explorer.to_html(make(tmp_path))
@@ -260,6 +280,12 @@ def test_a_bad_path_is_refused_before_anything_is_drawn(
         ([ipywidgets.Text("a")], TypeError, "must be a slider or a selection of one value, got Text"),
         ([ipywidgets.SelectMultiple(options=["a"])], TypeError, "got SelectMultiple"),
         ([ipywidgets.FloatRangeSlider()], TypeError, "got FloatRangeSlider"),
+        ([ipywidgets.IntText(1)], TypeError, "got IntText"),
+        ([ipywidgets.Combobox(options=["a"])], TypeError, "got Combobox"),
+        ([ipywidgets.Dropdown(options=["a", "b"], value=None)], ValueError, "none is selected"),
+        ([ipywidgets.Dropdown(options=[])], ValueError, "none is selected"),
+        ([SLIDER(1.0, max=np.inf)], ValueError, "a finite value and range"),
+        ([SLIDER(np.nan)], ValueError, "a finite value and range"),
     ],
 )
 def test_an_explorer_without_a_slider_has_no_page(controls: list[Any], error: type[Exception], match: str) -> None:
