@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-import zipfile
+import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,6 +80,7 @@ def save_network(model: nn.Module, path: str | os.PathLike[str] | None = None, *
     Raises:
         TypeError: ``model`` is not a module, or ``path`` no path.
         ValueError: ``model`` has another architecture, weights that are not finite, or the folder does not exist.
+        OSError: The file cannot be written.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
@@ -96,10 +96,7 @@ def save_network(model: nn.Module, path: str | os.PathLike[str] | None = None, *
     if not all(np.isfinite(value).all() for value in weights.values()):
         raise ValueError("model has weights that are not finite, so there is nothing to store; train it again.")
     if overwrite or _read(path) is None:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, recipe=_RECIPE, digest=_digest(weights), **weights)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)  # complete or not at all
+        _write(path, weights)
     return path
 
 
@@ -174,10 +171,20 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             recipe, digest = str(file["recipe"]), str(file["digest"])
             weights = {name: file[name] for name in expected}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # readers of archives and arrays raise errors of many types at damaged bytes
         return None
     intact = {name: value.shape for name, value in weights.items()} == expected and digest == _digest(weights)
     return weights if intact and recipe == _RECIPE else None
+
+
+def _write(path: Path, weights: dict[str, Any]) -> None:
+    """Write the file completely or not at all."""
+    partial = path.with_name(f".{secrets.token_hex(8)}.npz")
+    try:
+        np.savez(partial, recipe=_RECIPE, digest=_digest(weights), **weights)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _digest(weights: dict[str, np.ndarray]) -> str:
