@@ -84,7 +84,9 @@ def test_a_missing_file_is_trained_again_and_said_so(
     assert "none.npz was not found, so the running network is trained again" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["text", "truncated", "recipe", "weights", "pickle", "folder", "shape"])
+@pytest.mark.parametrize(
+    "damage", ["text", "truncated", "method", "header", "recipe", "weights", "pickle", "folder", "shape"]
+)
 def test_a_damaged_or_old_file_is_trained_again_and_said_so(
     damage: str, tmp_path: Path, retrained: nn.Module, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +96,12 @@ def test_a_damaged_or_old_file_is_trained_again_and_said_so(
         path.write_text("not a network")
     elif damage == "truncated":
         path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "method":  # of compression, of the last entry
+        directory = path.read_bytes()
+        place = directory.rindex(b"PK\x01\x02") + 10
+        path.write_bytes(directory[:place] + b"\x63" + directory[place + 1 :])
+    elif damage == "header":  # of an array
+        path.write_bytes(path.read_bytes().replace(b"(32, 40), }", b"(32, 40,(( "))
     elif damage == "folder":
         path.unlink()
         path.mkdir()
@@ -132,6 +140,20 @@ def test_bad_input_is_refused(call, error: type[Exception], match: str, tmp_path
     with pytest.raises(error, match=match):
         call(rl.models.mlp(40, 32, 32, 10), path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (rl.models.mlp(40, 32, 32, 10, seed=seed) for seed in (1, 2))
+    path = save_network(first, tmp_path / "network.npz")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(_network.os, "replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_network(second, path, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["network.npz"]
+    assert same_weights(load_network(path).model, first)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -178,3 +200,26 @@ def test_a_reference_without_a_checker_is_refused() -> None:
     cell = {"cell_type": "code", "metadata": {"tags": ["reference"]}, "source": "def f(): return 1", "outputs": []}
     with pytest.raises(ValueError, match="must call its checker"):
         student_edition({"cells": [cell]})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("## Exercises\nTry. Solved in [it](solutions/a.ipynb).\n\nGo on.", "## Exercises\nTry.\n\nGo on."),
+        ("## Exercises\nThe solutions: [it](solutions/a.ipynb).", "## Exercises"),
+        ("- one.\n- two, see [it](solutions/a.ipynb).\n- three.", "- one.\n- three."),
+        ("1. Try. See `solutions/a.ipynb`.\n2. Again.", "1. Try.\n2. Again."),
+        ("Try, e.g. first, i.e. [it](solutions/a.ipynb), here. Go on.", "Go on."),
+        ("Look:\n\n```python\nopen('solutions/a')\n\nx = 1. + 2\n```\nGo on.", "Look:\n\nGo on."),
+        (["Try. See sol", "utions/a.\r\n", "\r\nGo on."], "Try.\n\nGo on."),
+    ],
+)
+def test_only_what_points_to_the_solutions_is_removed(text: str | list[str], expected: str) -> None:
+    cell = {"cell_type": "markdown", "metadata": {}, "source": text}
+    assert student_edition({"cells": [cell]})["cells"][0]["source"] == expected
+
+
+@pytest.mark.parametrize("notebook", [{}, {"worksheets": []}, []])
+def test_what_is_no_notebook_is_refused(notebook: object) -> None:
+    with pytest.raises(ValueError, match="key 'cells'"):
+        student_edition(notebook)

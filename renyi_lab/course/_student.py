@@ -9,7 +9,9 @@ from typing import Any
 # What a folded reference cell begins with: the call of the checker on the function that the reader writes.
 _CHECK = re.compile(r"exercises\.check_\w+\((?P<name>\w+)\)")
 _SOLUTIONS = "solutions/"
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b\w\.\w\.)\s+")  # not after an abbreviation such as "e.g."
+_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")
+_FENCE = "```"
 _NAVIGATION = ("navigation-top", "navigation-bottom")
 
 
@@ -24,8 +26,10 @@ def student_edition(notebook: dict[str, Any]) -> dict[str, Any]:
         notebook: A notebook as parsed from its JSON, format 4.
 
     Raises:
-        ValueError: A reference cell calls no checker.
+        ValueError: The notebook has no cells, or a reference cell calls no checker.
     """
+    if not isinstance(notebook, dict) or "cells" not in notebook:
+        raise ValueError("notebook must be a dictionary with the key 'cells', as of a notebook of format 4.")
     made = copy.deepcopy(notebook)
     for cell in made["cells"]:
         source = "".join(cell["source"])
@@ -52,10 +56,29 @@ def _without_solutions(text: str, is_navigation: bool) -> str:
         return text
     if is_navigation:
         return " · ".join(part for part in text.split(" · ") if _SOLUTIONS not in part)
-    paragraphs = []
-    for paragraph in text.split("\n\n"):
-        if _SOLUTIONS in paragraph:
-            sentences = _SENTENCE_END.split(paragraph)
-            paragraph = " ".join(sentence for sentence in sentences if _SOLUTIONS not in sentence)
-        paragraphs.append(paragraph)
-    return "\n\n".join(filter(None, paragraphs))
+    kept = [block if _SOLUTIONS not in block else _without_sentences(block) for block in _blocks(text)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(block for block in kept if block is not None)).strip("\n")
+
+
+def _blocks(text: str) -> list[str]:
+    """Paragraphs, headings, items of lists, fenced code and empty lines, in their order."""
+    blocks: list[str] = []
+    is_code = False
+    for line in text.splitlines():
+        is_fence = line.startswith(_FENCE)
+        starts = is_fence or not line.strip() or line.startswith("#") or _ITEM.match(line)
+        ended = not blocks or not blocks[-1].strip() or blocks[-1].startswith(("#", _FENCE))
+        if not is_code and (starts or ended):
+            blocks.append(line)
+        else:
+            blocks[-1] += f"\n{line}"
+        is_code ^= is_fence
+    return blocks
+
+
+def _without_sentences(block: str) -> str | None:
+    """A block less its sentences that point to the solutions; ``None`` if nothing remains."""
+    marker = match[0] if (match := _ITEM.match(block)) else ""
+    sentences = [] if block.startswith(_FENCE) else _SENTENCE_END.split(block[len(marker) :])
+    kept = " ".join(sentence for sentence in sentences if _SOLUTIONS not in sentence)
+    return marker + kept if kept else None
