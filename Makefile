@@ -50,7 +50,8 @@ notebooks: $(INSTALLED) ## run every notebook again, store its outputs, cleaned,
 	CI=1 $(PY) tests/tools/execute_notebooks.py $(NOTEBOOKS)
 
 student: $(INSTALLED) ## write the course without reference solutions to build/student
-	$(PY) -m renyi_lab notebooks --student --force build/student
+	rm -rf build/student
+	$(PY) -m renyi_lab notebooks --student build/student
 
 check: lint format-check types ## lint, format-check and types
 

@@ -67,6 +67,13 @@ def notebooks(
     source = _course()
     patterns = ("*.ipynb", "*.npz") if student else ("*.ipynb", "solutions/*.ipynb", "*.npz", "*.md")
     files = sorted(path.relative_to(source) for pattern in patterns for path in source.glob(pattern))
+    if directory.resolve() == source.resolve():
+        raise typer.BadParameter(f"{directory} is the course itself; name another folder.", param_hint="DIRECTORY")
+    if student and (directory / "solutions").exists():  # --force would leave them there
+        raise typer.BadParameter(
+            f"{directory} contains solutions, so it would be no student edition; name another folder.",
+            param_hint="DIRECTORY",
+        )
     if directory.exists() and not directory.is_dir():
         raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
     existing = [str(file) for file in files if (directory / file).exists()]
@@ -81,7 +88,7 @@ def notebooks(
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
             _copy(source / file, directory / file, student=student)
     except OSError as error:
-        _fail(f"Cannot write to {directory}: {error.strerror}. Name another folder.")
+        _fail(f"Cannot write to {directory}: {error.strerror or error}. Name another folder.")
     number = sum(file.suffix == ".ipynb" for file in files)
     _console.print(f"{number} notebooks copied to {directory}. Open them with: renyi-lab lab {directory}")
 

@@ -178,6 +178,25 @@ def test_students_get_the_course_without_solutions_and_outputs(course: Path, tmp
     assert (code["outputs"], code["execution_count"]) == ([], None)
 
 
+@pytest.mark.parametrize("options", [["--force"], ["--force", "--student"]])
+def test_the_course_itself_is_not_overwritten(course: Path, options: list[str]) -> None:
+    before = files(course)
+    result = run("notebooks", course / ".." / "notebooks", *options)
+    assert result.exit_code == 2
+    assert "is the course itself" in plain(result)
+    assert files(course) == before
+
+
+@pytest.mark.usefixtures("course")
+def test_a_folder_with_solutions_becomes_no_student_edition(tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    assert run("notebooks", target).exit_code == 0
+    result = run("notebooks", target, "--student", "--force")
+    assert result.exit_code == 2
+    assert "contains solutions" in plain(result)
+    assert files(target) == COPIED
+
+
 @pytest.mark.usefixtures("course")
 def test_existing_notebooks_are_overwritten_only_with_force(tmp_path: Path) -> None:
     target = tmp_path / "copy"
