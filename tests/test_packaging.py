@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import renyi_lab
+from renyi_lab.course import NETWORK_FILE
 from renyi_lab.course import _files as _course_files
 
 if sys.version_info >= (3, 11):
@@ -40,6 +41,7 @@ CONDA_ONLY = {"python", "pip"}
 OPTIONAL = {"torchvision"}  # imported inside functions that raise an error when it is missing
 CONDA_EXTRAS = ("lab", "test")  # what environment.yml is for
 DATA = ("a_table.csv", "a_record.jsonl")  # files that a module reads are shipped beside it
+COURSE_FILES = (NETWORK_FILE, "README.md")
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")  # pinned by each CUDA build of torch itself
 
 Tables = dict[str, Any]
@@ -190,6 +192,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
     for relative in ("00_first.ipynb", "solutions/00_first.ipynb", ".ipynb_checkpoints/00_first-checkpoint.ipynb"):
         (source / "notebooks" / relative).parent.mkdir(parents=True, exist_ok=True)
         (source / "notebooks" / relative).write_text("{}", encoding="utf-8")
+    for name in COURSE_FILES:
+        (source / "notebooks" / name).write_text("1", encoding="utf-8")
     for name in DATA:
         (source / "renyi_lab" / "study" / name).write_text("1", encoding="utf-8")
     (path,) = WheelBuilder(str(source)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
@@ -200,6 +204,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 def test_the_wheel_contains_the_course_without_checkpoints(wheel: zipfile.ZipFile) -> None:
     course = {name for name in wheel.namelist() if name.endswith(".ipynb")}
     assert course == {"renyi_lab/notebooks/00_first.ipynb", "renyi_lab/notebooks/solutions/00_first.ipynb"}
+    assert {f"renyi_lab/notebooks/{name}" for name in COURSE_FILES} <= set(wheel.namelist())
 
 
 def test_the_wheel_contains_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
