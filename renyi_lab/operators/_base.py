@@ -25,8 +25,8 @@ DENSE_LIMIT = 20_000
 class LinearOperator(ABC):
     """A real symmetric ``n × n`` matrix that is accessed through its products; ``num_matvecs`` counts them.
 
-    A subclass implements `_matvec`; it may override `_matmat` where several products at once are cheaper. The shape of
-    every product is checked, and symmetry by comparing products with each other, which costs none of its own.
+    A subclass implements `_matvec`; it may override `_matmat` where several products at once are cheaper, and `_dense`
+    where the entries are known. The shape of every product is checked, and symmetry by comparing products with each other, which costs none of its own.
 
     Args:
         dim: Number of rows ``n``.
@@ -98,13 +98,17 @@ class LinearOperator(ABC):
                 f"the dense matrix of {self.dim} rows would take {gigabytes:.0f} GB (limit {DENSE_LIMIT} rows); "
                 "use estimate_spectrum, or a block from blocks()."
             )
+        dense = self._dense()
+        return check_dense_symmetry(dense) if self._checks_symmetry else dense
+
+    def _dense(self) -> Tensor:
         dense = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         for start in range(0, self.dim, 256):
             stop = min(start + 256, self.dim)
             unit_vectors = torch.zeros(self.dim, stop - start, dtype=self.dtype, device=self.device)
             unit_vectors.diagonal(-start).fill_(1)
             dense[:, start:stop] = self @ unit_vectors
-        return check_dense_symmetry(dense) if self._checks_symmetry else dense
+        return dense
 
     def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
         """The same operator for SciPy in double precision, for example for ``scipy.sparse.linalg.eigsh``."""

@@ -42,6 +42,12 @@ class MatrixOperator(LinearOperator):
     def _matmat(self, vectors: Tensor) -> Tensor:
         return self.matrix @ vectors
 
+    def _dense(self) -> Tensor:
+        if type(self) is not MatrixOperator:  # a subclass may change the products
+            return super()._dense()
+        self.num_matvecs += self.dim  # each row counts as a product, as for every other operator
+        return self.matrix.clone() if self.matrix.layout == torch.strided else self.matrix.to_dense()
+
 
 def symmetric_matrix(matrix: Tensor) -> Tensor:
     """Return ``matrix`` in at least float32 and exactly symmetric, or raise; errors are those of `MatrixOperator`."""

@@ -78,6 +78,25 @@ def test_to_dense_works_past_one_chunk_of_columns():
     assert torch.equal(MatrixOperator(matrix).to_dense(), matrix)
 
 
+class Doubled(MatrixOperator):
+    """Products that are not those of its entries."""
+
+    def _matmat(self, vectors):
+        return 2 * super()._matmat(vectors)
+
+
+@pytest.mark.parametrize("matrix", [A, A.float(), A.to_sparse()])
+def test_the_entries_of_a_matrix_need_no_products(matrix):
+    operator = MatrixOperator(matrix)
+    dense = operator.to_dense()
+    assert dense.dtype == matrix.dtype
+    assert torch.equal(dense, matrix.to_dense())
+    assert operator.num_matvecs == 30  # as for every other operator
+    dense.zero_()  # a copy
+    assert torch.equal(operator.to_dense(), matrix.to_dense())
+    assert torch.equal(Doubled(matrix).to_dense(), 2 * matrix.to_dense())
+
+
 def test_result_has_the_dtype_of_the_operator_and_no_graph():
     operator = MatrixOperator(A.float().requires_grad_())
     for v in (torch.ones(30, dtype=torch.float64, requires_grad=True), torch.ones(30, dtype=torch.int64)):
