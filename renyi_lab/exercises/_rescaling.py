@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.exercises._feedback import Feedback, answer_of, close, explain, first_hint
+from renyi_lab.exercises._attempts import described
+from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, close, explain, first_hint
 
 _SIZES = (4, 3, 2)
 _SCALES = (4.0, 0.5, 0.5)
@@ -23,7 +25,7 @@ def check_rescaled_hessian(function: Callable[[FloatArray, list[int], list[float
     Args:
         function: Your solution; ``sizes`` lists how many rows of the matrix belong to each block.
     """
-    checks = [_rescaled_shape, _rescaled_blocks, _rescaled_rest, _matrix_unchanged]
+    checks = [_rescaled_blocks, _rescaled_rest, _matrix_unchanged]
     success = "D⁻¹HD⁻¹: each block gets one factor and keeps its sharpness; the factors differ, so the whole does not."
     return first_hint(function, checks, success).otherwise(function, _rescaled_hessian)
 
@@ -40,12 +42,20 @@ def _hessian() -> FloatArray:
 
 def _rescaled(function: Callable[..., Any]) -> FloatArray:
     answer = answer_of(function, _hessian(), list(_SIZES), list(_SCALES))
-    return np.asarray(answer, dtype=np.float64)
-
-
-def _rescaled_shape(function: Callable[..., Any]) -> str | None:
-    shape, expected = _rescaled(function).shape, (sum(_SIZES),) * 2
-    return None if shape == expected else f"a matrix of shape {expected} is expected, got shape {shape}."
+    expected = f"a matrix of shape {(sum(_SIZES),) * 2} is expected, got"
+    if isinstance(answer, Tensor) and answer.requires_grad:
+        raise Hint("the answer is a tensor that requires gradients; return answer.detach(), or use NumPy.")
+    try:
+        found = np.asarray(answer)
+    except (TypeError, ValueError, RuntimeError):
+        raise Hint(f"{expected} {described(answer)}.") from None
+    if found.ndim == 2 and found.dtype.kind not in "biuf":
+        raise Hint(f"real numbers are expected, got {found.dtype}.")
+    if found.shape != (sum(_SIZES),) * 2:
+        raise Hint(f"{expected} {described(answer)}.")
+    if not np.isfinite(found).all():
+        raise Hint("the matrix holds NaN or infinity; every scale is a positive number.")
+    return found.astype(np.float64)
 
 
 def _rescaled_blocks(function: Callable[..., Any]) -> str | None:

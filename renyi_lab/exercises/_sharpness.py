@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab.exercises._attempts import described
 from renyi_lab.exercises._feedback import Feedback, Hint, NotAttempted, answer_of, close, explain, first_hint, number_of
 from renyi_lab.spectrum import renyi_entropy
 
@@ -24,7 +25,7 @@ def check_renyi_sharpness(function: Callable[[FloatArray, float], Any]) -> Feedb
     Args:
         function: Your solution; takes an array of eigenvalues and an order above 0, returns a number.
     """
-    checks = [_of_positive_values, _of_negative_values, _at_one, _of_zeros, _eigenvalues_unchanged]
+    checks = [_of_positive_values, _of_negative_values, _at_one, _of_zeros, _eigenvalues_unchanged, _plain_number]
     success = "minus the entropy of the shares, at every order, with zero and negative eigenvalues."
     return first_hint(function, checks, success).otherwise(function, _sharpness)
 
@@ -99,6 +100,16 @@ def _eigenvalues_unchanged(function: Callable[..., Any]) -> str | None:
     if np.array_equal(values, _VALUES):
         return None
     return "right, but the eigenvalues that were passed in are overwritten; make a new array."
+
+
+def _plain_number(function: Callable[..., Any]) -> str | None:
+    answer = answer_of(function, _VALUES.copy(), 2.0)
+    if isinstance(answer, (int, float, np.number)) or getattr(answer, "shape", None) == ():
+        return None
+    return (
+        f"right, but the notebook calculates with the result, and this is a {described(answer)}: return a plain number "
+        "(of an Estimate, its .value)."
+    )
 
 
 def _hessian() -> FloatArray:

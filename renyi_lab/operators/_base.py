@@ -26,7 +26,8 @@ class LinearOperator(ABC):
     """A real symmetric ``n × n`` matrix that is accessed through its products; ``num_matvecs`` counts them.
 
     A subclass implements `_matvec`; it may override `_matmat` where several products at once are cheaper, and `_dense`
-    where the entries are known. The shape of every product is checked, and symmetry by comparing products with each other, which costs none of its own.
+    where the entries are known. The shape of every product is checked, and symmetry by comparing products with each
+    other, which costs none of its own.
 
     Args:
         dim: Number of rows ``n``.

@@ -54,9 +54,11 @@ def exact_spectrum(operator: Any) -> Spectrum:
         >>> exact_spectrum(torch.diag(torch.tensor([2.0, 1.0]))).nodes.tolist()
         [1.0, 2.0]
     """
-    matrix = as_operator(operator)
-    dense = matrix.to_dense().cpu().double()
+    with one_thread():
+        matrix = as_operator(operator)
+    dense = matrix.to_dense()
     with one_thread() if matrix.dim <= _SMALL_MATRIX else contextlib.nullcontext():
+        dense = dense.cpu().double()
         eigenvalues = torch.linalg.eigvalsh((dense + dense.T) / 2)
     spectrum = Spectrum.from_eigenvalues(eigenvalues, num_matvecs=matrix.dim)
     return replace(spectrum, eps=torch.finfo(matrix.dtype).eps)

@@ -185,6 +185,12 @@ def eigenvalues_of(parts: list[np.ndarray], alpha: float) -> list[float]:
     [
         (check_renyi_sharpness, lambda v, a: entropy_of(v, a), "this is the entropy"),
         (check_renyi_sharpness, lambda v, a: sharpness(v, a) / math.log(2), "this is in bits"),
+        (check_renyi_sharpness, lambda v, a: np.array([sharpness(v, a)]), "return a plain number"),
+        (check_renyi_sharpness, lambda v, a: rl.Spectrum.from_eigenvalues(v).renyi_sharpness(a), "of an Estimate, its"),
+        (check_rescaled_hessian, lambda *given: torch.tensor(rescaled(*given)).requires_grad_(), "answer.detach()"),
+        (check_rescaled_hessian, lambda *given: "text", "is expected, got str"),
+        (check_rescaled_hessian, lambda *given: 1j * rescaled(*given), "real numbers are expected, got complex128"),
+        (check_rescaled_hessian, lambda *given: np.nan * rescaled(*given), "NaN or infinity"),
         (check_renyi_sharpness, lambda v, a: math.exp(entropy_of(v, a)), "effective number"),
         (check_renyi_sharpness, lambda v, a: np.log((v**a).sum()), "by their sum first"),
         (check_renyi_sharpness, lambda v, a: a * np.log(v / v.sum()).sum(), "one logarithm"),
