@@ -185,7 +185,7 @@ def eigenvalues_of(parts: list[np.ndarray], alpha: float) -> list[float]:
     [
         (check_renyi_sharpness, lambda v, a: entropy_of(v, a), "this is the entropy"),
         (check_renyi_sharpness, lambda v, a: sharpness(v, a) / math.log(2), "this is in bits"),
-        (check_renyi_sharpness, lambda v, a: np.array([sharpness(v, a)]), "return a plain number"),
+        (check_renyi_sharpness, lambda v, a: np.array([sharpness(v, a)]), "one number is expected"),
         (check_renyi_sharpness, lambda v, a: rl.Spectrum.from_eigenvalues(v).renyi_sharpness(a), "of an Estimate, its"),
         (check_rescaled_hessian, lambda *given: torch.tensor(rescaled(*given)).requires_grad_(), "answer.detach()"),
         (check_rescaled_hessian, lambda *given: "text", "is expected, got str"),
