@@ -27,7 +27,10 @@ TIMING = ("execution", "ExecuteTime")
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Return a copy without widget state, timings and version numbers; widget views are numbered in order."""
+    """Return a copy without widget state, timings and version numbers.
+
+    Widget views are numbered in order, and text that a kernel sent in pieces is joined.
+    """
     cleaned = copy.deepcopy(notebook)
     cleaned.metadata.pop("widgets", None)
     cleaned.metadata["kernelspec"] = NotebookNode(KERNELSPEC)
@@ -36,11 +39,23 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     for cell in cleaned.cells:
         for key in TIMING:
             cell.metadata.pop(key, None)
+        if "outputs" in cell:
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", []):
             view = output.get("data", {}).get(WIDGET_VIEW)
             if view is not None:  # random in every run, and without the state it refers to nothing
                 view["model_id"] = f"{numbers.setdefault(view['model_id'], len(numbers) + 1):032x}"
     return cleaned
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    made: list[NotebookNode] = []
+    for output in outputs:
+        if made and output.output_type == "stream" and output.get("name") == made[-1].get("name"):
+            made[-1].text += output.text
+        else:
+            made.append(output)
+    return made
 
 
 def main(paths: list[str]) -> None:
