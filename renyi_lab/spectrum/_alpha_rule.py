@@ -88,10 +88,12 @@ class AlphaChoice:
                 f"two dips {dips}, at |λ| = {where}, at least {second} times lower than the groups beside them: "
                 f"{seen['num_top']:.0f} top and {seen['num_middle']:.0f} middle eigenvalues above the bulk"
             )
-        rest = f"{'second dip' if self.dips else 'dip'} {dips} is deeper than a factor {LEAST_DEPTH}"
         deepest = seen["second_depth" if self.dips else "depth"]
-        noise = " (below 1: noise of the counts)" if deepest < 1 else ""
-        rest = f"no {rest}; the deepest one has {deepest:.2g}{noise}" if deepest else f"no {rest}"
+        rest = f"no {'second dip' if self.dips else 'dip'} {dips} "
+        if deepest < 1:
+            rest += "stands out from the noise of the counts"
+        else:
+            rest += f"is deeper than a factor {LEAST_DEPTH}; the deepest one has {deepest:.2g}"
         if self.dips:
             return (
                 f"one dip, at |λ| = {where}, at least {depth} times lower than the groups beside it: "
