@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import shutil
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ def running_lab(notebooks: Path, temporary: Path, import_from: Path) -> Iterator
         copy = folder / source.relative_to(notebooks)
         copy.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(_without_outputs(nbformat.read(source, as_version=4)), copy)
+    for source in notebooks.glob("*.npz"):  # the running network
+        shutil.copy(source, folder)
     for name, values in SETTINGS.items():
         file = temporary / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
