@@ -60,7 +60,7 @@ def check_lanczos(function: Callable[[Any, Tensor, int], Any]) -> Feedback:
     feedback = first_hint(
         function,
         [_first_row, _small_matrix, _last_coefficient, _only_products, _stays_orthogonal],
-        "three numbers per product: T is tridiagonal, and the rows of Q stay orthonormal to rounding.",
+        "two new numbers per product, α and β: T is tridiagonal, and the rows of Q stay orthonormal to rounding.",
     )
     return feedback.otherwise(function, _library_lanczos)
 
@@ -84,6 +84,8 @@ def _result(function: Callable[..., Any], A: Any, v: Tensor, num_steps: int) -> 
         raise Hint(f"T: an array of shape {shape} is expected, got shape {T.shape}.")
     if T.dtype.kind not in "fiu":
         raise Hint(f"T holds {T.dtype}; real numbers are expected.")
+    if T.dtype != np.float64:
+        raise Hint(f"T is in {T.dtype}, which loses digits: make it with NumPy's default, float64.")
     if isinstance(Q, (list, tuple)):
         raise Hint("Q is a list of vectors: torch.stack makes a tensor of it, one vector per row.")
     if isinstance(Q, Tensor) and Q.shape == (size, num_steps):

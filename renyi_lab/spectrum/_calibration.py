@@ -31,7 +31,8 @@ from renyi_lab.spectrum._errors import Sampling
 from renyi_lab.spectrum._repeated import guess_copies, own_jacobi, shows_repeated
 from renyi_lab.spectrum._rule import QuadratureRule
 
-# Numbers of steps that are averaged, at most. Above, an odd stride keeps alternating errors alternating.
+# Rules that are averaged; from twice as many on, every third, fifth, …: an odd stride keeps alternating errors
+# alternating.
 MOST_RULES = 64
 # A measure on fewer points is known exactly, and nothing is averaged. Heuristic: with more, the average is as good, and
 # its many nodes make a smoother guess.
@@ -128,7 +129,7 @@ def averaged_rule(jacobi: JacobiMatrix, share: int, size: int) -> tuple[FloatArr
 
 
 def last_half(num_steps: int) -> list[int]:
-    """Numbers of steps in ``(num_steps/2, num_steps]``, at most about 64 of them."""
+    """Numbers of steps in ``(num_steps/2, num_steps]``, fewer than 128 of them."""
     count = max(1, num_steps // 2)
     stride = 1 + 2 * (count // (2 * MOST_RULES))
     return list(range(num_steps, num_steps - count, -stride))[::-1]

@@ -168,6 +168,7 @@ def stub(*arguments: Any) -> Any: ...
         (check_lanczos, changed(lambda T, Q, beta: (T[:-1, :-1], Q, beta)), "T: an array of shape (5, 5)"),
         (check_lanczos, changed(lambda T, Q, beta: (np.pad(T, (0, 1)), Q, beta)), "one row and column too many"),
         (check_lanczos, changed(lambda T, Q, beta: (T.astype(str), Q, beta)), "T holds"),
+        (check_lanczos, changed(lambda T, Q, beta: (T.astype(np.float32), Q, beta)), "T is in float32"),
         (check_lanczos, changed(lambda T, Q, beta: (T, list(Q), beta)), "torch.stack"),
         (check_lanczos, changed(lambda T, Q, beta: (T, Q.T, beta)), "as columns"),
         (check_lanczos, changed(lambda T, Q, beta: (T, torch.cat([Q, Q[:1]]), beta)), "one vector too many"),
