@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.course._files import course_directory
 from renyi_lab.datasets import mnist1d
 from renyi_lab.models import mlp
@@ -90,8 +90,7 @@ def save_network(model: nn.Module, path: str | os.PathLike[str] | None = None, *
     if path.is_dir():
         raise ValueError(f"path={str(path)!r} is a folder; name a file in it, such as {NETWORK_FILE}.")
     weights = {name: value.detach().cpu().float().numpy() for name, value in model.state_dict().items()}
-    expected = {name: tuple(value.shape) for name, value in mlp(*_WIDTHS).state_dict().items()}
-    if {name: value.shape for name, value in weights.items()} != expected:
+    if {name: value.shape for name, value in weights.items()} != _shapes():
         raise ValueError(f"model must be an mlp{_WIDTHS}, as made by train_network(); got other names or shapes.")
     if not all(np.isfinite(value).all() for value in weights.values()):
         raise ValueError("model has weights that are not finite, so there is nothing to store; train it again.")
@@ -166,7 +165,7 @@ def _complaint(candidates: list[Path]) -> str:
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """The weights, or ``None`` if the file is missing, damaged or made by another recipe."""
-    expected = {name: tuple(value.shape) for name, value in mlp(*_WIDTHS).state_dict().items()}
+    expected = _shapes()
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             recipe, digest = str(file["recipe"]), str(file["digest"])
@@ -179,12 +178,13 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 def _write(path: Path, weights: dict[str, Any]) -> None:
     """Write the file completely or not at all."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.npz")
-    try:
-        np.savez(partial, recipe=_RECIPE, digest=_digest(weights), **weights)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, recipe=_RECIPE, digest=_digest(weights), **weights)
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the running network's weights."""
+    return {name: tuple(value.shape) for name, value in mlp(*_WIDTHS).state_dict().items()}
 
 
 def _digest(weights: dict[str, np.ndarray]) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.exercises._attempts import described
 from renyi_lab.exercises._feedback import Feedback, Hint, answer_of, close, explain, first_hint
+from renyi_lab.exercises._layers import LAYER_SIZES, layered_hessian
 
-_SIZES = (4, 3, 2)
 _SCALES = (4.0, 0.5, 0.5)
 
 
@@ -25,7 +25,7 @@ def check_rescaled_hessian(function: Callable[[FloatArray, list[int], list[float
     Args:
         function: Your solution; ``sizes`` lists how many rows of the matrix belong to each block.
     """
-    checks = [_rescaled_blocks, _rescaled_rest, _matrix_unchanged]
+    checks = [_rescaled_blocks, _rescaled_rest]
     success = "D⁻¹HD⁻¹: each block gets one factor and keeps its sharpness; the factors differ, so the whole does not."
     return first_hint(function, checks, success).otherwise(function, _rescaled_hessian)
 
@@ -35,14 +35,9 @@ def _rescaled_hessian(hessian: FloatArray, sizes: Sequence[int], scales: Sequenc
     return np.asarray(hessian, dtype=np.float64) / d[:, None] / d
 
 
-def _hessian() -> FloatArray:
-    half = np.random.default_rng(0).standard_normal((sum(_SIZES), sum(_SIZES)))
-    return np.asarray(half + half.T, dtype=np.float64)
-
-
 def _rescaled(function: Callable[..., Any]) -> FloatArray:
-    answer = answer_of(function, _hessian(), list(_SIZES), list(_SCALES))
-    expected = f"a matrix of shape {(sum(_SIZES),) * 2} is expected, got"
+    answer = answer_of(function, layered_hessian(), list(LAYER_SIZES), list(_SCALES))
+    expected = f"a matrix of shape {(sum(LAYER_SIZES),) * 2} is expected, got"
     if isinstance(answer, Tensor) and answer.requires_grad:
         raise Hint("the answer is a tensor that requires gradients; return answer.detach(), or use NumPy.")
     try:
@@ -51,7 +46,7 @@ def _rescaled(function: Callable[..., Any]) -> FloatArray:
         raise Hint(f"{expected} {described(answer)}.") from None
     if found.ndim == 2 and found.dtype.kind not in "biuf":
         raise Hint(f"real numbers are expected, got {found.dtype}.")
-    if found.shape != (sum(_SIZES),) * 2:
+    if found.shape != (sum(LAYER_SIZES),) * 2:
         raise Hint(f"{expected} {described(answer)}.")
     if not np.isfinite(found).all():
         raise Hint("the matrix holds NaN or infinity; every scale is a positive number.")
@@ -59,9 +54,9 @@ def _rescaled(function: Callable[..., Any]) -> FloatArray:
 
 
 def _rescaled_blocks(function: Callable[..., Any]) -> str | None:
-    found, hessian, scales = _rescaled(function), _hessian(), np.repeat(_SCALES, _SIZES)
+    found, hessian, scales = _rescaled(function), layered_hessian(), np.repeat(_SCALES, LAYER_SIZES)
     within = _same_layer()
-    if close(found[within], _rescaled_hessian(hessian, _SIZES, _SCALES)[within]):
+    if close(found[within], _rescaled_hessian(hessian, LAYER_SIZES, _SCALES)[within]):
         return None
     if close(found, hessian * scales[:, None] * scales):
         return "DHD: larger weights make the loss *flatter* in them, since a step of the same length changes less."
@@ -73,13 +68,13 @@ def _rescaled_blocks(function: Callable[..., Any]) -> str | None:
 
 
 def _rescaled_rest(function: Callable[..., Any]) -> str | None:
-    found, hessian = _rescaled(function), _hessian()
+    found, hessian = _rescaled(function), layered_hessian()
     between = ~_same_layer()
     mistakes = {
         "the blocks are right; the entries between two layers scale too, once for each of the two.": hessian[between],
         "the blocks are right, but entries between two layers are not zero.": np.zeros(between.sum()),
     }
-    right = _rescaled_hessian(hessian, _SIZES, _SCALES)[between]
+    right = _rescaled_hessian(hessian, LAYER_SIZES, _SCALES)[between]
     return explain(
         found[between], right, mistakes, "the blocks are right; an entry of layers k and l has one derivative for each."
     )
@@ -87,13 +82,5 @@ def _rescaled_rest(function: Callable[..., Any]) -> str | None:
 
 def _same_layer() -> Any:
     """Which entries of the matrix belong to two weights of the same layer."""
-    layers = np.repeat(range(len(_SIZES)), _SIZES)
+    layers = np.repeat(range(len(LAYER_SIZES)), LAYER_SIZES)
     return layers[:, None] == layers
-
-
-def _matrix_unchanged(function: Callable[..., Any]) -> str | None:
-    hessian = _hessian()
-    answer_of(function, hessian, list(_SIZES), list(_SCALES))
-    if np.array_equal(hessian, _hessian()):
-        return None
-    return "right, but the matrix that was passed in is overwritten; make a new one."

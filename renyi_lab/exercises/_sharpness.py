@@ -11,9 +11,9 @@ import numpy as np
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.exercises._attempts import described
 from renyi_lab.exercises._feedback import Feedback, Hint, NotAttempted, answer_of, close, explain, first_hint, number_of
+from renyi_lab.exercises._layers import LAYER_SIZES, layered_hessian
 from renyi_lab.spectrum import renyi_entropy
 
-_SIZES = (4, 3, 2)
 _VALUES = np.array([4.0, -1.0, 0.5, 0.25])
 
 
@@ -25,7 +25,7 @@ def check_renyi_sharpness(function: Callable[[FloatArray, float], Any]) -> Feedb
     Args:
         function: Your solution; takes an array of eigenvalues and an order above 0, returns a number.
     """
-    checks = [_of_positive_values, _of_negative_values, _at_one, _of_zeros, _eigenvalues_unchanged, _plain_number]
+    checks = [_of_positive_values, _of_negative_values, _at_one, _of_zeros, _plain_number]
     success = "minus the entropy of the shares, at every order, with zero and negative eigenvalues."
     return first_hint(function, checks, success).otherwise(function, _sharpness)
 
@@ -94,14 +94,6 @@ def _of_zeros(function: Callable[..., Any]) -> str | None:
     return None
 
 
-def _eigenvalues_unchanged(function: Callable[..., Any]) -> str | None:
-    values = _VALUES.copy()
-    answer_of(function, values, 2.0)
-    if np.array_equal(values, _VALUES):
-        return None
-    return "right, but the eigenvalues that were passed in are overwritten; make a new array."
-
-
 def _plain_number(function: Callable[..., Any]) -> str | None:
     answer = answer_of(function, _VALUES.copy(), 2.0)
     if isinstance(answer, (int, float, np.number)) or getattr(answer, "shape", None) == ():
@@ -110,12 +102,6 @@ def _plain_number(function: Callable[..., Any]) -> str | None:
         f"right, but the notebook calculates with the result, and this is a {described(answer)}: return a plain number "
         "(of an Estimate, its .value)."
     )
-
-
-def _hessian() -> FloatArray:
-    """A symmetric matrix whose blocks have negative eigenvalues."""
-    half = np.random.default_rng(0).standard_normal((sum(_SIZES), sum(_SIZES)))
-    return np.asarray(half + half.T, dtype=np.float64)
 
 
 def _blocks(hessian: FloatArray, sizes: Sequence[int]) -> list[FloatArray]:
@@ -137,7 +123,7 @@ def _layers(function: Callable[..., Any], hessian: FloatArray, sizes: Sequence[i
 
 
 def _one_layer(function: Callable[..., Any]) -> str | None:
-    hessian = _hessian()[: _SIZES[0], : _SIZES[0]]
+    hessian = layered_hessian()[: LAYER_SIZES[0], : LAYER_SIZES[0]]
     values = np.linalg.eigvalsh(hessian)
     signed = float(np.log(((values / values.sum()) ** 2).sum()))
     right = _sharpness(values, 2.0)
@@ -148,12 +134,14 @@ def _one_layer(function: Callable[..., Any]) -> str | None:
         "this block has negative eigenvalues: take magnitudes before you divide by their sum.": signed,
         "the result is NaN: this block has negative eigenvalues, take magnitudes before anything else.": np.nan,
     }
-    answer = _layers(function, hessian, _SIZES[:1], 2.0)[0]
-    return explain(answer, right, mistakes, f"the answer should be −H_α of the {_SIZES[0]} eigenvalues' magnitudes.")
+    answer = _layers(function, hessian, LAYER_SIZES[:1], 2.0)[0]
+    return explain(
+        answer, right, mistakes, f"the answer should be −H_α of the {LAYER_SIZES[0]} eigenvalues' magnitudes."
+    )
 
 
 def _later_layers(function: Callable[..., Any]) -> str | None:
-    hessian, sizes = _hessian(), list(_SIZES)
+    hessian, sizes = layered_hessian(), list(LAYER_SIZES)
     found = np.array(_layers(function, hessian, sizes, 2.0))
     right = np.array([_sharpness(np.linalg.eigvalsh(block), 2.0) for block in _blocks(hessian, sizes)])
     slices = np.split(np.linalg.eigvalsh(hessian), np.cumsum(sizes)[:-1])
@@ -172,9 +160,9 @@ def _later_layers(function: Callable[..., Any]) -> str | None:
 
 
 def _each_order(function: Callable[..., Any]) -> str | None:
-    hessian = _hessian()
+    hessian = layered_hessian()
     for alpha in (0.5, 1.0):
-        right = [_sharpness(np.linalg.eigvalsh(block), alpha) for block in _blocks(hessian, _SIZES)]
-        if not close(_layers(function, hessian, _SIZES, alpha), right):
+        right = [_sharpness(np.linalg.eigvalsh(block), alpha) for block in _blocks(hessian, LAYER_SIZES)]
+        if not close(_layers(function, hessian, LAYER_SIZES, alpha), right):
             return f"right at α = 2, wrong at α = {alpha:g}; rl.renyi_entropy computes every order, including limits."
     return None

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.widgets._stops import thinned
 
 MAX_BYTES = 1_500_000
@@ -133,10 +133,5 @@ def writable(path: str | os.PathLike[str]) -> Path:
 
 def write(target: Path, text: str) -> None:
     """Write the file as a whole or not at all."""
-    final = target.resolve()  # a link stays a link
-    partial = final.with_name(f".explorer-{secrets.token_hex(8)}.part")  # of this call alone: others may run at once
-    try:
+    with whole_file(target.resolve()) as partial:  # a link stays a link
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, final)
-    finally:
-        partial.unlink(missing_ok=True)
