@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.random import seeded_rng
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.exercises._feedback import Feedback, answer_of, explain, first_hint, number_of
 from renyi_lab.exercises._lanczos import Recorder
@@ -29,8 +30,7 @@ def check_slq(function: Callable[[Any, Callable[[Any], Any], int, int], Any]) ->
     Args:
         function: Your solution; takes a symmetric operator with ``n`` rows, a function of NumPy arrays and two numbers.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded_rng(0):
         feedback = first_hint(
             function,
             [_counts_dimensions, _uses_the_products, _draws_probes, _averages_rules],
