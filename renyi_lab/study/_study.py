@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from renyi_lab._utils.validation import check_choice, check_real
-from renyi_lab.study._correlation import Tau, granulated_tau, kendall_tau
-from renyi_lab.study._grid import AXES, check_axis
+from renyi_lab.study._grid import check_axis
 from renyi_lab.study._plots import plot_alpha, plot_measure, plot_taus
 from renyi_lab.study._records import Record, read_records
 from renyi_lab.study._standard import shipped_path
+from renyi_lab.study._tables import Models, alpha_table, kendall_table, within_table
 
 # Heuristic: in pilot studies, models below this accuracy were still far from a minimum.
 MIN_ACCURACY = 0.97
@@ -138,21 +139,15 @@ class Study:
             seed: Random seed for the bootstrap.
 
         Returns:
-            Table with one row per measure and the columns ``tau`` (τ_b), ``low``, ``high`` (95 % bootstrap interval),
-            ``within`` (Ψ, the granulated coefficient of Jiang et al. 2019; see `kendall_within`), ``num_models`` and
-            ``remark`` (why τ is undefined, or how many models were left out).
+            Table with one row per measure and the columns ``tau`` (τ_b over models), ``low``, ``high`` (its 95 %
+            cluster-bootstrap interval, which resamples settings: all axes but the seed; see `kendall_tau`), ``within``
+            (Ψ, the granulated coefficient of Jiang et al. 2019; see `kendall_within`), ``num_models``,
+            ``num_settings`` and ``remark`` (why there is no τ or no interval, and how many models were left out).
 
         Raises:
             ValueError: No model is at a minimum, or an argument is out of range.
         """
-        y = self._gaps(gap)
-        table = self._table(alphas)
-        within = self.kendall_within(gap, alphas=alphas)["mean"]
-        rows = {}
-        for name in table:
-            tau = kendall_tau(table[name], y, seed=seed)
-            rows[name] = {**_tau_row(tau), "within": within[name], "num_models": tau.num_models, "remark": tau.remark}
-        return _frame(rows, "measure")
+        return kendall_table(self._models(gap, alphas), seed)
 
     def kendall_within(self, gap: str = "loss", *, alphas: Sequence[float] = ALPHAS) -> pd.DataFrame:
         """The granulated Kendall coefficient ψ of every measure per hyperparameter, and its ``mean`` Ψ.
@@ -168,19 +163,12 @@ class Study:
         Raises:
             ValueError: No model is at a minimum, or an argument is out of range.
         """
-        y = self._gaps(gap)
-        settings = [asdict(record.setting) for record in self.kept]
-        axes = [a for a in AXES if a != "seed" and len({s[a] for s in settings}) > 1]
-        table = self._table(alphas)
-        rows: dict[str, dict[str, float]] = {}
-        for name in table:
-            psi = {axis: value for axis, (value, _) in granulated_tau(table[name], y, settings, axes).items()}
-            defined = [value for value in psi.values() if not math.isnan(value)]
-            rows[name] = psi | {"mean": math.fsum(defined) / len(defined) if defined else math.nan}
-        return _frame(rows, "measure")
+        return within_table(self._models(gap, alphas))
 
     def tau_against_alpha(self, gap: str = "loss", *, measure: str = "renyi_sharpness", seed: int = 0) -> pd.DataFrame:
         """The curve τ(α) of a measure that has an order, with 95 % intervals, so that no maximum is reported alone.
+
+        The columns are those of `kendall` without ``within``.
 
         Args:
             gap: ``"loss"`` or ``"error"``.
@@ -190,14 +178,11 @@ class Study:
         Raises:
             ValueError: No model is at a minimum, or the curve does not exist.
         """
-        y, kept = self._gaps(gap), self.kept
+        models, kept = self._models(gap, ()), self.kept
         names = sorted({name for record in kept for name in record.measurement.curves})
         if measure not in names:
             raise ValueError(f"no curve {measure!r} was recorded; available: {', '.join(map(repr, names)) or 'none'}.")
-        curves = [record.measurement.curves.get(measure, {}) for record in kept]
-        alphas = sorted({alpha for curve in curves for alpha in curve})
-        taus = {alpha: kendall_tau([curve.get(alpha, math.nan) for curve in curves], y, seed=seed) for alpha in alphas}
-        return _frame({a: {**_tau_row(t), "num_models": t.num_models} for a, t in taus.items()}, "alpha")
+        return alpha_table(models, [record.measurement.curves.get(measure, {}) for record in kept], seed)
 
     def plot(self) -> Figure:
         """Plot τ of every measure with its interval, for both gaps."""
@@ -212,8 +197,8 @@ class Study:
         """Plot `tau_against_alpha` for both gaps."""
         return plot_alpha({gap: self.tau_against_alpha(gap, measure=measure) for gap in GAPS}, measure)
 
-    def _gaps(self, gap: str) -> list[float]:
-        """The gap of each model at a minimum; raises if there is no such model."""
+    def _models(self, gap: str, alphas: Sequence[float]) -> Models:
+        """The models at a minimum with one gap; raises if there is no such model."""
         check_choice("gap", gap, GAPS)
         kept = self.kept
         if not kept:
@@ -223,11 +208,12 @@ class Study:
                 f"{self.num_diverged} diverged, the best of the others reached {best:.3f}. Train for more epochs, "
                 "with other learning rates, or lower the threshold with study.with_minimum(...)."
             )
-        return [record.loss_gap if gap == "loss" else record.error_gap for record in kept]
-
-    def _table(self, alphas: Sequence[float]) -> pd.DataFrame:
-        """One row per model at a minimum, one column per measure."""
-        return pd.DataFrame([record.measurement.at(alphas) for record in self.kept])
+        return Models(
+            [asdict(record.setting) for record in kept],
+            gap,
+            np.array([record.loss_gap if gap == "loss" else record.error_gap for record in kept]),
+            pd.DataFrame([record.measurement.at(alphas) for record in kept]),
+        )
 
     def _status(self, record: Record) -> str:
         if record.diverged:
@@ -239,11 +225,3 @@ class Study:
             f"Study({len(self.records)} trainings: {len(self.kept)} at a minimum (training accuracy ≥ "
             f"{self.min_accuracy:g}), {self.num_dropped} dropped, {self.num_diverged} diverged)"
         )
-
-
-def _tau_row(tau: Tau) -> dict[str, float]:
-    return {"tau": tau.value, "low": tau.low, "high": tau.high}
-
-
-def _frame(rows: dict[Any, dict[str, Any]], index: str) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index)
