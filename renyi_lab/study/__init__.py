@@ -10,6 +10,7 @@ from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._measures import ALPHA_GRID, standard_measure
 from renyi_lab.study._records import Record
 from renyi_lab.study._run import run_study
+from renyi_lab.study._selection import NullDistribution, SplitHalf
 from renyi_lab.study._standard import QUICK_GRID, STANDARD_GRID
 from renyi_lab.study._study import ALPHAS, MIN_ACCURACY, Study
 
@@ -21,8 +22,10 @@ __all__ = [
     "QUICK_GRID",
     "STANDARD_GRID",
     "Measurement",
+    "NullDistribution",
     "Record",
     "Setting",
+    "SplitHalf",
     "Study",
     "Tau",
     "granulated_tau",
