@@ -57,6 +57,12 @@ def setting_of(axes: Mapping[str, Hashable]) -> Hashable:
     return tuple(value for name, value in axes.items() if name != REPEAT)
 
 
+def sorting_key(value: Hashable) -> tuple[str, Any]:
+    """A key by which values of an axis can be sorted, of whatever types they are."""
+    number = isinstance(value, int | float)
+    return ("number", value) if number else (type(value).__name__, value if isinstance(value, str) else repr(value))
+
+
 def check_measure(name: str, measures: Sequence[str] | pd.DataFrame) -> None:
     """Raise unless ``name`` is one of the measures."""
     if name not in list(measures):
