@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +13,14 @@ import pytest
 
 from renyi_lab.study import Study
 
-NAMES = {
-    "measures": ["flat", "norm"],
-    "gaps": {"loss": "gap", "error": "mistakes"},
-    "settings": ["lr", "depth", "seed"],
-}
+GAPS = {"loss": "gap", "error": "mistakes"}
+NAMES: dict[str, Any] = {"measures": ["flat", "norm"], "gaps": GAPS, "settings": ["lr", "depth", "seed"]}
 
 
 def networks() -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    rows = [
-        {"lr": lr, "depth": depth, "seed": s}
-        for lr in (0.1, 0.2, 0.3)
-        for depth in ("two", "six", "ten")
-        for s in (0, 1)
-    ]
-    frame = pd.DataFrame(rows)
+    rows = itertools.product((0.1, 0.2, 0.3), ("two", "six", "ten"), (0, 1))
+    frame = pd.DataFrame(rows, columns=["lr", "depth", "seed"])
     effect = np.repeat(rng.normal(size=9), 2)
     for name in ("flat", "norm", "gap", "mistakes"):
         frame[name] = effect + rng.normal(size=18)
@@ -49,9 +42,8 @@ def test_its_tables_equal_those_of_a_study_with_the_same_records() -> None:
         pd.testing.assert_frame_equal(study.kendall_within(gap), standard.kendall_within(gap).loc[names])
         null, other = (s.null_distribution(gap, measures=names, num_permutations=50) for s in (study, standard))
         np.testing.assert_allclose(null.values, other.values)
-        assert study.split_half(gap, measures=names, num_splits=20) == standard.split_half(
-            gap, measures=names, num_splits=20
-        )
+        split, same = (s.split_half(gap, measures=names, num_splits=20) for s in (study, standard))
+        assert (split.chosen, split.winners) == (pytest.approx(same.chosen), same.winners)
 
 
 def test_everything_else_works_on_its_own_columns() -> None:
@@ -88,9 +80,8 @@ def test_repeats_need_no_seed() -> None:
     without = Study.from_frame(frame, measures=["m"], gaps={"loss": "gap"}, settings=["lr"])
     assert without.num_settings == 2
     assert without.kendall_within().loc["m", "lr"] == pytest.approx(0)
-    seeded = Study.from_frame(
-        frame.replace({"m": {4: 0}}), measures=["m"], gaps={"loss": "gap"}, settings=["lr", "seed"]
-    )
+    frame["m"] = [1, 0, 2, 3]
+    seeded = Study.from_frame(frame, measures=["m"], gaps={"loss": "gap"}, settings=["lr", "seed"])
     assert seeded.num_settings == 2
     assert seeded.kendall_within().loc["m", "lr"] == pytest.approx(1)
 
@@ -130,7 +121,7 @@ def test_one_setting_has_no_interval_and_says_so() -> None:
         (
             {"measures": "flat"},
             TypeError,
-            r"measures must be a list of column names, got 'flat'; write measures=\['flat'\]",
+            r"measures must be a list of column names.*write measures=\['flat'\]",
         ),
         ({"measures": []}, ValueError, "measures is empty"),
         ({"measures": [0]}, TypeError, "measures must hold names of columns as strings, got 0"),
@@ -162,7 +153,7 @@ def test_messages_for_names(change: dict[str, Any], error: type[Exception], mess
         (
             lambda f: f.assign(depth=[[2]] * 18),
             TypeError,
-            r"'depth', which holds \[2\]; use numbers, strings or tuples",
+            r"'depth', which holds \[2\]; use numbers, strings",
         ),
     ],
 )
