@@ -13,13 +13,14 @@ from renyi_lab.study._measures import ALPHA_GRID, standard_measure
 from renyi_lab.study._records import Record
 from renyi_lab.study._run import run_study
 from renyi_lab.study._selection import NullDistribution, SplitHalf
-from renyi_lab.study._standard import QUICK_GRID, STANDARD_GRID
+from renyi_lab.study._standard import DATA_SETS, QUICK_GRID, STANDARD_GRID
 from renyi_lab.study._study import MIN_ACCURACY, Study
 
 __all__ = [
     "ALPHAS",
     "ALPHA_GRID",
     "AXES",
+    "DATA_SETS",
     "MIN_ACCURACY",
     "QUICK_GRID",
     "STANDARD_GRID",

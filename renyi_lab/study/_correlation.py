@@ -58,8 +58,9 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | No
     """Kendall's τ_b between two measurements of the same models, with a 95 % cluster-bootstrap interval.
 
     Trainings that differ only in the seed are similar. Resampling them as if they were independent gives intervals that
-    are too short, so whole settings are resampled. In simulations with 8 to 60 settings the intervals contain the true
-    τ in 93 to 99 % of the cases. Models with a value that is not finite are left out, and the remark says how many.
+    are too short, so whole settings are resampled. In simulations with 10 and 20 settings the intervals contain the
+    true τ in 96 to 99 % of the cases, those of models resampled as independent in 72 to 82 %. Models with a value that
+    is not finite are left out, and the remark says how many.
 
     Args:
         x: First measurement, shape ``(k,)``: one number per model.

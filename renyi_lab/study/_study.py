@@ -16,7 +16,7 @@ from renyi_lab.study._correlations import ALPHAS, Correlations
 from renyi_lab.study._frame import GAPS, FrameRecord, frame_records, frame_row
 from renyi_lab.study._grid import AXES, check_axis
 from renyi_lab.study._records import Record, read_records
-from renyi_lab.study._standard import shipped_path
+from renyi_lab.study._standard import DATA_SETS, shipped_path
 from renyi_lab.study._tables import Models, setting_of, sorting_key
 
 # Heuristic: in pilot studies, models below this accuracy were still far from a minimum.
@@ -55,15 +55,22 @@ class Study(Correlations):
         return cls(tuple(read_records(path)[1]), min_accuracy)
 
     @classmethod
-    def standard(cls) -> Study:
+    def standard(cls, *, data_set: str = "mnist1d") -> Study:
         """The study that ships with the package: records of MLPs and CNNs trained on MNIST-1D.
 
         ``python -m renyi_lab.study --out FILE`` repeats it.
+
+        Args:
+            data_set: A name in `DATA_SETS`.
+
+        Raises:
+            ValueError: There is no such data set.
 
         Example:
             >>> len(Study.standard().kept) >= 60
             True
         """
+        check_choice("data_set", data_set, DATA_SETS)
         with shipped_path() as path:
             return cls.read(path)
 
