@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
 from renyi_lab.study._pairs import PairSums, pair_sums, resampled_settings, setting_codes
 
 # Efron & Tibshirani 1993 recommend at least 1000 resamples for percentile intervals.
@@ -59,7 +60,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | No
 
     Trainings that differ only in the seed are similar. Resampling them as if they were independent gives intervals that
     are too short, so whole settings are resampled. In simulations with 10 and 20 settings the intervals contain the
-    true τ in 96 to 99 % of the cases, those of models resampled as independent in 72 to 82 %. Models with a value that
+    true τ in 96 to 99 % of the cases, those of models resampled as independent in 74 to 86 %. Models with a value that
     is not finite are left out, and the remark says how many.
 
     Args:
@@ -70,7 +71,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | No
         seed: Random seed for the resampling. Equal seeds compare measures on the same resamples.
 
     Raises:
-        TypeError: A setting is not hashable.
+        TypeError: A setting is not hashable, or ``seed`` is not an integer.
         ValueError: ``x`` and ``y`` are not vectors of equal length, or ``settings`` has another length.
 
     Source: Kendall 1945 (τ_b); Field & Welsh 2007 (resampling clusters); Hesterberg 2015 (quantile levels).
@@ -82,6 +83,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | No
         'no interval: 1 setting, at least 5 are needed'
     """
     first, second = _pair(x, y)
+    check_int("seed", seed, 0)
     finite = np.isfinite(first) & np.isfinite(second)
     codes = _codes(settings, len(first))[finite]
     left_out, first, second = int((~finite).sum()), first[finite], second[finite]

@@ -80,7 +80,8 @@ def frame_records(frame: Any, measures: Any, gaps: Any, settings: Any) -> tuple[
 
 def _names(what: str, names: Any) -> list[str]:
     if isinstance(names, str) or not isinstance(names, Sequence | pd.Index):
-        raise TypeError(f"{what} must be a list of column names, got {names!r}; write {what}=[{names!r}].")
+        fix = f"write {what}=[{names!r}]" if isinstance(names, str) else f"got a {type(names).__name__}"
+        raise TypeError(f"{what} must be a list of column names, not {names!r}; {fix}.")
     found = list(names)
     if not found:
         fix = (

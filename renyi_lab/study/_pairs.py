@@ -21,7 +21,7 @@ import numpy as np
 from renyi_lab._utils.typing import FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairSums:
     """The three sums per pair of settings, each of shape ``(num_settings, num_settings)``."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ FEWEST_TO_SPLIT = 8
 _CHUNK = 2_000_000
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class NullDistribution:
     """The largest |τ| of several measures when none of them is related to the gap.
 
@@ -40,7 +40,7 @@ class NullDistribution:
         gap: ``"loss"`` or ``"error"``.
     """
 
-    values: FloatArray = field(compare=False)
+    values: FloatArray
     num_measures: int
     num_settings: int
     gap: str
@@ -99,7 +99,7 @@ class NullDistribution:
         )
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class SplitHalf:
     """The measure that wins on one half of the settings, on the other half.
 
@@ -113,8 +113,8 @@ class SplitHalf:
         gap: ``"loss"`` or ``"error"``.
     """
 
-    chosen_taus: FloatArray = field(compare=False)
-    held_out_taus: FloatArray = field(compare=False)
+    chosen_taus: FloatArray
+    held_out_taus: FloatArray
     winners: dict[str, int]
     num_measures: int
     num_settings: int
@@ -123,7 +123,7 @@ class SplitHalf:
     @property
     def chosen(self) -> float:
         """Mean |τ| of the winner on its own half."""
-        return float(np.abs(self.chosen_taus).mean())
+        return float(np.nanmean(np.abs(self.chosen_taus)))
 
     @property
     def held_out(self) -> float:
@@ -161,7 +161,7 @@ def null_distribution(models: Models, measures: pd.DataFrame, num_permutations: 
     """Shuffle the mean gaps of the settings; the deviations from the mean stay with their models."""
     check_int("num_permutations", num_permutations)
     values, gap, codes = _usable(models, measures, FEWEST_SETTINGS, "a null distribution")
-    shuffled = _shuffled_gaps(gap, codes, num_permutations, np.random.default_rng(seed))
+    shuffled = _shuffled_gaps(gap, codes, num_permutations, np.random.default_rng(check_int("seed", seed, 0)))
     first, second = np.triu_indices(len(gap), 1)
     x = np.sign(values[:, first] - values[:, second])  # NaN where a value is missing
     present = np.isfinite(x).astype(np.float32)
@@ -180,7 +180,7 @@ def split_half(models: Models, measures: pd.DataFrame, num_splits: int, seed: in
     """Choose on random halves of the settings."""
     check_int("num_splits", num_splits)
     values, gap, codes = _usable(models, measures, FEWEST_TO_SPLIT, "a split into halves")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_int("seed", seed, 0))
     num_settings = int(codes.max()) + 1
     order = rng.permuted(np.tile(np.arange(num_settings), (num_splits, 1)), axis=1)
     half = (order < num_settings // 2).astype(np.float64)

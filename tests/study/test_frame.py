@@ -134,6 +134,7 @@ def test_one_setting_has_no_interval_and_says_so() -> None:
         ({"gaps": {"loss": "no"}}, ValueError, "gaps names 'no', which is not a column"),
         ({"gaps": "gap"}, TypeError, "gaps must be a list of column names"),
         ({"settings": []}, ValueError, "settings is empty.*no rows can be told apart.*numbers the rows"),
+        ({"settings": {"lr"}}, TypeError, "settings must be a list of column names, not {'lr'}; got a set"),
         ({"settings": ["seed"]}, ValueError, "settings names only 'seed'"),
         ({"settings": ["lr", "seed"]}, ValueError, "rows 0 and 2 have equal settings and the same seed"),
     ],
