@@ -54,7 +54,7 @@ def run_study(
             Default: nothing is written.
         data: ``(train_set, test_set)``, each a ``TensorDataset`` or a pair of tensors ``(x, y)``. Default: MNIST-1D.
         models: Mapping from architecture to a function of ``(width, seed)`` that returns a new classifier. Default:
-            ``"mlp"`` (two hidden layers) and ``"cnn1d"``, sized for the data.
+            ``"mlp"`` (two hidden layers), ``"cnn1d"`` and ``"cnn1d_bn"`` (with batch norm), sized for the data.
         measure: Function ``measure(model, loss_fn, data, initial_parameters=...)`` that returns a mapping from names to
             numbers; ``data`` is the training set ``(x, y)``, ``initial_parameters`` maps names to tensors. Default:
             `standard_measure`, Rényi sharpness and all other measures of `sharpness_report`.
@@ -147,6 +147,7 @@ def _default_models(data: tuple[Pair, Pair]) -> dict[str, ModelFactory]:
     return {
         "mlp": functools.partial(_mlp, features, classes),
         "cnn1d": functools.partial(_cnn1d, features, classes),
+        "cnn1d_bn": functools.partial(_cnn1d_bn, features, classes),
     }
 
 
@@ -156,6 +157,10 @@ def _mlp(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
 
 def _cnn1d(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
     return cnn1d(channels=width, in_features=features, num_classes=classes, seed=seed)
+
+
+def _cnn1d_bn(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
+    return cnn1d(channels=width, in_features=features, num_classes=classes, batch_norm=True, seed=seed)
 
 
 def _fingerprint(pairs: tuple[Pair, Pair]) -> str:
