@@ -34,7 +34,7 @@ def family(architecture: str, noise: float, signs: Sequence[int], names: Sequenc
 
 NAMES = ("up", "down", "turning", "up [first]")
 STUDIES = {
-    "one": Study((*family("mlp", 0, (1, -1, 1, 1), NAMES, 0), *family("cnn1d", 0.05, (1, -1, 1, 1), NAMES, 1))),
+    "one": Study((*family("mlp", 0.05, (1, -1, 1, 1), NAMES, 0), *family("cnn1d", 0.05, (1, -1, 1, 1), NAMES, 1))),
     "two": Study(tuple(family("mlp", 0.05, (1, -1, -1, 1, 1), (*NAMES, "only here"), 2))),
 }
 
@@ -47,7 +47,7 @@ def test_tau_by_family_has_the_tau_of_scipy_for_every_part_and_the_measures_that
         records = STUDIES[study].select(architecture=architecture).records
         values = [record.measurement.values[measure] for record in records]
         assert row["tau"] == pytest.approx(kendalltau(values, [record.error_gap for record in records]).statistic)
-        assert row["low"] <= row["tau"] <= row["high"] or np.isnan(row["low"])
+        assert row["low"] - 1e-12 <= row["tau"] <= row["high"] + 1e-12
         assert row["num_models"] == NUM_MODELS
 
 
@@ -62,7 +62,7 @@ def test_a_sign_is_kept_only_if_every_part_has_it() -> None:
 
 def test_a_sign_is_certain_if_every_interval_excludes_zero() -> None:
     strong = Study(tuple(family("mlp", 0.05, (1,), ("a",), 3)))
-    weak = Study(tuple(family("mlp", 3.0, (1,), ("a",), 6)))
+    weak = Study(tuple(family("mlp", 1.0, (1,), ("a",), 7)))
     taus = tau_by_family({"strong": strong, "weak": weak})
     assert taus["low"].iloc[0] > 0 > taus["low"].iloc[1]
     assert taus["tau"].iloc[1] > 0
