@@ -17,15 +17,16 @@ def tau_by_family(
     """Kendall's τ of every measure of the whole network, within each architecture of each study.
 
     Args:
-        studies: Mapping from the name of a data set to its study.
+        studies: Mapping from the name of a data set to its study. A study from a frame without a column
+            ``architecture`` counts as one architecture, ``"all"``.
         gap: ``"loss"`` or ``"error"``, as for `Study.kendall`.
         alphas: Orders of Rényi sharpness, as for `Study.kendall`.
         seed: Random seed for the bootstrap.
 
     Returns:
         Table with one row per measure, data set and architecture (the index), and the columns ``tau``, ``low``,
-        ``high`` (95 % interval), ``num_models`` and, where they are counted, ``num_settings``. It has only the
-        measures that all of them share.
+        ``high`` (95 % interval over settings), ``num_models`` and ``num_settings``. It has only the measures that all
+        of them share.
 
     Raises:
         TypeError: ``studies`` is not a mapping to studies.
@@ -50,7 +51,7 @@ def tau_by_family(
     shared = set.intersection(*(set(table.index) for table in tables.values()))
     first = next(iter(tables.values()))
     measures = [measure for measure in first.index if measure in shared and " [" not in measure]
-    columns = [name for name in ("tau", "low", "high", "num_models", "num_settings") if name in first]
+    columns = ["tau", "low", "high", "num_models", "num_settings"]
     rows: dict[Any, Any] = {
         (measure, *part): table.loc[measure, columns] for measure in measures for part, table in tables.items()
     }
@@ -90,9 +91,11 @@ def sign_table(
 
 
 def _families(name: str, study: Study) -> dict[str, Study]:
+    """The part of a study for each architecture; a frame without such a column is one part."""
+    families = dict.fromkeys(record.axes.get("architecture") for record in study.records)
     parts = {
-        family: study.select(architecture=family)
-        for family in dict.fromkeys(record.setting.architecture for record in study.records)
+        "all" if family is None else str(family): study if family is None else study.select(architecture=family)
+        for family in families
     }
     for family, part in parts.items():
         if not part.kept:
