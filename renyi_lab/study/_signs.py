@@ -85,9 +85,8 @@ def sign_table(
         '−'
     """
     taus = tau_by_family(studies, gap, alphas=alphas, seed=seed)
-    return pd.DataFrame(
-        {measure: _signs(rows) for measure, rows in taus.groupby(level="measure", sort=False)}
-    ).T.rename_axis("measure")
+    rows = {measure: _signs(part) for measure, part in taus.groupby(level="measure", sort=False)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
 
 
 def _families(name: str, study: Study) -> dict[str, Study]:
