@@ -61,7 +61,7 @@ def test_a_sign_is_kept_only_if_every_part_has_it() -> None:
 
 
 def test_a_sign_is_certain_if_every_interval_excludes_zero() -> None:
-    strong = Study(tuple(family("mlp", 0.15, (1,), ("a",), 3)))
+    strong = Study(tuple(family("mlp", 0.1, (1,), ("a",), 3)))
     weak = Study(tuple(family("mlp", 1.0, (1,), ("a",), 7)))
     taus = tau_by_family({"strong": strong, "weak": weak})
     assert taus["low"].iloc[0] > 0 > taus["low"].iloc[1]
