@@ -47,7 +47,8 @@ def run_study(
 
     Args:
         grid: Mapping from axis to values, of which all combinations are trained; or a list of such mappings, for their
-            union. The axes are the fields of `Setting`; axes left out keep their default.
+            union. The axes are the fields of `Setting`; axes left out keep their default. ``rho``, ``alpha`` and
+            ``form`` belong to sharpness-aware optimizers, which therefore need a mapping of their own.
         path: File for the records, one line per training, written as soon as it finishes. Trainings that the file
             already holds are not repeated, so that an interrupted study can be resumed. The data and the names of the
             measure and the models must match, but their code is not compared: use another file when it changes.
@@ -70,8 +71,9 @@ def run_study(
 
     Raises:
         TypeError: The grid, data or measure has the wrong type.
-        ValueError: An axis is unknown or a value out of range; the file is not a study file, has another version, or
-            holds a study with other data, models or measure; or ``path`` is used with a lambda.
+        ValueError: An axis is unknown, the optimizer does not have it, or a value is out of range; the file is not a
+            study file, has another version, or holds a study with other data, models or measure; or ``path`` is used
+            with a lambda.
         RuntimeError: The measure raised; the trainings that finished before are in the file.
 
     Warns:
