@@ -1,6 +1,8 @@
 """Checkers of the notebooks' exercises: each answers with a hint, not only with a verdict."""
 
 from renyi_lab.exercises._calibration import check_calibration, check_deflation
+from renyi_lab.exercises._choices import check_best_of_many, check_pooled_tau, check_within_tau
+from renyi_lab.exercises._correlation import check_bootstrap, check_kendall
 from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
 from renyi_lab.exercises._error_budget import check_error_budget
@@ -25,6 +27,8 @@ __all__ = [
     "Feedback",
     "check_ball_factors",
     "check_batched_product",
+    "check_best_of_many",
+    "check_bootstrap",
     "check_calibration",
     "check_central_difference",
     "check_climb",
@@ -40,11 +44,13 @@ __all__ = [
     "check_finite_difference",
     "check_hessian_product",
     "check_kappa",
+    "check_kendall",
     "check_kink",
     "check_lanczos",
     "check_layer_sharpness",
     "check_neuron_flatness",
     "check_orthogonalization",
+    "check_pooled_tau",
     "check_probes_needed",
     "check_renyi_entropy",
     "check_renyi_sharpness",
@@ -54,4 +60,5 @@ __all__ = [
     "check_too_many_directions",
     "check_two_groups",
     "check_weighted_entropy",
+    "check_within_tau",
 ]

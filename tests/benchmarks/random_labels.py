@@ -1,0 +1,146 @@
+"""Measures of sharpness on networks that fit 0 to 60 % random labels, all stopped at the same training loss.
+
+    python tests/benchmarks/random_labels.py
+
+For each seed the same 1,000 samples of MNIST-1D, more and more of them with a label drawn uniformly from the ten
+classes (so a tenth of the drawn labels are right by chance). The more labels are random, the larger is the error gap:
+a measure that is large where networks generalize badly has a positive τ with it within a seed. Seeds are independent
+repetitions, and the interval is over seeds.
+
+One row per network is appended to ``notebooks/random_labels.csv``, which comes with the course; rows that it already
+holds are not repeated, so that an interrupted run resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from _common import argument_parser, finish, positive, prepare, show
+from scipy import stats
+from scipy.stats import kendalltau
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import renyi_lab as rl
+
+TABLE = Path(__file__).resolve().parents[2] / "notebooks" / "random_labels.csv"
+LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+NUM_SEEDS = 8
+NUM_SAMPLES, WIDTHS = 1000, (40, 100, 100, 10)
+LR, MOMENTUM, BATCH_SIZE = 0.05, 0.9, 50
+TRAIN_LOSS, MOST_EPOCHS = 0.01, 300
+NUM_MATVECS = 120
+ALPHAS = (0.5, 1.0, 1.5, 2.0)
+MEASURES = (*(f"renyi_sharpness_{alpha:g}" for alpha in ALPHAS), "trace", "lambda_max", "parameter_norm")
+GAPS = ("error_gap", "loss_gap")
+
+
+def noisy_sample(seed: int, level: float, num_samples: int) -> tuple[Tensor, Tensor]:
+    """``num_samples`` training curves, a share ``level`` of the labels drawn anew; nested over levels."""
+    x, y = rl.datasets.mnist1d()[0].tensors
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(x), generator=generator)[:num_samples]
+    drawn = torch.rand(num_samples, generator=generator) < level
+    labels = torch.randint(10, (num_samples,), generator=generator)
+    return x[chosen], torch.where(drawn, labels, y[chosen])
+
+
+def fit(model: torch.nn.Module, x: Tensor, y: Tensor, seed: int, most_epochs: int) -> int:
+    """SGD with momentum, without weight decay, until the training loss is at most `TRAIN_LOSS`; epochs needed."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(1, most_epochs + 1):
+        for batch in torch.randperm(len(x), generator=generator).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+        if rl.evaluate(model, (x, y)).loss <= TRAIN_LOSS:
+            break
+    return epoch
+
+
+def network(seed: int, level: float, *, num_samples: int, most_epochs: int) -> dict[str, Any]:
+    """Train and measure one network."""
+    x, y = noisy_sample(seed, level, num_samples)
+    model = rl.models.mlp(*WIDTHS, seed=seed)
+    epochs = fit(model, x, y, seed, most_epochs)
+    on_train, on_test = rl.evaluate(model, (x, y)), rl.evaluate(model, rl.datasets.mnist1d()[1])
+    spectrum = rl.estimate_spectrum(rl.HessianOperator(model, cross_entropy, (x, y)), num_matvecs=NUM_MATVECS)
+    measures = [spectrum.renyi_sharpness(alpha).value for alpha in ALPHAS]
+    measures += [spectrum.trace.value, spectrum.max_eigenvalue]
+    measures += [float(torch.nn.utils.parameters_to_vector(model.parameters()).detach().norm())]
+    return {
+        "seed": seed,
+        "random_labels": level,
+        "epochs": epochs,
+        "train_loss": on_train.loss,
+        "train_accuracy": on_train.accuracy,
+        "test_accuracy": on_test.accuracy,
+        "error_gap": on_train.accuracy - on_test.accuracy,
+        "loss_gap": on_test.loss - on_train.loss,
+        "negative_fraction": spectrum.negative_fraction,
+        **dict(zip(MEASURES, measures, strict=True)),
+    }
+
+
+def taus(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean over seeds of Kendall's τ within a seed, with a 95 % interval from Student's t."""
+    rows = []
+    for measure in MEASURES:
+        row: dict[str, Any] = {"measure": measure}
+        for gap in GAPS:
+            found = np.array([kendalltau(part[measure], part[gap]).statistic for _, part in frame.groupby("seed")])
+            error = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
+            half = float(stats.t.ppf(0.975, len(found) - 1) * error)
+            row |= {gap: float(found.mean()), f"{gap}_half_width": None if np.isnan(half) else half}
+        rows.append(row)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train what is missing, print the tables, write the JSON file."""
+    parser = argument_parser(__doc__, "random_labels")
+    parser.add_argument("--seeds", type=positive, default=NUM_SEEDS, help="independent repetitions (%(default)s)")
+    parser.add_argument("--table", type=Path, default=TABLE, help="CSV file with one row per network (%(default)s)")
+    options = parser.parse_args(arguments)
+    circumstances = prepare(parser, options)
+    seeds, levels, size = options.seeds, LEVELS, {"num_samples": NUM_SAMPLES, "most_epochs": MOST_EPOCHS}
+    table = options.table
+    if options.quick:
+        seeds, levels, size = 2, (0.0, 0.3, 0.6), {"num_samples": 100, "most_epochs": 3}
+        table = options.out.with_suffix(".csv")
+        table.unlink(missing_ok=True)
+    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
+    known = {(row["seed"], row["random_labels"]) for row in rows}
+    for seed in range(seeds):
+        for level in levels:
+            if (seed, level) in known:
+                continue
+            start = time.process_time()
+            row = network(seed, level, **size)
+            rows.append(row | {"cpu_seconds": time.process_time() - start})
+            pd.DataFrame(rows).to_csv(table, index=False, float_format="%.6g")
+            print(f"seed {seed}, {level:.0%} random labels: error gap {row['error_gap']:.3f}", flush=True)
+    frame = pd.DataFrame(rows)
+    frame = frame[frame["seed"] < seeds]
+    correlations = taus(frame)
+    means = frame.groupby("random_labels").mean().drop(columns="seed").reset_index()
+    show("Kendall's τ within a seed, mean over seeds", correlations)
+    show("Means over seeds", means.to_dict("records"))
+    finish(
+        options.out,
+        circumstances,
+        seeds=seeds,
+        kendall=correlations,
+        means=means.to_dict("records"),
+        cpu_minutes=float(frame["cpu_seconds"].sum() / 60),
+    )
+
+
+if __name__ == "__main__":
+    main()
