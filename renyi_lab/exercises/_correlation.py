@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,14 +46,14 @@ def _tau_of(function: Callable[..., Any], x: FloatArray, y: FloatArray) -> float
 
 
 def _without_ties(function: Callable[..., Any]) -> str | None:
-    x, y = np.array([0.3, 1.0, 8.0, 2.0, 4.0]), np.array([-2.0, 1.0, 30.0, 5.0, 3.0])
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (x, y)]
-    concordant, pairs = 9, 10
+    x, y = np.array([0.3, 1.0, 8.0, 2.0, 4.0]), np.array([-2.0, 5.0, 30.0, 1.0, 3.0])
+    x_ranks, y_ranks = (np.argsort(np.argsort(values)) for values in (x, y))
+    concordant, pairs = 8, 10
     mistakes = {
         "this is Pearson's correlation, which depends on the sizes of the differences; use only their signs.": float(
             np.corrcoef(x, y)[0, 1]
         ),
-        "this is Spearman's correlation of the ranks; Kendall's counts pairs.": float(np.corrcoef(*ranks)[0, 1]),
+        "this is Spearman's correlation of ranks; Kendall's counts pairs.": float(np.corrcoef(x_ranks, y_ranks)[0, 1]),
         "this is the share of concordant pairs; discordant ones must count −1.": concordant / pairs,
         "the sign is wrong: a pair whose differences have equal signs counts +1.": -_tau_b(x, y),
         "this is a sum over pairs; divide it by the square root of the two sums of squared signs.": 2.0 * concordant
@@ -127,7 +128,9 @@ def _bootstrap(
 
 def _run(function: Callable[..., Any], seed: int) -> FloatArray:
     """The number of times that each resample contains each model, one row per resample; raises `Hint`."""
-    size, counts, wrong = len(_LABELS), [], []
+    size = len(_LABELS)
+    counts: list[Any] = []
+    wrong: list[Any] = []
 
     def statistic(rows: Any) -> float:
         indices = np.asarray(rows)
@@ -135,7 +138,7 @@ def _run(function: Callable[..., Any], seed: int) -> FloatArray:
             wrong.append(indices)
             return float(len(wrong))
         counts.append(np.bincount(indices, minlength=size))
-        return float(len(counts)) ** 0.5
+        return math.sqrt(len(counts))
 
     answer = answer_of(function, statistic, _LABELS.copy(), _NUM_RESAMPLES, np.random.default_rng(seed))
     if wrong:
