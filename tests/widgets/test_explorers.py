@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from renyi_lab import HessianOperator, models
 from renyi_lab.perturbation import haar_orthogonal
 from renyi_lab.plots import new_figure
+from renyi_lab.study import Study
 from renyi_lab.widgets import (
     AlphaExplorer,
     DifferenceExplorer,
@@ -33,6 +34,7 @@ from renyi_lab.widgets import (
     RadiusExplorer,
     ReparametrizationExplorer,
     SpectrumExplorer,
+    StudyExplorer,
 )
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -138,7 +140,7 @@ def perturbations() -> PerturbationExplorer:
 
 # How to make an explorer, one of its controls, values for it, and a limit in seconds of processor time for an update.
 # 0.05 s feels smooth; the limits allow for slower machines.
-CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[float], float]] = {
+CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[float] | list[str], float]] = {
     "alpha": (
         lambda: AlphaExplorer(np.random.default_rng(0).pareto(1.0, 5000)),
         lambda e: e.alpha,
@@ -151,6 +153,12 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[float],
     "radius": (lambda: RadiusExplorer(operator(6, 8, 4)), lambda e: e.rho, np.linspace(0.05, 0.95, 19), 0.1),
     "reparametrization": (largest_matrix, lambda e: e.sliders["a"], np.geomspace(0.2, 5.0, 15), 0.25),
     "spectrum": (lambda: SpectrumExplorer(matrix()), lambda e: e.steps, range(20, 0, -1), 0.2),
+    "study": (
+        lambda: StudyExplorer(Study.standard()),
+        lambda e: e.measure,
+        ["trace", "lambda_max", "parameter_norm", "sam_sharpness_l2", "renyi_sharpness [first]"],
+        0.1,
+    ),
 }
 
 
@@ -166,7 +174,7 @@ def test_every_explorer_updates_fast_resets_and_stores_its_picture(
     num_artists, seconds = count_artists(), []
     for value in values:
         before = time.process_time()
-        control.value = value if isinstance(value, int) else float(value)
+        control.value = value if isinstance(value, (int, str)) else float(value)
         seconds.append(time.process_time() - before)
     assert explorer.picture.value != start
     assert explorer.status.value == ""
