@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable
-from dataclasses import asdict
 from typing import Any
 
 import ipywidgets
@@ -22,7 +21,6 @@ from renyi_lab.study import Study, Tau, kendall_tau
 from renyi_lab.widgets._base import Explorer
 
 _ALL = "all"
-_GAPS = ("loss", "error")
 _REPEAT = "seed"  # trainings that differ in nothing else have one setting
 _USUAL_ORDER = 1.5  # the larger of the two orders of the rule of Zhang et al. 2025
 
@@ -36,7 +34,7 @@ class StudyExplorer(Explorer):
     Args:
         study: A `Study`; its models at a minimum are shown.
         measure: Initial measure. Default: the first one.
-        gap: Initial gap, ``"loss"`` or ``"error"``.
+        gap: Initial gap, ``"loss"`` or ``"error"``. Default: the first one that was recorded.
         alpha: Initial order of the measures that have one. Default: the recorded order nearest to 1.5, the larger one
             of the rule of Zhang et al. 2025.
         family: Axis of the grid whose values are the families.
@@ -57,13 +55,14 @@ class StudyExplorer(Explorer):
         study: Study,
         measure: str | None = None,
         *,
-        gap: str = "loss",
+        gap: str | None = None,
         alpha: float | None = None,
         family: str = "architecture",
     ) -> None:
         self._families, self._settings = _families(study, family)
         kept = study.kept
-        self._gap = {"loss": np.array([r.loss_gap for r in kept]), "error": np.array([r.error_gap for r in kept])}
+        gaps = {"loss": np.array([r.loss_gap for r in kept]), "error": np.array([r.error_gap for r in kept])}
+        self._gap = {name: values for name, values in gaps.items() if np.isfinite(values).any()}
         self._values = _values(study)
         self._taus: dict[Hashable, Tau] = {}
         measures, orders = (
@@ -73,7 +72,8 @@ class StudyExplorer(Explorer):
         names = list(dict.fromkeys(self._families))
         start = check_choice("measure", measures[0] if measure is None else measure, measures)
         self.measure = ipywidgets.Dropdown(options=measures, value=start, description="measure")
-        self.gap = ipywidgets.ToggleButtons(options=_GAPS, value=check_choice("gap", gap, _GAPS), description="gap")
+        first = check_choice("gap", next(iter(self._gap)) if gap is None else gap, self._gap)
+        self.gap = ipywidgets.ToggleButtons(options=list(self._gap), value=first, description="gap")
         self.gap.style.button_width = "4em"
         self.shown = ipywidgets.Dropdown(options=[_ALL, *names] if len(names) > 1 else names, description="shown")
         self.alpha = _order_slider(orders, alpha)
@@ -172,7 +172,7 @@ def _families(study: Study, family: str) -> tuple[list[str], list[Hashable]]:
         raise TypeError(f"study must be a Study, got {type(study).__name__}; Study.standard() comes with the package.")
     if not study.kept:
         study.kendall()  # raises and says why
-    rows = [asdict(record.setting) for record in study.kept]
+    rows = [dict(record.axes) for record in study.kept]
     check_choice("family", family, rows[0])
     settings: list[Hashable] = [tuple(value for axis, value in row.items() if axis != _REPEAT) for row in rows]
     return [str(row[family]) for row in rows], settings

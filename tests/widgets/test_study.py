@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from explorer_view import caption
 from scipy.stats import kendalltau
@@ -144,3 +145,14 @@ def test_messages(study: Study, change: Any, error: type[Exception], message: st
     options = arguments[-1] if isinstance(arguments[-1], dict) else {}
     with pytest.raises(error, match=message):
         StudyExplorer(*[a for a in arguments if not isinstance(a, dict)], **options)
+
+
+def test_a_study_from_a_frame_with_one_gap() -> None:
+    rows = [{"noise": n, "seed": s, "norm": n + 0.1 * s, "gap": n + 0.2 * s} for n in range(6) for s in range(2)]
+    study = Study.from_frame(pd.DataFrame(rows), measures=["norm"], gaps={"error": "gap"}, settings=["noise", "seed"])
+    explorer = StudyExplorer(study, family="seed")
+    assert explorer.gap.options == ("error",)
+    assert explorer.shown.options == ("all", "0", "1")
+    assert explorer.tau.value == pytest.approx(study.kendall("error").loc["norm", "tau"])
+    with pytest.raises(ValueError, match="family must be one of 'noise', 'seed', got 'architecture'"):
+        StudyExplorer(study)
