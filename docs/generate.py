@@ -31,6 +31,7 @@ BENCHMARKS = (
     "coverage",
     "study_tables",
     "study_coverage",
+    "random_labels",
     "bound_alpha",
     "optim_accuracy",
     "optim_step",

@@ -22,6 +22,7 @@ from renyi_lab.widgets._base import Explorer
 
 _ALL = "all"
 _REPEAT = "seed"  # trainings that differ in nothing else have one setting
+_COLORS = (GREEN, PURPLE, GREY, BLUE, ORANGE)  # blue and orange last: elsewhere they stand for the two gaps
 _USUAL_ORDER = 1.5  # the larger of the two orders of the rule of Zhang et al. 2025
 
 
@@ -118,7 +119,7 @@ class StudyExplorer(Explorer):
 
     def _draw_ranks(self, ax: Axes, names: list[str]) -> list[Any]:
         self.dots: dict[str, Line2D] = {}
-        for name, color in zip(names, itertools.cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False):
+        for name, color in zip(names, itertools.cycle(_COLORS), strict=False):
             (self.dots[name],) = ax.plot([], [], "o", ms=5, alpha=0.75, color=color)
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.6, ls=":")
         ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), title=" ")
