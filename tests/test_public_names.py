@@ -112,6 +112,7 @@ NAMES = [
     "widgets.RadiusExplorer",
     "widgets.ReparametrizationExplorer",
     "widgets.SpectrumExplorer",
+    "widgets.StudyExplorer",
 ]
 
 

@@ -50,6 +50,7 @@ EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
     "RadiusExplorer": lambda p: widgets.RadiusExplorer(p.operator),
     "ReparametrizationExplorer": lambda p: widgets.ReparametrizationExplorer(p.small_operator),
     "SpectrumExplorer": lambda p: widgets.SpectrumExplorer(p.operator, num_steps=60, num_probes=10),
+    "StudyExplorer": lambda p: widgets.StudyExplorer(rl.study.Study.standard()),
 }
 
 
