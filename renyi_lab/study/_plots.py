@@ -32,7 +32,7 @@ def plot_taus(tables: Mapping[str, pd.DataFrame], num_models: int, num_settings:
     ax.set(xlim=(-1, 1), xlabel=f"Kendall's τ with the gap, 95 % interval\n{models}")
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.legend(loc="lower left", fontsize="small")
+    ax.legend(loc="lower right", fontsize="small")
     return figure
 
 
