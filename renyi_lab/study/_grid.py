@@ -105,13 +105,14 @@ def expand_grid(grid: Grid, architectures: Iterable[str]) -> list[Setting]:
     return list(settings.values())
 
 
-def check_axis(name: Any) -> str:
-    """Return ``name`` if it is an axis; otherwise raise and suggest the closest one."""
-    if name in AXES:
+def check_axis(name: Any, axes: Iterable[str] = AXES) -> str:
+    """Return ``name`` if it is one of ``axes``; otherwise raise and suggest the closest one."""
+    known = tuple(axes)
+    if name in known:
         return str(name)
-    near = difflib.get_close_matches(str(name), AXES, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{name!r} is not an axis of a grid; {hint}Axes: {', '.join(AXES)}.")
+    raise ValueError(f"{name!r} is not an axis of a grid; {hint}Axes: {', '.join(known)}.")
 
 
 def _axis_values(name: Any, values: Any) -> list[Any]:

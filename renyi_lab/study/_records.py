@@ -51,6 +51,11 @@ class Record:
     cpu_seconds: float = math.nan
 
     @property
+    def axes(self) -> dict[str, Any]:
+        """Mapping from axis to value."""
+        return asdict(self.setting)
+
+    @property
     def loss_gap(self) -> float:
         """Test loss − training loss."""
         return self.test_loss - self.train_loss

@@ -53,6 +53,9 @@ QUICK_GRID: list[dict[str, Any]] = [
     {**STANDARD_GRID[3], "weight_decay": 0.0, "batch_size": 256, "seed": 0},
 ]
 
+# The data sets of `Study.standard`.
+DATA_SETS = ("mnist1d",)
+
 
 def shipped_path() -> AbstractContextManager[Path]:
     """The file with the records of the standard study."""

@@ -79,7 +79,8 @@ def test_its_table_has_an_interval_for_every_measure_and_both_gaps(study: Study)
         assert len(defined) > 30
         assert ((defined["low"] <= defined["tau"]) & (defined["tau"] <= defined["high"])).all()
         assert (defined["num_models"] == len(study.kept)).all()
-        assert (defined["high"] - defined["low"]).between(0.05, 0.6).all()
+        width = defined["high"] - defined["low"]
+        assert width.between(0.05, 0.8).all()  # 28 settings, not 69 independent models
     assert markdown_table(study).count("\n") == len(table) + 1
 
 
