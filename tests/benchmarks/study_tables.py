@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from _common import argument_parser, finish, prepare
 
-from renyi_lab.study import ALPHA_GRID, DATA_SETS, Study
+from renyi_lab.study import ALPHA_GRID, DATA_SETS, Study, sign_table
 
 GAPS = ("loss", "error")
 COLUMNS = ("tau", "low", "high", "within")
@@ -102,11 +102,18 @@ def data_set_tables(study: Study) -> dict[str, Any]:
     }
 
 
+def signs(studies: Mapping[str, Study], gap: str) -> dict[str, dict[str, Any]]:
+    """Per measure: which sign its τ has in all parts, and in how many its interval excludes 0."""
+    table = sign_table(studies, gap).drop(columns="certain").round(6)
+    return {str(measure): row for measure, row in table.to_dict("index").items()}
+
+
 def study_tables(studies: Mapping[str, Study]) -> dict[str, Any]:
     """The tables of every data set."""
     first = next(iter(studies.values()))
     return {
         "min_accuracy": first.min_accuracy,
+        "signs": {gap: signs(studies, gap) for gap in GAPS},
         "studies": {name: data_set_tables(study) for name, study in studies.items()},
     }
 

@@ -80,7 +80,8 @@ def test_the_study_s_tables_are_those_of_the_shipped_records(monkeypatch: pytest
     for key, value in numbers(computed).items():
         # These come from NumPy's random numbers, whose stream another version may change.
         random = ("low", "high", "null_median", "null_95", "p_value", "chosen", "held_out")
-        tolerance = 0.05 if key.endswith(random) else 1e-5
+        counts = ("/positive", "/negative")  # of intervals, of which one may end at 0
+        tolerance = 0.05 if key.endswith(random) else 1 if key.endswith(counts) else 1e-5
         assert numbers(committed)[key] == pytest.approx(value, abs=tolerance), key
 
 
