@@ -1,7 +1,8 @@
-"""Explorers: interactive figures of spectra, Lanczos runs and perturbations, in JupyterLab or without a kernel."""
+"""Explorers: interactive figures of spectra, Lanczos runs, perturbations and bounds, in JupyterLab or without a kernel."""
 
 from renyi_lab.widgets._alpha import AlphaExplorer
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._bound import BoundExplorer
 from renyi_lab.widgets._differences import DifferenceExplorer
 from renyi_lab.widgets._lanczos import LanczosExplorer
 from renyi_lab.widgets._perturbation import PerturbationExplorer
@@ -11,6 +12,7 @@ from renyi_lab.widgets._spectrum import SpectrumExplorer
 
 __all__ = [
     "AlphaExplorer",
+    "BoundExplorer",
     "DifferenceExplorer",
     "Explorer",
     "LanczosExplorer",
