@@ -1,7 +1,7 @@
 """The networks that notebook 06 certifies: stored in a small file, because training them takes minutes.
 
-Stored weights also make the bounds reproducible: a training depends on the processor, the draws around stored weights do
-not. `tests/benchmarks/certificate_networks.py` trains the networks and writes the file.
+Stored weights also make the bounds reproducible: a training depends on the processor, the draws around stored weights
+do not. `tests/benchmarks/certificate_networks.py` trains the networks and writes the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TRAINED = ("whole", "prior", "moved")
 
 
 class CertificateNetworks(NamedTuple):
-    """Four convolutional networks, ``cnn1d(seed=0)`` with 5,210 parameters each, and the data that they were trained on.
+    """Four convolutional networks, ``cnn1d(seed=0)`` with 5,210 parameters each, and their data.
 
     Attributes:
         start: The untrained network, from which the training of ``whole`` and ``prior`` started.

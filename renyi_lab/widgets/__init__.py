@@ -1,4 +1,4 @@
-"""Explorers: interactive figures of spectra, Lanczos runs, perturbations and bounds, in JupyterLab or without a kernel."""
+"""Explorers: interactive figures of spectra, Lanczos runs, perturbations and bounds, with or without a kernel."""
 
 from renyi_lab.widgets._alpha import AlphaExplorer
 from renyi_lab.widgets._base import Explorer
