@@ -30,9 +30,9 @@ _EXACT, _RENYI = "exact KL", "KL from H_α"
 class BoundExplorer(Explorer):
     """The PAC-Bayes bound of a Gaussian posterior, its four parts, and the bound against ``σ``.
 
-    ``P = N(θ₀, σ²I)`` and ``Q = N(θ, (I/σ² + βH)⁻¹)``, with negative eigenvalues of ``H`` clipped at zero. Left: the bound as a
-    sum of measured error, draws, confidence and divergence, with the exact divergence and with its bound from the trace
-    and ``H_α``. Right: both bounds at every ``σ`` of the grid. Above the dashed line a bound is vacuous.
+    ``P = N(θ₀, σ²I)`` and ``Q = N(θ, (I/σ² + βH)⁻¹)``, with negative eigenvalues of ``H`` clipped at zero. Left: the
+    bound as a sum of measured error, draws, confidence and divergence, with the exact divergence and with its bound
+    from the trace and ``H_α``. Right: both bounds at every ``σ`` of the grid. Above the dashed line a bound is vacuous.
     Choosing ``σ`` from the grid is paid for by a union bound, unless the box is not ticked.
 
     Args:
