@@ -87,7 +87,8 @@ def _levels(bound: Bound) -> list[float]:
     loss = terms.get("empirical_loss", float("nan"))
     if "num_errors" in terms:
         return [loss, loss, bound.value, bound.value]
-    if not {"kl", "log_term", "num_samples", "complexity"} <= set(terms):
+    known = {"kl", "log_term", "num_samples", "complexity"} <= set(terms)
+    if not known or bound.value != kl_inverse_upper(loss, terms["complexity"]):
         raise ValueError(f"the bound {bound.name!r} is not a sum of measured error, draws, confidence and divergence.")
     without_kl = kl_inverse_upper(loss, terms["log_term"] / terms["num_samples"])
     return [terms.get("sampled_loss", loss), loss, without_kl, bound.value]

@@ -75,7 +75,7 @@ def save_certificate_networks(networks: Mapping[str, nn.Module], path: str | os.
     if not all(np.isfinite(value).all() for value in arrays.values()):
         raise ValueError("a network has weights that are not finite, so there is nothing to store; train it again.")
     with whole_file(Path(path)) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, digest=digest_of(arrays), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, digest=digest_of(arrays), **arrays)
     return Path(path)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
@@ -24,6 +25,7 @@ from renyi_lab.widgets._controls import float_slider, nearest
 # Ranges of the sliders, made wider where an initial value lies outside. Heuristic: from a handful of samples to a
 # million, and from a failure in a million to one in two.
 _SAMPLES, _DELTAS, _MAX_ALPHA = (10, 10**6), (1e-6, 0.5), 4.0
+_MAX_TICKS = 6  # of the axis of σ. Heuristic: their labels do not touch.
 _EXACT, _RENYI = "exact KL", "KL from H_α"
 
 
@@ -160,7 +162,9 @@ class BoundExplorer(Explorer):
         plot_waterfall(ax, {_EXACT: self.bound, _RENYI: self.renyi_bound}, trivial_value=self._trivial)
         for text in [text for text in ax.texts if text.get_text() != "vacuous"]:
             text.remove()  # the caption says the values, and these would not move
-        self.parts = [list(container.patches) for container in ax.containers]  # per part: one bar per row
+        self.parts = [
+            list(bars.patches) for bars in ax.containers if isinstance(bars, BarContainer)
+        ]  # per part: one bar per row
         return [bar for bars in self.parts for bar in bars]
 
     def _draw_curves(self, ax: Axes) -> list[Line2D]:
@@ -172,7 +176,10 @@ class BoundExplorer(Explorer):
         reach = (self._sigmas[-1] / self._sigmas[0]) ** 0.05
         limits = (self._sigmas[0] / reach, self._sigmas[-1] * reach)
         ax.set(xscale="log", xlabel="σ", ylabel="bound", xlim=limits, ylim=(0, 1.05))
-        ax.legend(loc="lower right", fontsize="small", frameon=False)
+        shown = self._sigmas[:: math.ceil(len(self._sigmas) / _MAX_TICKS)]
+        ax.set_xticks(shown, labels=[f"{value:.3g}" for value in shown.tolist()])
+        ax.minorticks_off()
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False, fontsize="small")
         return [self.curve, self.renyi_curve, self.marker]
 
     def _update(self) -> str:
