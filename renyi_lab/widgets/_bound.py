@@ -162,9 +162,8 @@ class BoundExplorer(Explorer):
         plot_waterfall(ax, {_EXACT: self.bound, _RENYI: self.renyi_bound}, trivial_value=self._trivial)
         for text in [text for text in ax.texts if text.get_text() != "vacuous"]:
             text.remove()  # the caption says the values, and these would not move
-        self.parts = [
-            list(bars.patches) for bars in ax.containers if isinstance(bars, BarContainer)
-        ]  # per part: one bar per row
+        # Per part, one bar per row.
+        self.parts = [list(bars.patches) for bars in ax.containers if isinstance(bars, BarContainer)]
         return [bar for bars in self.parts for bar in bars]
 
     def _draw_curves(self, ax: Axes) -> list[Line2D]:
