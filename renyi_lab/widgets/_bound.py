@@ -62,10 +62,10 @@ class BoundExplorer(Explorer):
         ...     [4.0, 1.0], [0.05, 0.1], [0.02, 0.10], squared_distance=0.04, num_samples=1000, num_draws=None
         ... )
         >>> explorer.sigma.value, round(explorer.bound.value, 3)
-        (0.05, 0.071)
+        (0.05, 0.056)
         >>> explorer.num_samples.value = 100_000
         >>> round(explorer.bound.value, 3)
-        0.022
+        0.023
     """
 
     def __init__(
