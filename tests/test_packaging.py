@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import renyi_lab
-from renyi_lab.course import NETWORK_FILE
+from renyi_lab.course import CERTIFICATE_FILE, NETWORK_FILE
 from renyi_lab.course import _files as _course_files
 
 if sys.version_info >= (3, 11):
@@ -41,7 +41,7 @@ CONDA_ONLY = {"python", "pip"}
 OPTIONAL = {"torchvision"}  # imported inside functions that raise an error when it is missing
 CONDA_EXTRAS = ("lab", "test")  # what environment.yml is for
 DATA = ("a_table.csv", "a_record.jsonl")  # files that a module reads are shipped beside it
-COURSE_FILES = (NETWORK_FILE, "README.md")
+COURSE_FILES = (CERTIFICATE_FILE, NETWORK_FILE, "README.md")
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")  # pinned by each CUDA build of torch itself
 
 Tables = dict[str, Any]

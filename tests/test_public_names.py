@@ -106,6 +106,7 @@ NAMES = [
     "study.Study",
     "study.Study.standard",
     "widgets.AlphaExplorer",
+    "widgets.BoundExplorer",
     "widgets.DifferenceExplorer",
     "widgets.LanczosExplorer",
     "widgets.PerturbationExplorer",

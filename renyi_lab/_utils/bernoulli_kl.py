@@ -37,7 +37,8 @@ def _share(x: float, y: float, difference: float) -> float:
 def kl_inverse_upper(q: float, c: float) -> float:
     """The largest p ≥ q with kl(q‖p) ≤ c, to 1e-12: an upper confidence limit for an observed mean q.
 
-    Newton's method inside a bracket that starts from Pinsker's p ≤ q + √(c/2).
+    Newton's method inside a bracket that starts from Pinsker's p ≤ q + √(c/2), or, where it is smaller, from the limit
+    for large c, p ≤ 1 − exp(−(c + h(q))/(1−q)) with the entropy h(q) = −q log q − (1−q) log(1−q).
 
     Args:
         q: Observed mean, in [0, 1].
@@ -48,8 +49,9 @@ def kl_inverse_upper(q: float, c: float) -> float:
         return q
     if q == 0.0 or c == math.inf:
         return -math.expm1(-c)
-    low, high = q, min(1.0, q + math.sqrt(c / 2))
-    p = high if high < 1.0 else (low + high) / 2
+    entropy = -q * math.log(q) - (1 - q) * math.log1p(-q)
+    low, high = q, min(q + math.sqrt(c / 2), -math.expm1(-(c + entropy) / (1 - q)))
+    p = high if q < high < 1.0 else (low + high) / 2
     for _ in range(200):  # bisection alone would need 50
         if high - low <= 1e-15:
             return high
@@ -57,7 +59,7 @@ def kl_inverse_upper(q: float, c: float) -> float:
         low, high = (low, p) if excess > 0 else (p, high)
         newton = p - excess * p * (1 - p) / (p - q)  # d kl/dp = (p−q) / (p(1−p))
         following = newton if low < newton < high else (low + high) / 2
-        if abs(following - p) <= 1e-15:
+        if abs(following - p) <= 1e-13 * p:
             return following
         p = following
     raise ArithmeticError(f"kl_inverse_upper({q!r}, {c!r}) did not converge; please report these two numbers.")

@@ -28,6 +28,7 @@ from renyi_lab.bounds._renyi import (
     renyi_log_determinant,
 )
 from renyi_lab.bounds._sam import sam_bound
+from renyi_lab.bounds._waterfall import plot_waterfall, sampled_pac_bayes, waterfall
 
 __all__ = [
     "LOSS_CLIP",
@@ -56,6 +57,7 @@ __all__ = [
     "log_determinant",
     "maurer",
     "negative_ratio",
+    "plot_waterfall",
     "positive_definite",
     "power_mean_curvature",
     "renyi_laplace",
@@ -65,4 +67,6 @@ __all__ = [
     "renyi_theorem_3_2",
     "renyi_theorem_3_3",
     "sam_bound",
+    "sampled_pac_bayes",
+    "waterfall",
 ]

@@ -1,14 +1,24 @@
-"""The course: where its notebooks are, the one network that all of them look at, and the edition for students."""
+"""The course: where its notebooks are, the networks that they look at, and the edition for students."""
 
+from renyi_lab.course._certificate_networks import (
+    CERTIFICATE_FILE,
+    CertificateNetworks,
+    load_certificate_networks,
+    save_certificate_networks,
+)
 from renyi_lab.course._files import course_directory
 from renyi_lab.course._network import NETWORK_FILE, CourseNetwork, load_network, save_network, train_network
 from renyi_lab.course._student import student_edition
 
 __all__ = [
+    "CERTIFICATE_FILE",
     "NETWORK_FILE",
+    "CertificateNetworks",
     "CourseNetwork",
     "course_directory",
+    "load_certificate_networks",
     "load_network",
+    "save_certificate_networks",
     "save_network",
     "student_edition",
     "train_network",

@@ -172,14 +172,14 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
             weights = {name: file[name] for name in expected}
     except Exception:  # readers of archives and arrays raise errors of many types at damaged bytes
         return None
-    intact = {name: value.shape for name, value in weights.items()} == expected and digest == _digest(weights)
+    intact = {name: value.shape for name, value in weights.items()} == expected and digest == digest_of(weights)
     return weights if intact and recipe == _RECIPE else None
 
 
 def _write(path: Path, weights: dict[str, Any]) -> None:
     """Write the file completely or not at all."""
     with whole_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, recipe=_RECIPE, digest=_digest(weights), **weights)
+        np.savez(file, recipe=_RECIPE, digest=digest_of(weights), **weights)
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
@@ -187,6 +187,7 @@ def _shapes() -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in mlp(*_WIDTHS).state_dict().items()}
 
 
-def _digest(weights: dict[str, np.ndarray]) -> str:
+def digest_of(weights: dict[str, np.ndarray]) -> str:
+    """A checksum of weights in single precision, in the order of their names."""
     joined = b"".join(np.ascontiguousarray(weights[name], dtype="<f4").tobytes() for name in sorted(weights))
     return hashlib.sha256(joined).hexdigest()

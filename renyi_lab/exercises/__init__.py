@@ -1,5 +1,12 @@
 """Checkers of the notebooks' exercises: each answers with a hint, not only with a verdict."""
 
+from renyi_lab.exercises._bounds import (
+    check_best_prior_variance,
+    check_entropy_against_determinant,
+    check_gaussian_kl,
+    check_kl_inverse,
+    check_samples_needed,
+)
 from renyi_lab.exercises._calibration import check_calibration, check_deflation
 from renyi_lab.exercises._choices import check_best_of_many, check_pooled_tau, check_within_tau
 from renyi_lab.exercises._correlation import check_bootstrap, check_kendall
@@ -28,6 +35,7 @@ __all__ = [
     "check_ball_factors",
     "check_batched_product",
     "check_best_of_many",
+    "check_best_prior_variance",
     "check_bootstrap",
     "check_calibration",
     "check_central_difference",
@@ -36,16 +44,19 @@ __all__ = [
     "check_crossing",
     "check_deflation",
     "check_effective_number",
+    "check_entropy_against_determinant",
     "check_entropy_changes",
     "check_entropy_range",
     "check_equal_weight",
     "check_error_budget",
     "check_filter_normalized",
     "check_finite_difference",
+    "check_gaussian_kl",
     "check_hessian_product",
     "check_kappa",
     "check_kendall",
     "check_kink",
+    "check_kl_inverse",
     "check_lanczos",
     "check_layer_sharpness",
     "check_neuron_flatness",
@@ -55,6 +66,7 @@ __all__ = [
     "check_renyi_entropy",
     "check_renyi_sharpness",
     "check_rescaled_hessian",
+    "check_samples_needed",
     "check_slq",
     "check_spectrum_entropy",
     "check_too_many_directions",

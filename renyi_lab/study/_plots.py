@@ -29,10 +29,10 @@ def plot_taus(tables: Mapping[str, pd.DataFrame], num_models: int, num_settings:
         ax.errorbar(table["tau"], rows, xerr=errors, fmt="o", ms=4, color=_GAP_COLORS[gap], label=f"{gap} gap", lw=1.2)
     ax.axvline(0, color=GREY, lw=0.8)
     models = f"{num_models} models in {num_settings} settings"
-    ax.set(xlim=(-1, 1), xlabel=f"Kendall's τ with the gap, 95 % interval over settings; {models}")
+    ax.set(xlim=(-1, 1), xlabel=f"Kendall's τ with the gap, 95 % interval\n{models}")
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.legend(loc="lower left", fontsize="small")
+    ax.legend(loc="lower right", fontsize="small")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from renyi_lab.widgets._alpha import AlphaExplorer
 from renyi_lab.widgets._base import Explorer
+from renyi_lab.widgets._bound import BoundExplorer
 from renyi_lab.widgets._differences import DifferenceExplorer
 from renyi_lab.widgets._lanczos import LanczosExplorer
 from renyi_lab.widgets._perturbation import PerturbationExplorer
@@ -12,6 +13,7 @@ from renyi_lab.widgets._study import StudyExplorer
 
 __all__ = [
     "AlphaExplorer",
+    "BoundExplorer",
     "DifferenceExplorer",
     "Explorer",
     "LanczosExplorer",

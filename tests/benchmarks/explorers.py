@@ -24,6 +24,7 @@ from renyi_lab import widgets
 TARGET = 50.0  # milliseconds, 95th percentile: no slower than the front end sends changes
 WIDTHS, QUICK_WIDTHS = (40, 60, 60, 10), (40, 6, 10)
 NUM_SAMPLES = 500
+SIGMAS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 
 
 class Problem:
@@ -44,6 +45,9 @@ class Problem:
 # An explorer that is missing here fails the benchmark, so that none stays unmeasured.
 EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
     "AlphaExplorer": lambda p: widgets.AlphaExplorer(p.spectrum),
+    "BoundExplorer": lambda p: widgets.BoundExplorer(
+        p.spectrum, SIGMAS, [0.02] * len(SIGMAS), squared_distance=1.0, num_samples=1000, num_draws=1000, beta=1000.0
+    ),
     "DifferenceExplorer": lambda p: widgets.DifferenceExplorer(p.model, p.loss_fn, p.data),
     "LanczosExplorer": lambda p: widgets.LanczosExplorer(p.operator, num_steps=100),
     "PerturbationExplorer": lambda p: widgets.PerturbationExplorer(p.operator),

@@ -27,6 +27,7 @@ from renyi_lab.plots import new_figure
 from renyi_lab.study import Study
 from renyi_lab.widgets import (
     AlphaExplorer,
+    BoundExplorer,
     DifferenceExplorer,
     Explorer,
     LanczosExplorer,
@@ -129,6 +130,11 @@ def largest_matrix() -> ReparametrizationExplorer:
     return ReparametrizationExplorer(half + half.T, layers={"a": 150, "b": 150, "c": 100})
 
 
+def bounds() -> BoundExplorer:
+    sigmas, settings = np.geomspace(0.01, 0.3, 30), {"squared_distance": 0.1, "num_samples": 1000, "num_draws": 1000}
+    return BoundExplorer(np.geomspace(1e-6, 1, 5000), sigmas, sigmas.tolist(), beta=1e3, **settings)
+
+
 def differences() -> DifferenceExplorer:
     H = operator(6, 8, 3)
     return DifferenceExplorer(H.model, cross_entropy, H.batches[0].content)
@@ -147,6 +153,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[float] 
         np.linspace(0.25, 3.95, 50),
         0.2,
     ),
+    "bound": (bounds, lambda e: e.sigma, np.geomspace(0.01, 0.3, 30)[:25], 0.2),
     "differences": (differences, lambda e: e.step, np.logspace(-11, 0, 45)[:20], 0.15),
     "lanczos": (lambda: LanczosExplorer(matrix()), lambda e: e.step, range(2, 22), 0.2),
     "perturbation": (perturbations, lambda e: e.rho, np.linspace(0.05, 1, 20), 0.1),
