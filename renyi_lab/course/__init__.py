@@ -1,4 +1,4 @@
-"""The course: its notebooks, the networks that they look at, stored results of long experiments, the student edition."""
+"""The course: its notebooks, the networks that they look at, stored results of experiments, the student edition."""
 
 from renyi_lab.course._certificate_networks import (
     CERTIFICATE_FILE,

@@ -19,10 +19,10 @@ from renyi_lab.widgets._base import Explorer
 from renyi_lab.widgets._controls import float_slider
 
 _REACH = 2.0  # of the landscape, in each coordinate
-_ALPHAS = np.linspace(0.5, 3.0, 51).round(2).tolist()  # below ½ the exact form has no perturbation
+_ALPHAS = np.linspace(0.5, 3.0, 26).round(2).tolist()  # below ½ the exact form has no perturbation
 _RHO_LIMIT = 1.0
-_LEARNING_RATE = 0.15  # of the steps drawn. Heuristic: visible, and below the limit of stability
-_NUM_LINES = 14  # of equal loss
+_LEARNING_RATE = 0.2  # of the steps drawn. Heuristic: visible, and below the limit of stability
+_NUM_LINES = 18  # of equal loss
 _COLORS = {"SAM": ORANGE, "paper": BLUE, "divergence": GREEN, "exact": PURPLE}
 
 
@@ -45,16 +45,16 @@ class RSAMExplorer(Explorer):
     Example:
         >>> explorer = RSAMExplorer((1.0, 1.0), point=(0.6, 0.8), alpha=2.0, rho=0.5)
         >>> {name: round(length, 4) for name, length in explorer.lengths.items()}
-        {'SAM': 0.5, 'paper': 0.2696, 'divergence': 0.0379, 'exact': 0.2688}
+        {'SAM': 0.5, 'paper': 0.2696, 'divergence': 0.0377, 'exact': 0.2688}
     """
 
     def __init__(
         self,
         eigenvalues: tuple[float, float] = (4.0, 1.0),
         *,
-        point: tuple[float, float] = (0.5, 1.2),
-        alpha: float = 1.2,
-        rho: float = 0.4,
+        point: tuple[float, float] = (0.5, 1.3),
+        alpha: float = 1.6,
+        rho: float = 0.7,
     ) -> None:
         first, second = _pair("eigenvalues", eigenvalues)
         for value in (first, second):
