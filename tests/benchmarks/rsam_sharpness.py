@@ -6,7 +6,7 @@ Every network is an ``mlp(40, 64, 64, 10)`` on MNIST-1D, trained with SGD of mom
 most 0.1, so that sharpness is compared at equal training loss. Two parts:
 
 - methods: SGD, SAM, RSAM, and SAM at the mean radius that RSAM took, from the same seeds;
-- networks: plain SGD in 12 settings, 2 seeds each; across them the surrogate and the true entropy are compared.
+- networks: plain SGD in 12 settings, one seed each; across them the surrogate and the true entropy are compared.
 
 Of each network the Hessian's spectrum is estimated, and the entropies of three surrogates are computed: the squared
 gradient of a batch (mean over batches), that of the whole training set, and the diagonal of the Fisher matrix. Every
@@ -206,11 +206,10 @@ def method_records(results: Results, seeds: range) -> list[dict[str, Any]]:
     return found
 
 
-def network_records(results: Results, num_seeds: int) -> list[dict[str, Any]]:
+def network_records(results: Results) -> list[dict[str, Any]]:
     """One record for each plain network that reached the training loss."""
     runs = [
-        Run("networks", "SGD", seed, lr, weight_decay, batch_size)
-        for seed in range(num_seeds)
+        Run("networks", "SGD", 0, lr, weight_decay, batch_size)
         for batch_size in (64, 256)
         for lr in (0.12, 0.06, 0.03)
         for weight_decay in (0.0, 1e-3)
@@ -224,7 +223,7 @@ def network_records(results: Results, num_seeds: int) -> list[dict[str, Any]]:
 
 def flat(result: dict[str, Any]) -> dict[str, Any]:
     """The result with its only measurement beside its other entries."""
-    others = {name: value for name, value in result.items() if name != "measured"}
+    others = {name: value for name, value in result.items() if name not in ("measured", "radii")}
     return {**others, **(result["measured"][0] if result["reached"] else {})}
 
 
@@ -273,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     show(
         f"At training loss {TARGET_LOSS}, mean / standard error", [row for row in method_table(methods) if len(row) > 2]
     )
-    networks = network_records(results, 1 if options.quick else 2)
+    networks = network_records(results)
     proxies = proxy_table(networks)
     show(f"The surrogate's entropy and the Hessian's, {len(networks)} plain networks", proxies)
     numbers = {"alphas": ALPHAS, "method_table": method_table(methods), "proxies": proxies}
