@@ -110,7 +110,7 @@ def check_constant(function: Callable[[int, float], Any]) -> Feedback:
 
 def _gradient(length: float = 3.0) -> Tensor:
     g = torch.tensor([2.0, -1.0, 0.5, 3.0, -0.1, 1.0], dtype=torch.float64)
-    return g * (length / g.norm())
+    return torch.nn.functional.normalize(g, dim=0) * length
 
 
 def _ratio_value(function: Callable[..., Any]) -> str | None:
