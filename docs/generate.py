@@ -35,6 +35,7 @@ BENCHMARKS = (
     "bound_alpha",
     "optim_accuracy",
     "optim_step",
+    "rsam_sharpness",
     "explorers",
     "busy",
 )

@@ -111,6 +111,7 @@ NAMES = [
     "widgets.LanczosExplorer",
     "widgets.PerturbationExplorer",
     "widgets.RadiusExplorer",
+    "widgets.RSAMExplorer",
     "widgets.ReparametrizationExplorer",
     "widgets.SpectrumExplorer",
     "widgets.StudyExplorer",

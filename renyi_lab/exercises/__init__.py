@@ -27,6 +27,14 @@ from renyi_lab.exercises._perturbations import (
 from renyi_lab.exercises._products import check_batched_product, check_central_difference
 from renyi_lab.exercises._quadrature import check_probes_needed, check_slq
 from renyi_lab.exercises._rescaling import check_rescaled_hessian
+from renyi_lab.exercises._rsam import (
+    check_constant,
+    check_divergence_perturbation,
+    check_loss_scale,
+    check_paper_perturbation,
+    check_power_ratio,
+)
+from renyi_lab.exercises._sam_step import check_sam_step
 from renyi_lab.exercises._sharpness import check_layer_sharpness, check_renyi_sharpness
 from renyi_lab.exercises._start import check_renyi_entropy, check_two_groups
 
@@ -40,9 +48,11 @@ __all__ = [
     "check_calibration",
     "check_central_difference",
     "check_climb",
+    "check_constant",
     "check_convolution_weight",
     "check_crossing",
     "check_deflation",
+    "check_divergence_perturbation",
     "check_effective_number",
     "check_entropy_against_determinant",
     "check_entropy_changes",
@@ -59,13 +69,17 @@ __all__ = [
     "check_kl_inverse",
     "check_lanczos",
     "check_layer_sharpness",
+    "check_loss_scale",
     "check_neuron_flatness",
     "check_orthogonalization",
+    "check_paper_perturbation",
     "check_pooled_tau",
+    "check_power_ratio",
     "check_probes_needed",
     "check_renyi_entropy",
     "check_renyi_sharpness",
     "check_rescaled_hessian",
+    "check_sam_step",
     "check_samples_needed",
     "check_slq",
     "check_spectrum_entropy",

@@ -1,4 +1,4 @@
-"""Explorers: interactive figures of spectra, perturbations, studies and more, in JupyterLab or without a kernel."""
+"""Explorers: interactive figures of spectra, perturbations, bounds, studies and optimizers, with or without a kernel."""
 
 from renyi_lab.widgets._alpha import AlphaExplorer
 from renyi_lab.widgets._base import Explorer
@@ -8,6 +8,7 @@ from renyi_lab.widgets._lanczos import LanczosExplorer
 from renyi_lab.widgets._perturbation import PerturbationExplorer
 from renyi_lab.widgets._radius import RadiusExplorer
 from renyi_lab.widgets._reparametrization import ReparametrizationExplorer
+from renyi_lab.widgets._rsam import RSAMExplorer
 from renyi_lab.widgets._spectrum import SpectrumExplorer
 from renyi_lab.widgets._study import StudyExplorer
 
@@ -18,6 +19,7 @@ __all__ = [
     "Explorer",
     "LanczosExplorer",
     "PerturbationExplorer",
+    "RSAMExplorer",
     "RadiusExplorer",
     "ReparametrizationExplorer",
     "SpectrumExplorer",

@@ -51,6 +51,7 @@ EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
     "DifferenceExplorer": lambda p: widgets.DifferenceExplorer(p.model, p.loss_fn, p.data),
     "LanczosExplorer": lambda p: widgets.LanczosExplorer(p.operator, num_steps=100),
     "PerturbationExplorer": lambda p: widgets.PerturbationExplorer(p.operator),
+    "RSAMExplorer": lambda _: widgets.RSAMExplorer(),
     "RadiusExplorer": lambda p: widgets.RadiusExplorer(p.operator),
     "ReparametrizationExplorer": lambda p: widgets.ReparametrizationExplorer(p.small_operator),
     "SpectrumExplorer": lambda p: widgets.SpectrumExplorer(p.operator, num_steps=60, num_probes=10),

@@ -187,8 +187,8 @@ class Results:
 
 def tuned_rhos(
     results: Results, task: str, names: Sequence[str], splits: int, jobs: int
-) -> tuple[dict[str, float | None], list[str]]:
-    """The ρ with the best mean validation accuracy (ties: the smaller), and the methods whose ρ is still at an edge."""
+) -> tuple[dict[str, float | None], list[str], dict[str, list[dict[str, object]]]]:
+    """The ρ with the best mean validation accuracy (ties: the smaller); whose ρ is still at an edge; the curves."""
 
     def runs(name: str, power: int) -> list[Run]:
         rho = float(f"{METHODS[name].rho * GRID_FACTOR**power:.3g}")
@@ -207,7 +207,14 @@ def tuned_rhos(
             break
         for name, power in at_edge.items():
             grids[name].append(power + (1 if power == max(grids[name]) else -1))
-    return {name: runs(name, best(name))[0].rho if name in grids else None for name in names}, list(at_edge)
+    curves = {
+        name: [
+            {"rho": runs(name, power)[0].rho, "accuracies": results.accuracies(runs(name, power))}
+            for power in sorted(grid)
+        ]
+        for name, grid in grids.items()
+    }
+    return {name: runs(name, best(name))[0].rho if name in grids else None for name in names}, list(at_edge), curves
 
 
 def table(results: Results, task: str, tests: dict[str, list[Run]]) -> list[dict[str, object]]:
@@ -265,12 +272,13 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.tasks:
         task = TASKS[name]
         splits = 1 if options.quick else task.splits
-        rhos, at_edge = tuned_rhos(results, name, options.methods or task.methods, splits, options.jobs)
+        rhos, at_edge, curves = tuned_rhos(results, name, options.methods or task.methods, splits, options.jobs)
         tests = final_runs(name, rhos, seeds)
         results.compute([run for runs in tests.values() for run in runs], options.jobs, f"{name}, test")
         rows = table(results, name, tests)
         show(f"{name}: accuracy and paired differences, mean / standard error", rows)
-        tables.append({"task": name, "splits": splits, "seeds": len(seeds), "rho_at_edge": at_edge, "methods": rows})
+        numbers = {"splits": splits, "seeds": len(seeds), "rho_at_edge": at_edge}
+        tables.append({"task": name, **numbers, "tuning": curves, "methods": rows})
     finish(options.out, circumstances, tasks=tables)
 
 

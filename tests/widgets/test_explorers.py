@@ -34,6 +34,7 @@ from renyi_lab.widgets import (
     PerturbationExplorer,
     RadiusExplorer,
     ReparametrizationExplorer,
+    RSAMExplorer,
     SpectrumExplorer,
     StudyExplorer,
 )
@@ -159,6 +160,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[float] 
     "perturbation": (perturbations, lambda e: e.rho, np.linspace(0.05, 1, 20), 0.1),
     "radius": (lambda: RadiusExplorer(operator(6, 8, 4)), lambda e: e.rho, np.linspace(0.05, 0.95, 19), 0.1),
     "reparametrization": (largest_matrix, lambda e: e.sliders["a"], np.geomspace(0.2, 5.0, 15), 0.25),
+    "rsam": (RSAMExplorer, lambda e: e.alpha, np.linspace(0.5, 3.0, 20), 0.1),
     "spectrum": (lambda: SpectrumExplorer(matrix()), lambda e: e.steps, range(20, 0, -1), 0.2),
     "study": (
         lambda: StudyExplorer(Study.standard()),
