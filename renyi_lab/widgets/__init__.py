@@ -1,4 +1,4 @@
-"""Explorers: interactive figures of spectra, perturbations, bounds, studies and optimizers, with or without a kernel."""
+"""Explorers: interactive figures of spectra, perturbations, bounds, studies and optimizers, also without a kernel."""
 
 from renyi_lab.widgets._alpha import AlphaExplorer
 from renyi_lab.widgets._base import Explorer
