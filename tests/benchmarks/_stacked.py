@@ -42,14 +42,15 @@ class Member:
         mu: Coefficient of ``log tr H²``.
         nu: Coefficient of ``−log |tr H|``; with ``nu = 2 mu`` the penalty is ``mu`` times ``−H₂``.
         seed: Seed of the initial weights, the order of the data, and the probes.
-        start: The penalty is added while the training loss before the epoch is at most this, after three plain epochs.
+        start: After three plain epochs the penalty is added while the training loss before the epoch is at most this;
+            ``None``: whatever the loss.
         random_sign: Whether the penalty gets a random sign at each step: its noise without its direction.
     """
 
     mu: float
     nu: float
     seed: int
-    start: float = math.inf
+    start: float | None = None
     random_sign: bool = False
 
 
@@ -77,7 +78,10 @@ def train_stack(
     steps = math.ceil(len(x) / BATCH_SIZE)
     values = [math.inf] * len(members)
     for epoch in range(1, max_epochs + 1):
-        on = [epoch > PLAIN_EPOCHS and value <= member.start for value, member in zip(values, members, strict=True)]
+        on = [
+            epoch > PLAIN_EPOCHS and (member.start is None or value <= member.start)
+            for value, member in zip(values, members, strict=True)
+        ]
         mu, nu = (torch.tensor([getattr(m, name) for m in members]) * torch.tensor(on) for name in ("mu", "nu"))
         flipped = torch.tensor([member.random_sign for member in members])
         order = torch.stack([torch.randperm(len(x), generator=generator) for generator in orders])

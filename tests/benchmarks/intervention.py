@@ -26,7 +26,19 @@ from typing import Any
 import torch
 from _common import argument_parser, finish, positive, prepare, show
 from _records import read_records
-from _stacked import LR, MAX_NORM, MOMENTUM, NUM_PROBES, PLAIN_EPOCHS, WEIGHT_DECAY, Member, Shape, Trained, train_stack
+from _stacked import (
+    BATCH_SIZE,
+    LR,
+    MAX_NORM,
+    MOMENTUM,
+    NUM_PROBES,
+    PLAIN_EPOCHS,
+    WEIGHT_DECAY,
+    Member,
+    Shape,
+    Trained,
+    train_stack,
+)
 from scipy.optimize import minimize_scalar
 from scipy.stats import t
 from torch import Tensor, nn
@@ -34,16 +46,34 @@ from torch.nn import functional as F
 
 import renyi_lab as rl
 
-GOAL, MAX_EPOCHS, STACK = 0.1, 250, 24
-SPECTRUM_SAMPLES, SPECTRUM_PRODUCTS = 2000, 120
+GOAL, MAX_EPOCHS, SEEDS_TOGETHER = 0.1, 250, 5
+SPECTRUM_SAMPLES, SPECTRUM_PRODUCTS = 2000, 100
 TEST_SEED, NUM_FRESH, NUM_VALIDATION = 43, 10_000, 2000
 ALPHAS = (1.0, 1.5, 2.0)
 SHAPES = {
     "MLP 40-64-64-10, ReLU": Shape((40, 64, 64, 10), "relu"),
     "MLP 40-48-48-48-10, tanh": Shape((40, 48, 48, 48, 10), "tanh"),
 }
-CONDITIONS: dict[str, dict[str, Any]] = {
-    "plain": {"mu": 0.0, "nu": 0.0},
+NOISE = "random sign"
+CONDITIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "MLP 40-64-64-10, ReLU": {
+        "plain": {"mu": 0.0, "nu": 0.0},
+        NOISE: {"mu": 0.1, "nu": 0.2, "random_sign": True},
+        "H₂ up, weak": {"mu": 0.05, "nu": 0.1},
+        "H₂ up": {"mu": 0.1, "nu": 0.2},
+        "H₂ up, trace held": {"mu": 0.1, "nu": 0.25},
+        "trace down": {"mu": 0.0, "nu": -0.1},
+        "H₂ down": {"mu": -0.05, "nu": -0.15, "start": 0.3},
+    },
+    "MLP 40-48-48-48-10, tanh": {
+        "plain": {"mu": 0.0, "nu": 0.0},
+        NOISE: {"mu": 0.075, "nu": 0.15, "random_sign": True},
+        "H₂ up, weak": {"mu": 0.05, "nu": 0.1},
+        "H₂ up": {"mu": 0.075, "nu": 0.15},
+        "H₂ up, trace held": {"mu": 0.075, "nu": 0.16},
+        "trace down": {"mu": 0.0, "nu": -0.05},
+        "H₂ down": {"mu": -0.03, "nu": -0.06, "start": 0.3},
+    },
 }
 # name in the table -> key of a result, or how to compute it from one
 QUANTITIES: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -71,7 +101,7 @@ class Run:
     mu: float
     nu: float
     seed: int
-    start: float = math.inf
+    start: float | None = None
     random_sign: bool = False
     max_epochs: int = MAX_EPOCHS
 
@@ -133,10 +163,11 @@ class Results:
         """Compute the runs that are not in the file yet, in stacks of one shape."""
         missing = [run for run in runs if run not in self.known]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for shape in dict.fromkeys(run.shape for run in missing):
-            same = [run for run in missing if run.shape == shape]
-            for first in range(0, len(same), STACK):
-                self._train(SHAPES[shape], same[first : first + STACK])
+        stacks: dict[tuple[int, str, bool], list[Run]] = {}  # plain networks apart, since they need no products
+        for run in missing:
+            stacks.setdefault((run.seed // SEEDS_TOGETHER, run.shape, run.mu == run.nu == 0), []).append(run)
+        for _, same in sorted(stacks.items()):
+            self._train(SHAPES[same[0].shape], same)
 
     def _train(self, shape: Shape, runs: Sequence[Run]) -> None:
         of_member, start = {run.member: run for run in runs}, time.perf_counter()
@@ -151,7 +182,7 @@ class Results:
 
 
 def runs_of(shape: str, name: str, seeds: range, max_epochs: int) -> list[Run]:
-    return [Run(shape, seed=seed, max_epochs=max_epochs, **CONDITIONS[name]) for seed in seeds]
+    return [Run(shape, seed=seed, max_epochs=max_epochs, **CONDITIONS[shape][name]) for seed in seeds]
 
 
 def interval(values: Sequence[float]) -> dict[str, float] | None:
@@ -163,21 +194,31 @@ def interval(values: Sequence[float]) -> dict[str, float] | None:
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
+def differences(found: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean difference of each quantity with its interval, over the seeds for which both trainings reached the goal."""
+    pairs = [(a, b) for a, b in zip(found, reference, strict=True) if a["reached"] and b["reached"]]
+    means = {name: interval([of(a) - of(b) for a, b in pairs]) for name, of in QUANTITIES.items()}
+    return {"pairs": len(pairs), **means}
+
+
 def table(known: dict[Run, dict[str, Any]], shape: str, seeds: range, max_epochs: int) -> list[dict[str, Any]]:
-    """For each condition: means over the seeds that reached the goal, and differences from plain training by seed."""
-    rows, plain = [], [known[run] for run in runs_of(shape, "plain", seeds, max_epochs)]
-    for name, settings in CONDITIONS.items():
-        found = [known[run] for run in runs_of(shape, name, seeds, max_epochs)]
-        pairs = [(a, b) for a, b in zip(found, plain, strict=True) if a["reached"] and b["reached"]]
+    """For each condition: means over the seeds that reached the goal, and differences by seed from two references."""
+
+    def of(name: str) -> list[dict[str, Any]]:
+        return [known[run] for run in runs_of(shape, name, seeds, max_epochs)]
+
+    rows = []
+    for name, settings in CONDITIONS[shape].items():
+        found = of(name)
         rows.append(
             {
                 "condition": name,
                 **settings,
                 "reached": sum(result["reached"] for result in found),
-                "pairs": len(pairs),
                 "losses_not_reached": [result["train_loss"] for result in found if not result["reached"]],
-                "means": {q: interval([of(a) for a, _ in pairs]) for q, of in QUANTITIES.items()},
-                "differences": {q: interval([of(a) - of(b) for a, b in pairs]) for q, of in QUANTITIES.items()},
+                "means": {q: interval([get(r) for r in found if r["reached"]]) for q, get in QUANTITIES.items()},
+                "less_plain": differences(found, of("plain")),
+                "less_noise": differences(found, of(NOISE)),
                 "largest_sharpness_error": max(max(result["sharpness_error"]) for result in found),
             }
         )
@@ -188,21 +229,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Train what is missing, print the tables, write the JSON file."""
     parser = argument_parser(__doc__, "intervention")
     parser.add_argument("--records", type=Path, default=Path("build/intervention.jsonl"), help="(%(default)s)")
-    parser.add_argument("--seeds", type=positive, help="trainings for each condition (12; with --quick 2)")
+    parser.add_argument("--seeds", type=positive, help="trainings for each condition (10; with --quick 2)")
     options = parser.parse_args(arguments)
     circumstances = prepare(parser, options)
-    seeds = range(options.seeds or (2 if options.quick else 12))
+    seeds = range(options.seeds or (2 if options.quick else 10))
     max_epochs = 5 if options.quick else MAX_EPOCHS
     results = Results(options.records)
-    results.compute([run for shape in SHAPES for name in CONDITIONS for run in runs_of(shape, name, seeds, max_epochs)])
+    results.compute(
+        [run for shape in SHAPES for name in CONDITIONS[shape] for run in runs_of(shape, name, seeds, max_epochs)]
+    )
     tables = []
     for shape in SHAPES:
         rows = table(results.known, shape, seeds, max_epochs)
-        columns = ("S_1.5", "log_trace", "loss_gap", "calibrated_test_loss", "test_error")
-        differences = [{"condition": r["condition"], "reached": r["reached"], **r["differences"]} for r in rows]
-        shown = ("condition", "reached", "S_1.5", "log_trace", "loss_gap", "calibrated_test_loss", "test_error")
-        title = f"{shape}: differences from plain training, mean / low / high"
-        show(title, [{name: row[name] for name in shown} for row in differences])
+        for reference in ("less_plain", "less_noise"):
+            shown = ("pairs", "S_1.5", "log_trace", "loss_gap", "calibrated_test_loss", "test_error")
+            records = [{"condition": row["condition"], **{q: row[reference][q] for q in shown}} for row in rows]
+            show(f"{shape}: {reference.replace('_', ' ')}, mean / low / high", records)
         tables.append({"shape": shape, "conditions": rows})
     finish(
         options.out,
@@ -214,6 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
             "lr": LR,
             "momentum": MOMENTUM,
             "weight_decay": WEIGHT_DECAY,
+            "batch_size": BATCH_SIZE,
             "plain_epochs": PLAIN_EPOCHS,
             "num_probes": NUM_PROBES,
             "max_norm": MAX_NORM,
