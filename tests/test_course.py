@@ -14,9 +14,19 @@ import torch
 from torch import nn
 
 import renyi_lab as rl
-from renyi_lab.course import NETWORK_FILE, _network, course_directory, load_network, save_network, student_edition
+from renyi_lab.course import (
+    NETWORK_FILE,
+    _files,
+    _network,
+    course_directory,
+    load_network,
+    load_results,
+    save_network,
+    student_edition,
+)
 
 LIMIT = 0.02  # gradient norm
+STORED = sorted((Path(__file__).resolve().parent.parent / "notebooks" / "results").glob("*.json"))
 LESSONS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("[0-9]*.ipynb"))
 of_lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
 
@@ -223,3 +233,42 @@ def test_only_what_points_to_the_solutions_is_removed(text: str | list[str], exp
 def test_what_is_no_notebook_is_refused(notebook: object) -> None:
     with pytest.raises(ValueError, match="key 'cells'"):
         student_edition(notebook)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    package = tmp_path / "renyi_lab"
+    (package / "notebooks" / "results").mkdir(parents=True)
+    monkeypatch.setattr(_files, "_PACKAGE", package)
+    return package / "notebooks" / "results"
+
+
+def test_results_are_read_from_the_course_and_new_in_every_call(results: Path) -> None:
+    (results / "a_benchmark.json").write_text('{"rho": [0.5, "ρ"]}', encoding="utf-8")
+    load_results("a_benchmark").clear()
+    assert load_results("a_benchmark") == {"rho": [0.5, "ρ"]}
+
+
+def test_results_of_another_name_are_refused_with_the_known_names(results: Path) -> None:
+    with pytest.raises(ValueError, match=r"name='b'.*known: none"):
+        load_results("b")
+    (results / "a.json").write_text("{}", encoding="utf-8")
+    (results.parent / "outside.json").write_text("{}", encoding="utf-8")
+    for name in ("b", "", "a.json", "../outside"):
+        with pytest.raises(ValueError, match="known: a"):
+            load_results(name)
+    with pytest.raises(TypeError, match="name must be a string such as 'base_optimizers', got int"):
+        load_results(1)
+
+
+@pytest.mark.parametrize("content", [b'{"half": ', b"\xff\xfe", b"[1]"])
+def test_damaged_results_are_reported(results: Path, content: bytes) -> None:
+    (results / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json (is damaged|holds no results).*install the package again"):
+        load_results("a")
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.name)
+def test_stored_results_are_those_of_the_benchmark(path: Path) -> None:
+    benchmarks = Path(__file__).resolve().parent / "benchmarks" / "results"
+    assert path.read_bytes() == (benchmarks / path.name).read_bytes()

@@ -41,7 +41,7 @@ CONDA_ONLY = {"python", "pip"}
 OPTIONAL = {"torchvision"}  # imported inside functions that raise an error when it is missing
 CONDA_EXTRAS = ("lab", "test")  # what environment.yml is for
 DATA = ("a_table.csv", "a_record.jsonl")  # files that a module reads are shipped beside it
-COURSE_FILES = (NETWORK_FILE, "README.md")
+COURSE_FILES = (NETWORK_FILE, "README.md", "results/a_benchmark.json")
 CUDA = re.compile(r"(nvidia|cuda)-|triton$")  # pinned by each CUDA build of torch itself
 
 Tables = dict[str, Any]
@@ -192,6 +192,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
     for relative in ("00_first.ipynb", "solutions/00_first.ipynb", ".ipynb_checkpoints/00_first-checkpoint.ipynb"):
         (source / "notebooks" / relative).parent.mkdir(parents=True, exist_ok=True)
         (source / "notebooks" / relative).write_text("{}", encoding="utf-8")
+    (source / "notebooks" / "results").mkdir()
     for name in COURSE_FILES:
         (source / "notebooks" / name).write_text("1", encoding="utf-8")
     for name in DATA:

@@ -65,7 +65,8 @@ def notebooks(
 ) -> None:
     """Copy the course's notebooks to DIRECTORY; open them with `renyi-lab lab DIRECTORY`."""
     source = _course()
-    patterns = ("*.ipynb", "*.npz") if student else ("*.ipynb", "solutions/*.ipynb", "*.npz", "*.md")
+    patterns = ["*.ipynb", "*.npz", "results/*.json"]
+    patterns += [] if student else ["solutions/*.ipynb", "*.md"]
     files = sorted(path.relative_to(source) for pattern in patterns for path in source.glob(pattern))
     if directory.resolve() == source.resolve():
         raise typer.BadParameter(f"{directory} is the course itself; name another folder.", param_hint="DIRECTORY")

@@ -25,6 +25,7 @@ from rich.table import Table
 import renyi_lab
 
 RESULTS = Path(__file__).resolve().parent / "results"
+COURSE_RESULTS = RESULTS.parents[2] / "notebooks" / "results"  # copies of those that a notebook shows
 DEFAULT_THREADS = 2  # what the targets were set for
 _WIDTH = 200  # columns of the terminal's tables
 
@@ -108,13 +109,17 @@ def processor() -> str:
 
 
 def finish(path: Path, circumstances: dict[str, Any], targets: Sequence[Target] = (), **results: Any) -> None:
-    """Print the targets and the circumstances, and write everything to ``path``."""
+    """Print the targets and the circumstances; write everything to ``path`` and to its copy in the course, if any."""
     circumstances = {**circumstances, "load_at_end": round(psutil.getloadavg()[0], 2)}
     checked = [{**asdict(target), "met": target.met} for target in targets]
     if checked:
         show("Targets", checked)
     content = {"circumstances": circumstances, "targets": checked, **results}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    copy = COURSE_RESULTS / path.name
+    if path.resolve().parent == RESULTS and copy.exists():
+        copy.write_text(text, encoding="utf-8")
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in circumstances.items()))
     print(f"JSON: {path}; `python docs/generate.py` renders it.")
 

@@ -142,9 +142,8 @@ def files(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file()}
 
 
-COPIED = {
-    name: f"new {name}" for name in ("00_start_here.ipynb", "solutions/01.ipynb", "README.md", "course_network.npz")
-}
+STUDENTS = ("00_start_here.ipynb", "course_network.npz", "results/a.json")
+COPIED = {name: f"new {name}" for name in (*STUDENTS, "solutions/01.ipynb", "README.md")}
 
 
 @pytest.mark.usefixtures("course")
@@ -171,7 +170,7 @@ def test_students_get_the_course_without_solutions_and_outputs(course: Path, tmp
     target = tmp_path / "students"
     result = run("notebooks", target, "--student")
     assert result.exit_code == 0, result.output
-    assert set(files(target)) == {"00_start_here.ipynb", "course_network.npz"}
+    assert set(files(target)) == set(STUDENTS)
     text, code = json.loads((target / "00_start_here.ipynb").read_text(encoding="utf-8"))["cells"]
     assert text["source"] == "Try. Go on."
     assert code["source"].startswith("f = exercises.check_f(f).function  #")
