@@ -62,7 +62,7 @@ def collision_entropy_penalty(
 
     *Bias.* ``a`` and ``b`` are unbiased, their logarithms are not. To first order in ``1/m`` the mean of ``log |a|`` is
     too low by at most ``exp(S)/m``, where ``exp(S) = tr H²/(tr H)²``, and that of ``log b`` by at most
-    ``tr H⁴/(tr H²)²/m``: of the order of 0.02 and 0.1 nats for two probes and a spectrum of ten outliers that hold half
+    ``tr H⁴/(tr H²)²/m``: about 0.01 and 0.05 nats for two probes and a spectrum of ten outliers that hold half
     of the trace. The gradient is biased alike.
 
     *Cost.* A step with ``m`` probes takes about ``2 + 5 m`` times the matrix products of a plain gradient: 12 for two

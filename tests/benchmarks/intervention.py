@@ -46,7 +46,7 @@ from torch.nn import functional as F
 
 import renyi_lab as rl
 
-GOAL, MAX_EPOCHS, SEEDS_TOGETHER = 0.1, 250, 5
+GOAL, MAX_EPOCHS = 0.1, 250
 SPECTRUM_SAMPLES, SPECTRUM_PRODUCTS = 2000, 100
 TEST_SEED, NUM_FRESH, NUM_VALIDATION = 43, 10_000, 2000
 ALPHAS = (1.0, 1.5, 2.0)
@@ -61,7 +61,7 @@ CONDITIONS: dict[str, dict[str, dict[str, Any]]] = {
         NOISE: {"mu": 0.1, "nu": 0.2, "random_sign": True},
         "H₂ up, weak": {"mu": 0.05, "nu": 0.1},
         "H₂ up": {"mu": 0.1, "nu": 0.2},
-        "H₂ up, trace held": {"mu": 0.1, "nu": 0.25},
+        "H₂ up, trace held": {"mu": 0.075, "nu": 0.19},
         "trace down": {"mu": 0.0, "nu": -0.1},
         "H₂ down": {"mu": -0.05, "nu": -0.15, "start": 0.3},
     },
@@ -163,11 +163,11 @@ class Results:
         """Compute the runs that are not in the file yet, in stacks of one shape."""
         missing = [run for run in runs if run not in self.known]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        stacks: dict[tuple[int, str, bool], list[Run]] = {}  # plain networks apart, since they need no products
+        stacks: dict[tuple[str, bool], list[Run]] = {}  # plain networks apart, since they need no products
         for run in missing:
-            stacks.setdefault((run.seed // SEEDS_TOGETHER, run.shape, run.mu == run.nu == 0), []).append(run)
-        for _, same in sorted(stacks.items()):
-            self._train(SHAPES[same[0].shape], same)
+            stacks.setdefault((run.shape, run.mu == run.nu == 0), []).append(run)
+        for (shape, _), same in sorted(stacks.items()):
+            self._train(SHAPES[shape], same)
 
     def _train(self, shape: Shape, runs: Sequence[Run]) -> None:
         of_member, start = {run.member: run for run in runs}, time.perf_counter()
