@@ -51,10 +51,10 @@ def collision_entropy_penalty(
         b = (1/m) Σ_k ‖H v_k‖²,   a = (1/m) Σ_k v_kᵀ H v_k,   v_k ∈ {−1, 1}ⁿ random signs
         value = log b − 2 log |a|  ≈  log tr H² − 2 log |tr H|
 
-    ``loss + mu * penalty.value`` with ``mu`` > 0 makes the spectrum more even (H₂ up, Rényi sharpness down), with
-    ``mu`` < 0 less even. ``loss + kappa * penalty.log_trace`` penalises the trace alone; ``mu *
-    penalty.log_frobenius_squared - nu * penalty.log_trace`` weighs the two as one likes. How to train with it:
-    `renyi_lab.optim.recipes`.
+    ``loss + mu * penalty.value`` with ``mu`` > 0 makes the spectrum more even (H₂ up, Rényi sharpness down); ``mu`` < 0
+    asks for the opposite, against the noise of its own gradient, which flattens. ``loss + kappa * penalty.log_trace``
+    penalises the trace alone; ``mu * penalty.log_frobenius_squared - nu * penalty.log_trace`` weighs the two as one
+    likes. How to train with it: `renyi_lab.optim.recipes`.
 
     *What is estimated.* Rényi sharpness of order 2 is that of the magnitudes, ``S₂ = log Σλ² − 2 log Σ|λ|``, and
     ``|Σλ| ≤ Σ|λ|``, so the value is an upper bound, ``S₂ + 2 log(Σ|λ| / |tr H|)``, exact where all eigenvalues other

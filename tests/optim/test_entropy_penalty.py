@@ -161,6 +161,22 @@ def test_stacked_training_of_the_benchmark_uses_the_same_moments() -> None:
         torch.testing.assert_close(form[index], forms.mean())
 
 
+def test_a_stacked_network_does_not_depend_on_its_neighbours() -> None:
+    module = load_benchmark("_stacked")
+    shape, source = module.Shape((3, 4, 2), "tanh"), generator()
+    x, y = torch.randn(150, 3, generator=source), torch.randint(2, (150,), generator=source)
+    members = [module.Member(0.0, 0.0, 0), module.Member(0.05, 0.1, 0), module.Member(0.05, 0.1, 1, None, True)]
+
+    def trained(chosen: list) -> dict:
+        found = module.train_stack(shape, chosen, x, y, goal=0.0, max_epochs=6)
+        return {t.member: nn.utils.parameters_to_vector(t.model.parameters()).detach() for t in found}
+
+    together = trained(members)
+    for member in members:
+        torch.testing.assert_close(together[member], trained([member])[member], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(together[members[0]], together[members[1]], rtol=1e-2)
+
+
 def load_benchmark(name: str) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert specification is not None
