@@ -6,8 +6,6 @@ import ast
 import json
 from pathlib import Path
 
-import nbclient
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -188,22 +186,6 @@ def test_the_student_edition_holds_no_reference_and_no_way_to_the_solutions(path
         (statement,) = ast.parse(after["source"]).body
         assert isinstance(statement, ast.Assign)
         assert ast.unparse(statement.value).endswith(".function")
-
-
-@pytest.mark.slow
-@of_lessons
-def test_the_student_edition_runs_with_its_stubs_unfilled(path: Path, tmp_path: Path) -> None:
-    made = nbformat.reads(json.dumps(student_edition(json.loads(path.read_text(encoding="utf-8")))), as_version=4)
-    nbclient.NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    answers = [
-        output["data"]["text/plain"]
-        for cell in made.cells
-        if cell.cell_type == "code" and "check_" in cell.source and ".function" not in cell.source
-        for output in cell.outputs
-        if "data" in output
-    ]
-    assert answers
-    assert all(answer.startswith("not attempted yet") for answer in answers)
 
 
 def test_a_reference_without_a_checker_is_refused() -> None:

@@ -43,6 +43,8 @@ _STATE = """() => {
         remaining: cells.filter(cell => cell.executionCount === null).map(cell => cell.sharedModel.source),
         errors: outputs.filter(o => o.output_type === 'error').map(o => text(o) + ' in: ' + o.source),
         warnings: outputs.filter(o => o.name === 'stderr').map(o => text(o) + ' from: ' + o.source),
+        hints: outputs.filter(o => o.source.includes('check_') && !o.source.includes('.function') && o.data)
+            .map(o => [].concat(o.data['text/plain']).join('')),
     };
 }"""
 
@@ -71,7 +73,8 @@ class OpenNotebook:
     page: Any  # playwright.sync_api.Page
     name: str
     requests: list[str] = field(default_factory=list)  # addresses requested by the page
-    state: dict[str, Any] = field(default_factory=dict)  # `errors`, `warnings` (standard error), `remaining` cells
+    # `errors`, `warnings` (standard error), `hints` of the exercises' checkers, `remaining` cells
+    state: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     def run_all(self) -> None:

@@ -1,11 +1,10 @@
-"""A JupyterLab server that serves copies of the notebooks."""
+"""A JupyterLab server that serves a folder of notebooks."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-
 START_SECONDS = 180  # on a busy machine; usually three seconds
 # The news pop-up needs the internet and covers the notebook.
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
@@ -26,11 +23,10 @@ SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForU
 
 @dataclass(frozen=True)
 class Lab:
-    """A running JupyterLab that serves copies of notebooks without their outputs."""
+    """A running JupyterLab."""
 
     url: str
     token: str
-    folder: Path
 
     def address(self, notebook: Path) -> str:
         """Return the address of a notebook in a separate workspace, so that Lab does not reopen previous ones."""
@@ -40,15 +36,8 @@ class Lab:
 
 
 @contextmanager
-def running_lab(notebooks: Path, temporary: Path, import_from: Path) -> Iterator[Lab]:
-    """Serve a copy of the folder ``notebooks`` on a free port; all settings and logs are in ``temporary``."""
-    folder = temporary / "course"
-    for source in sorted(notebooks.rglob("[!.]*.ipynb")):
-        copy = folder / source.relative_to(notebooks)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(_without_outputs(nbformat.read(source, as_version=4)), copy)
-    for source in notebooks.glob("*.npz"):  # the running network
-        shutil.copy(source, folder)
+def running_lab(folder: Path, temporary: Path, import_from: Path) -> Iterator[Lab]:
+    """Serve ``folder`` on a free port; Lab saves notebooks in it. All settings and logs are in ``temporary``."""
     for name, values in SETTINGS.items():
         file = temporary / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +45,7 @@ def running_lab(notebooks: Path, temporary: Path, import_from: Path) -> Iterator
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
+    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16))
     # As for a user: progress bars detect CI and pytest by these variables.
     environment = {k: v for k, v in os.environ.items() if k not in {"CI", "PYTEST_VERSION", "PYTEST_CURRENT_TEST"}}
     environment |= {
@@ -84,14 +73,6 @@ def running_lab(notebooks: Path, temporary: Path, import_from: Path) -> Iterator
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _without_outputs(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Remove stored outputs, so that those on the page are from this run."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
 
 
 def _await_server(lab: Lab, process: subprocess.Popen[bytes], log: Path) -> None:
