@@ -35,6 +35,7 @@ BENCHMARKS = (
     "optim_accuracy",
     "optim_step",
     "intervention",
+    "intervention_walk",
     "explorers",
     "busy",
 )

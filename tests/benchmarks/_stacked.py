@@ -20,6 +20,7 @@ from renyi_lab import models
 
 LR, MOMENTUM, WEIGHT_DECAY, BATCH_SIZE = 0.05, 0.9, 5e-4, 128
 PLAIN_EPOCHS, NUM_PROBES, MAX_NORM = 3, 2, 5.0
+WALK_LR, WALK_BATCH_SIZE, WALK_MAX_NORM, HOLD = 0.003, 512, 1.0, 20.0  # of `walk_stack`
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
@@ -107,6 +108,33 @@ def train_stack(
             momenta = [part[kept] for part in momenta]
 
 
+def walk_stack(
+    shape: Shape, members: Sequence[Member], networks: Sequence[nn.Sequential], x: Tensor, y: Tensor, *, steps: int
+) -> list[nn.Sequential]:
+    """Networks after ``steps`` small steps at a held loss: on ``20 (loss − level)² + mu log tr H² − nu log |tr H|``.
+
+    The level of each network is its loss over all samples at the start.
+    """
+    data = torch.Generator().manual_seed(20_000)
+    draws = [torch.Generator().manual_seed(10_000 + member.seed) for member in members]
+    mu, nu = (torch.tensor([getattr(member, name) for member in members]) for name in ("mu", "nu"))
+    flipped = torch.tensor([member.random_sign for member in members])
+    stack = stacked(networks)
+    momenta = [torch.zeros_like(part) for part in stack]
+    with torch.no_grad():
+        level = torch.stack([F.cross_entropy(network(x), y) for network in networks])
+    for _ in range(steps):
+        chosen = torch.randperm(len(x), generator=data)[:WALK_BATCH_SIZE]  # the same samples for all
+        loss = losses(shape, stack, x[chosen].expand(len(members), -1, -1), y[chosen].expand(len(members), -1))
+        square, form = moments(loss, stack, [_signs(stack, generator) for generator in draws])
+        random = torch.cat([2.0 * torch.randint(2, (1,), generator=generator) - 1 for generator in draws])
+        penalty = torch.where(flipped, random, 1.0) * (mu * square.log() - nu * form.abs().log())
+        objective = HOLD * (loss - level) ** 2 + penalty
+        grads = torch.autograd.grad(objective.sum(), stack)
+        _step(stack, momenta, grads, lr=WALK_LR, weight_decay=0.0, max_norm=WALK_MAX_NORM)
+    return [unstacked(shape, stack, index) for index in range(len(members))]
+
+
 def stacked(networks: Sequence[nn.Sequential]) -> list[Tensor]:
     """Weights ``(members, in, out)`` and biases ``(members, 1, out)``, layer by layer."""
     layers = [[module for module in network if isinstance(module, nn.Linear)] for network in networks]
@@ -168,10 +196,17 @@ def _signs(stack: Sequence[Tensor], generator: torch.Generator) -> list[list[Ten
 
 
 @torch.no_grad()
-def _step(stack: Sequence[Tensor], momenta: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+def _step(
+    stack: Sequence[Tensor],
+    momenta: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    lr: float = LR,
+    weight_decay: float = WEIGHT_DECAY,
+    max_norm: float = MAX_NORM,
+) -> None:
     """SGD with momentum and weight decay; the gradient of each network is clipped first, in all conditions alike."""
     norm = torch.stack([grad.square().flatten(1).sum(1) for grad in grads]).sum(0).sqrt()
-    factor = (MAX_NORM / norm).clamp(max=1.0)[:, None, None]
+    factor = (max_norm / norm).clamp(max=1.0)[:, None, None]
     for part, momentum, grad in zip(stack, momenta, grads, strict=True):
-        momentum.mul_(MOMENTUM).add_(grad * factor).add_(part, alpha=WEIGHT_DECAY)
-        part.sub_(momentum, alpha=LR)
+        momentum.mul_(MOMENTUM).add_(grad * factor).add_(part, alpha=weight_decay)
+        part.sub_(momentum, alpha=lr)
