@@ -70,7 +70,7 @@ def compute(path: Path, runs: Sequence[Run], max_epochs: int) -> dict[Run, dict[
 
 
 def table(known: dict[Run, dict[str, Any]], shape: str, seeds: range, steps: int) -> list[dict[str, Any]]:
-    """For each condition: differences by seed from the walk that only holds the loss, and from the one with random signs."""
+    """For each condition: differences by seed from the walk that only holds the loss, and from that of random signs."""
 
     def of(name: str) -> list[dict[str, Any]]:
         return [known[Run(shape, seed=seed, steps=steps, **CONDITIONS[name])] for seed in seeds]
