@@ -20,7 +20,7 @@ TWO_PROCESSES := -q --numprocesses 2
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
 # Those that take minutes; optim_accuracy.py trains for hours and resumes where it was stopped.
 # coverage.py comes last: its exit status is 1 if a target is missed.
-BENCHMARKS := hvp entropy_error bound_alpha optim_step explorers busy study_tables coverage
+BENCHMARKS := hvp entropy_error bound_alpha optim_step explorers busy study_tables study_coverage coverage
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "entropy_error",
     "coverage",
     "study_tables",
+    "study_coverage",
     "bound_alpha",
     "optim_accuracy",
     "optim_step",
@@ -85,7 +86,9 @@ def span(values: Iterable[float], digits: int = 2) -> str:
 
 
 def tau(row: dict[str, float | None]) -> str:
-    """Kendall's τ with its interval."""
+    """Kendall's τ with its interval, if it has one."""
+    if row["low"] is None:
+        return signed(row["tau"])
     return f"{signed(row['tau'])} [{signed(row['low'])}, {signed(row['high'])}]".replace(" ", NO_BREAK)
 
 

@@ -20,7 +20,9 @@ _LARGEST_NUMPY_SEED = 2**32 - 1
 _MOST_DOMAINS = 100  # 17 images in each
 
 
-def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, TensorDataset]:
+def mnist1d(
+    *, num_samples: int = 5000, max_translation: int = 48, corr_noise_scale: float = 0.25, seed: int = 42
+) -> tuple[TensorDataset, TensorDataset]:
     """MNIST-1D: ten digit profiles, padded, scaled, translated, sheared, with noise, resampled to 40 points.
 
     Made by the generator of the package ``mnist1d`` (extra ``data``) with the settings that its authors publish. The
@@ -32,6 +34,10 @@ def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, 
     Args:
         num_samples: Number of training and test samples together, a multiple of 10; four fifths are training
             samples. Default 5000, the published size.
+        max_translation: Number of positions to which a profile may be translated, from 1 (not at all) to 72 (all).
+            Default 48, the published one.
+        corr_noise_scale: Standard deviation ≥ 0 of the correlated noise, before normalization. Default 0.25, the
+            published one.
         seed: Random seed of the generator, 0 to 2³² − 1. Default 42, the published one.
 
     Returns:
@@ -39,7 +45,7 @@ def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, 
         both parts. Labels: int64, ``(N,)``, 0 to 9.
 
     Raises:
-        ValueError: ``num_samples`` is not a positive multiple of 10, or ``seed`` is out of range.
+        ValueError: ``num_samples`` is not a positive multiple of 10, or another argument is out of range.
         ModuleNotFoundError: The package ``mnist1d`` is not installed.
 
     Source:
@@ -53,18 +59,26 @@ def mnist1d(*, num_samples: int = 5000, seed: int = 42) -> tuple[TensorDataset, 
     num_samples = check_int("num_samples", num_samples, minimum=10)
     if num_samples % 10:
         raise ValueError(f"num_samples must be a multiple of 10 (as many of each digit), got {num_samples}.")
-    parts = _mnist1d_arrays(num_samples, check_int("seed", seed, minimum=0, maximum=_LARGEST_NUMPY_SEED))
+    parts = _mnist1d_arrays(
+        num_samples,
+        check_int("max_translation", max_translation, maximum=72),
+        check_real("corr_noise_scale", corr_noise_scale, 0.0),
+        check_int("seed", seed, minimum=0, maximum=_LARGEST_NUMPY_SEED),
+    )
     return _tensors(parts[0], parts[1]), _tensors(parts[2], parts[3])
 
 
 @lru_cache(maxsize=4)
-def _mnist1d_arrays(num_samples: int, seed: int) -> tuple[NDArray[np.float64 | np.int64], ...]:
+def _mnist1d_arrays(
+    num_samples: int, max_translation: int, corr_noise_scale: float, seed: int
+) -> tuple[NDArray[np.float64 | np.int64], ...]:
     with preserved_rng():  # the generator seeds Python's and NumPy's global states
         with optional_import("mnist1d", extra="data", needed_by="renyi_lab.datasets.mnist1d"):
             from mnist1d.data import get_dataset_args, make_dataset
 
         settings = get_dataset_args()
         settings.num_samples, settings.seed = num_samples, seed
+        settings.max_translation, settings.corr_noise_scale = max_translation, corr_noise_scale
         data = make_dataset(settings)
     return data["x"], data["y"], data["x_test"], data["y_test"]
 

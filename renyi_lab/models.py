@@ -57,7 +57,9 @@ def mlp(*widths: int, activation: str = "relu", bias: bool = True, seed: int = 0
     return nn.Sequential(blocks)
 
 
-def cnn1d(*, num_classes: int = 10, channels: int = 25, in_features: int = 40, seed: int = 0) -> nn.Sequential:
+def cnn1d(
+    *, num_classes: int = 10, channels: int = 25, in_features: int = 40, batch_norm: bool = False, seed: int = 0
+) -> nn.Sequential:
     """The convolutional baseline of MNIST-1D: three strided convolutions and a linear layer, 5210 parameters.
 
     Kernels 5, 3, 3, stride 2, padding 1, ReLU after each; blocks ``conv1`` … ``conv3``, ``linear``.
@@ -66,6 +68,8 @@ def cnn1d(*, num_classes: int = 10, channels: int = 25, in_features: int = 40, s
         num_classes: Number of classes, positive. Default 10.
         channels: Number of channels of each convolution, positive. Default 25, that of the published baseline.
         in_features: Length of the signal, at least 3. Default 40, that of MNIST-1D.
+        batch_norm: Whether batch norm follows each convolution (blocks ``norm1`` … ``norm3``; the convolutions then
+            have no biases). Default ``False``, as in the published baseline.
         seed: Random seed of the initialization.
 
     Returns:
@@ -78,8 +82,8 @@ def cnn1d(*, num_classes: int = 10, channels: int = 25, in_features: int = 40, s
         Greydanus & Kobak 2024, arXiv:2011.14439 (``ConvBase`` in the authors' repository).
 
     Example:
-        >>> sum(p.numel() for p in cnn1d().parameters())
-        5210
+        >>> [sum(p.numel() for p in cnn1d(batch_norm=norm).parameters()) for norm in (False, True)]
+        [5210, 5285]
     """
     num_classes, channels = check_int("num_classes", num_classes), check_int("channels", channels)
     length = in_features = check_int("in_features", in_features, minimum=3)
@@ -87,7 +91,9 @@ def cnn1d(*, num_classes: int = 10, channels: int = 25, in_features: int = 40, s
     blocks: OrderedDict[str, nn.Module] = OrderedDict(to_signal=nn.Unflatten(1, (1, in_features)))
     with seeded_rng(seed):
         for index, (before, kernel) in enumerate([(1, 5), (channels, 3), (channels, 3)], start=1):
-            blocks[f"conv{index}"] = nn.Conv1d(before, channels, kernel, stride=2, padding=1)
+            blocks[f"conv{index}"] = nn.Conv1d(before, channels, kernel, stride=2, padding=1, bias=not batch_norm)
+            if batch_norm:
+                blocks[f"norm{index}"] = nn.BatchNorm1d(channels)
             blocks[f"relu{index}"] = nn.ReLU()
             length = (length + 2 - kernel) // 2 + 1
         blocks["flatten"] = nn.Flatten()

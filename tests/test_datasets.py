@@ -53,6 +53,17 @@ def test_writing_to_the_tensors_does_not_change_later_calls():
     assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
 
 
+def test_mnist1d_without_translation_and_noise_differs_within_a_class_by_scale_and_shear_only():
+    still, _ = datasets.mnist1d(num_samples=500, max_translation=1, corr_noise_scale=0.0)
+    published, _ = datasets.mnist1d(num_samples=500)
+
+    def spread_within_classes(x, y):
+        return float(torch.stack([x[y == label].var(dim=0).mean() for label in range(10)]).mean())
+
+    # Over all classes the variance is 1.
+    assert spread_within_classes(*still.tensors) < 0.4 < spread_within_classes(*published.tensors)
+
+
 @pytest.mark.parametrize(
     "make", [lambda: datasets.mnist1d(num_samples=50, seed=3), datasets.digits, datasets.rotated_digits, datasets.xor]
 )
@@ -158,6 +169,9 @@ def test_xor_depends_on_its_seed():
     [
         (lambda: datasets.mnist1d(num_samples=101), "num_samples must be a multiple of 10.*101"),
         (lambda: datasets.mnist1d(num_samples=0), "num_samples must be at least 10, got 0"),
+        (lambda: datasets.mnist1d(max_translation=0), "max_translation must be at least 1, got 0"),
+        (lambda: datasets.mnist1d(max_translation=73), "max_translation must be at most 72, got 73"),
+        (lambda: datasets.mnist1d(corr_noise_scale=-0.1), r"corr_noise_scale must lie in \[0, inf\), got -0\.1"),
         (lambda: datasets.mnist1d(seed=-1), "seed must be at least 0, got -1"),
         (lambda: datasets.digits(test_fraction=1.0), "test_fraction must lie in .*got 1"),
         (lambda: datasets.xor(num_features=1), "num_features must be at least 2, got 1"),

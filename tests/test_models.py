@@ -14,6 +14,7 @@ def count(model):
 ALL = [
     (lambda seed: models.mlp(40, 100, 100, 10, seed=seed), (2, 40)),
     (lambda seed: models.cnn1d(seed=seed), (2, 40)),
+    (lambda seed: models.cnn1d(batch_norm=True, seed=seed), (2, 40)),
     (lambda seed: models.resnet20(seed=seed), (2, 3, 32, 32)),
 ]
 
@@ -31,7 +32,7 @@ def test_parameter_counts_are_the_published_ones(model, published):
     assert count(model) == published
 
 
-@pytest.mark.parametrize(("make", "shape"), ALL, ids=["mlp", "cnn1d", "resnet20"])
+@pytest.mark.parametrize(("make", "shape"), ALL, ids=["mlp", "cnn1d", "cnn1d with batch norm", "resnet20"])
 def test_a_seed_fixes_every_weight_and_the_global_random_state_is_restored(make, shape):
     before = torch.get_rng_state()
     first, again, other = make(3), make(3), make(4)
@@ -83,6 +84,21 @@ def test_cnn1d_has_the_receptive_field_of_its_kernels():
 def test_cnn1d_takes_signals_of_the_given_length():
     assert models.cnn1d(in_features=64, num_classes=3)(torch.zeros(2, 64)).shape == (2, 3)
     assert models.cnn1d(in_features=3)(torch.zeros(2, 3)).shape == (2, 10)
+
+
+def test_cnn1d_with_batch_norm_is_the_plain_one_when_its_norms_are_the_identity():
+    plain, normed = models.cnn1d(channels=4).double(), models.cnn1d(channels=4, batch_norm=True).double().eval()
+    assert [name for name, _ in normed.named_children()][1:4] == ["conv1", "norm1", "relu1"]
+    assert normed.conv1.bias is None
+    weights = {name: value for name, value in plain.state_dict().items() if not name.startswith("conv") or "w" in name}
+    for index in (1, 2, 3):
+        weights |= {f"norm{index}.bias": plain.state_dict()[f"conv{index}.bias"]}
+    missing = normed.load_state_dict(weights, strict=False).missing_keys
+    assert all("norm" in name for name in missing)  # running mean 0 and variance 1, weight 1
+    x = torch.linspace(-1, 1, 80, dtype=torch.float64).reshape(2, 40)
+    for index in (1, 2, 3):
+        getattr(normed, f"norm{index}").eps = 0.0
+    torch.testing.assert_close(normed(x), plain(x))
 
 
 def test_resnet20_has_20_weighted_layers_and_shortcuts_without_parameters():

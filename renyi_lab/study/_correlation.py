@@ -4,8 +4,10 @@ Over pairs of models i < j, with s the sign of a difference (Kendall's τ_b, whi
 
     τ = Σ s(x_i − x_j) s(y_i − y_j) / √( Σ s(x_i − x_j)² · Σ s(y_i − y_j)² )
 
-A bootstrap resample only changes how often each pair counts, so its τ_b is the same three sums with weights: all
-resamples together take three matrix products.
+The bootstrap resamples settings with all their models, because models that differ only in the seed are similar. Its
+quantiles are taken at the levels Φ(±t) in place of 0.025 and 0.975, with t the 0.975 quantile of Student's
+distribution with one degree of freedom less than there are settings (the expanded percentile interval of Hesterberg
+2015, without his factor √(n/(n − 1)), which simulations did not need).
 """
 
 from __future__ import annotations
@@ -16,15 +18,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import kendalltau
+from scipy.special import ndtr, stdtrit
 
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
+from renyi_lab.study._pairs import PairSums, pair_sums, resampled_settings, setting_codes
 
 # Efron & Tibshirani 1993 recommend at least 1000 resamples for percentile intervals.
 NUM_RESAMPLES = 2000
 COVERAGE = 0.95
-# Heuristic: with fewer models the interval covers most of [−1, 1].
+# Heuristic: with fewer models or settings the interval covers most of [−1, 1].
 FEWEST_MODELS = 5
+FEWEST_SETTINGS = 5
+# Heuristic: an interval from fewer defined resamples describes only those in which both numbers happen to vary.
+MOST_UNDEFINED = 0.05
 
 
 @dataclass(frozen=True)
@@ -33,53 +40,69 @@ class Tau:
 
     Attributes:
         value: τ_b in [−1, 1]; NaN where it is undefined.
-        low: Lower end of the 95 % interval.
-        high: Upper end of the 95 % interval.
+        low: Lower end of the 95 % interval; NaN where there is none.
+        high: Upper end of the 95 % interval; NaN where there is none.
         num_models: Number of models that count.
-        remark: Why τ_b is undefined, or how many models were left out.
+        num_settings: Number of settings of these models.
+        remark: Why τ_b is undefined or has no interval, and how many models were left out.
     """
 
     value: float
     low: float
     high: float
     num_models: int
+    num_settings: int
     remark: str = ""
 
 
-def kendall_tau(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Tau:
-    """Kendall's τ_b between two measurements of the same models, with a 95 % bootstrap interval.
+def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | None = None, seed: int = 0) -> Tau:
+    """Kendall's τ_b between two measurements of the same models, with a 95 % cluster-bootstrap interval.
 
-    Models with a value that is not finite are left out, and the remark says how many. The bootstrap resamples models as
-    if they were independent; trainings that differ only in the seed are similar, so the interval is rather too narrow.
+    Trainings that differ only in the seed are similar. Resampling them as if they were independent gives intervals that
+    are too short, so whole settings are resampled. In simulations with 10 and 20 settings the intervals contain the
+    true τ in 96 to 99 % of the cases, those of models resampled as independent in 74 to 86 %. Models with a value that
+    is not finite are left out, and the remark says how many.
 
     Args:
         x: First measurement, shape ``(k,)``: one number per model.
         y: Second measurement, shape ``(k,)``.
+        settings: The setting of each model, ``k`` hashable values such as strings or tuples; equal values mean
+            trainings that differ only in the seed. Default: every model has a setting of its own.
         seed: Random seed for the resampling. Equal seeds compare measures on the same resamples.
 
     Raises:
-        ValueError: ``x`` and ``y`` are not vectors of equal length.
+        TypeError: A setting is not hashable, or ``seed`` is not an integer.
+        ValueError: ``x`` and ``y`` are not vectors of equal length, or ``settings`` has another length.
 
-    Source: Kendall 1945 (τ_b); Efron & Tibshirani 1993 (percentile interval).
+    Source: Kendall 1945 (τ_b); Field & Welsh 2007 (resampling clusters); Hesterberg 2015 (quantile levels).
 
     Example:
         >>> round(kendall_tau([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]).value, 3)
         0.8
+        >>> kendall_tau([1, 2, 3, 4, 5], [1, 3, 2, 4, 5], settings=["a"] * 5).remark
+        'no interval: 1 setting, at least 5 are needed'
     """
     first, second = _pair(x, y)
+    check_int("seed", seed, 0)
     finite = np.isfinite(first) & np.isfinite(second)
+    codes = _codes(settings, len(first))[finite]
     left_out, first, second = int((~finite).sum()), first[finite], second[finite]
-    remark = f"{left_out} models without a finite value left out" if left_out else ""
-    count = len(first)
-    if count < FEWEST_MODELS:
-        return Tau(np.nan, np.nan, np.nan, count, f"{count} models are too few" + (f"; {remark}" if remark else ""))
+    codes = setting_codes(codes.tolist())
+    counts = len(first), len(set(codes.tolist()))
+
+    def result(value: float, interval: tuple[float, float], *remarks: str) -> Tau:
+        left = f"{left_out} models without a finite value left out" if left_out else ""
+        return Tau(value, *interval, *counts, "; ".join(filter(None, (*remarks, left))))
+
+    nothing = (math.nan, math.nan)
+    if len(first) < FEWEST_MODELS:
+        return result(math.nan, nothing, f"{len(first)} models are too few")
     for values, name in ((first, "measure"), (second, "gap")):
         if np.ptp(values) == 0:
-            return Tau(np.nan, np.nan, np.nan, count, f"the {name} is constant, so τ is undefined")
-    resampled = _resampled_taus(first, second, seed)
-    defined = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(defined, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Tau(float(kendalltau(first, second).statistic), float(low), float(high), count, remark)
+            return result(math.nan, nothing, f"the {name} is constant, so τ is undefined")
+    sums = pair_sums(first, second, codes)
+    interval, remark = _interval(sums, counts[1], seed)
+    return result(float(sums.tau(np.ones((1, counts[1])))[0]), interval, remark)
 
 
 def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -91,23 +114,39 @@ def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     return first, second
 
 
-def _resampled_taus(x: FloatArray, y: FloatArray, seed: int) -> FloatArray:
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=NUM_RESAMPLES).astype(np.float64)
-    sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
+def _codes(settings: Sequence[Hashable] | None, num_models: int) -> np.ndarray:
+    if settings is None:
+        return np.arange(num_models)
+    given = list(settings)
+    if len(given) != num_models:
+        raise ValueError(f"settings must hold one value for each of {num_models} models, got {len(given)}.")
+    for setting in given:
+        if not isinstance(setting, Hashable):
+            raise TypeError(f"settings holds {setting!r}, which is not hashable; use tuples instead of lists or dicts.")
+        if setting != setting:  # NaN is a setting of its own each time
+            raise ValueError("settings holds NaN, which equals no other setting; name the setting of every model.")
+    return setting_codes(given)
 
-    def total(pairs: FloatArray) -> FloatArray:
-        return np.asarray(np.einsum("bi,bi->b", counts @ pairs, counts))
 
-    product = total(sign_x**2) * total(sign_y**2)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may be constant; the caller leaves it out
-        return np.asarray(total(sign_x * sign_y) / np.sqrt(product))
+def _interval(sums: PairSums, num_settings: int, seed: int) -> tuple[tuple[float, float], str]:
+    """The ends of the interval, and why there are none."""
+    nothing = (math.nan, math.nan)
+    if num_settings < FEWEST_SETTINGS:
+        number = f"{num_settings} setting{'s' if num_settings > 1 else ''}"
+        return nothing, f"no interval: {number}, at least {FEWEST_SETTINGS} are needed"
+    taus = sums.tau(resampled_settings(num_settings, NUM_RESAMPLES, seed))
+    if np.isnan(taus).mean() > MOST_UNDEFINED:
+        return nothing, "no interval: the measure or the gap differs in too few settings"
+    if np.nanmax(taus) - np.nanmin(taus) < 1e-12:
+        return nothing, "no interval: every resample has the same τ"
+    low, high = np.nanquantile(taus, interval_levels(num_settings))
+    return (float(low), float(high)), ""
 
 
-def _tau_b(x: FloatArray, y: FloatArray) -> float:
-    """τ_b of a few models. SciPy takes most of a millisecond, and a table has thousands of groups."""
-    sign_x, sign_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    return float((sign_x * sign_y).sum() / math.sqrt((sign_x**2).sum() * (sign_y**2).sum()))
+def interval_levels(num_settings: int) -> tuple[float, float]:
+    """The two levels at which quantiles of the resamples are taken: Φ(∓t), t of Student's distribution."""
+    t = float(stdtrit(num_settings - 1, (1 + COVERAGE) / 2))
+    return float(ndtr(-t)), float(ndtr(t))
 
 
 def granulated_tau(
@@ -117,14 +156,15 @@ def granulated_tau(
 
         ψ_i = (1/m_i) Σ τ_b(models that share every hyperparameter and the seed, except axis i)
 
-    The sum runs over the ``m_i`` groups of two or more models in which τ_b is defined (neither measure nor gap is
-    constant). Ψ of Jiang et al. is the mean of ψ_i over the axes. Their grid is complete; here models that are not at a
-    minimum are missing from their groups, and ψ_i is NaN where no group is left.
+    The sum runs over the ``m_i`` groups in which τ_b is defined (neither measure nor gap is constant). Models of a
+    group with the same value on axis i are repeats, and pairs of them do not count. Ψ of Jiang et al. is the mean of
+    ψ_i over the axes. Their grid is complete; here models that are not at a minimum are missing from their groups, and
+    ψ_i is NaN where no group is left.
 
     Args:
         x: The measure, shape ``(k,)``; models where it is not finite are left out.
         y: The generalization gap, shape ``(k,)``.
-        settings: ``k`` mappings from axis to value.
+        settings: ``k`` mappings from axis to value, the seed included where trainings were repeated with equal seeds.
         axes: The axes i to vary.
 
     Returns:
@@ -150,10 +190,16 @@ def granulated_tau(
         for index in usable.tolist():
             others = tuple(value for name, value in settings[index].items() if name != axis)
             groups.setdefault(others, []).append(index)
-        taus = [
-            _tau_b(first[group], second[group])
-            for group in groups.values()
-            if np.ptp(first[group]) > 0 and np.ptp(second[group]) > 0
-        ]
-        result[axis] = (float(np.mean(taus)) if taus else float("nan"), len(taus))
+        taus = [_tau_across(first[g], second[g], [settings[i][axis] for i in g]) for g in groups.values()]
+        defined = [tau for tau in taus if not math.isnan(tau)]
+        result[axis] = (math.fsum(defined) / len(defined) if defined else math.nan, len(defined))
     return result
+
+
+def _tau_across(x: FloatArray, y: FloatArray, values: Sequence[Hashable]) -> float:
+    """τ_b over the pairs of models with different ``values``. SciPy is slow, and a table has thousands of groups."""
+    codes = setting_codes(values)
+    different = codes[:, None] != codes
+    sign_x, sign_y = (np.sign(v[:, None] - v) * different for v in (x, y))
+    product = float((sign_x**2).sum() * (sign_y**2).sum())
+    return float((sign_x * sign_y).sum() / math.sqrt(product)) if product else math.nan

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from renyi_lab._version import __version__
-from renyi_lab.study._grid import AXES, Setting
+from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 
 FORMAT = "renyi_lab study"
@@ -51,6 +51,11 @@ class Record:
     cpu_seconds: float = math.nan
 
     @property
+    def axes(self) -> dict[str, Any]:
+        """Mapping from axis to value."""
+        return asdict(self.setting)
+
+    @property
     def loss_gap(self) -> float:
         """Test loss − training loss."""
         return self.test_loss - self.train_loss
@@ -62,7 +67,9 @@ class Record:
 
     def to_line(self) -> str:
         """The record as one line of JSON, with NaN and infinity spelled as in Python's ``json``."""
-        return json.dumps(_rounded(asdict(self)) | {"setting": asdict(self.setting)}, separators=(",", ":"))
+        results = asdict(self)
+        del results["setting"]
+        return json.dumps({"setting": self.setting.stated} | _rounded(results), separators=(",", ":"))
 
     def as_stored(self) -> Record:
         """The record as it is read back from a file, with rounded numbers."""
@@ -74,12 +81,13 @@ class Record:
         try:
             raw = json.loads(line)
             setting, measured, diverged = raw.pop("setting"), raw.pop("measurement"), raw.pop("diverged")
-            if set(setting) != set(AXES):
-                raise ValueError("its setting has other axes")
             if set(raw) != _RESULTS:
                 raise ValueError(f"missing or unexpected: {', '.join(sorted(set(raw) ^ _RESULTS))}")
+            checked = Setting.checked(setting, [setting["architecture"]])
+            if set(checked.stated) != set(setting):
+                raise ValueError("its setting has other axes")
             return cls(
-                setting=Setting.checked(setting, [setting["architecture"]]),
+                setting=checked,
                 diverged=bool(diverged),
                 measurement=Measurement(
                     _numbers(measured["values"]),

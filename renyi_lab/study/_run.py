@@ -47,14 +47,15 @@ def run_study(
 
     Args:
         grid: Mapping from axis to values, of which all combinations are trained; or a list of such mappings, for their
-            union. The axes are the fields of `Setting`; axes left out keep their default.
+            union. The axes are the fields of `Setting`; axes left out keep their default. ``rho``, ``alpha`` and
+            ``form`` belong to sharpness-aware optimizers, which therefore need a mapping of their own.
         path: File for the records, one line per training, written as soon as it finishes. Trainings that the file
             already holds are not repeated, so that an interrupted study can be resumed. The data and the names of the
             measure and the models must match, but their code is not compared: use another file when it changes.
             Default: nothing is written.
         data: ``(train_set, test_set)``, each a ``TensorDataset`` or a pair of tensors ``(x, y)``. Default: MNIST-1D.
         models: Mapping from architecture to a function of ``(width, seed)`` that returns a new classifier. Default:
-            ``"mlp"`` (two hidden layers) and ``"cnn1d"``, sized for the data.
+            ``"mlp"`` (two hidden layers), ``"cnn1d"`` and ``"cnn1d_bn"`` (with batch norm), sized for the data.
         measure: Function ``measure(model, loss_fn, data, initial_parameters=...)`` that returns a mapping from names to
             numbers; ``data`` is the training set ``(x, y)``, ``initial_parameters`` maps names to tensors. Default:
             `standard_measure`, Rényi sharpness and all other measures of `sharpness_report`.
@@ -70,8 +71,9 @@ def run_study(
 
     Raises:
         TypeError: The grid, data or measure has the wrong type.
-        ValueError: An axis is unknown or a value out of range; the file is not a study file, has another version, or
-            holds a study with other data, models or measure; or ``path`` is used with a lambda.
+        ValueError: An axis is unknown, the optimizer does not have it, or a value is out of range; the file is not a
+            study file, has another version, or holds a study with other data, models or measure; or ``path`` is used
+            with a lambda.
         RuntimeError: The measure raised; the trainings that finished before are in the file.
 
     Warns:
@@ -147,6 +149,7 @@ def _default_models(data: tuple[Pair, Pair]) -> dict[str, ModelFactory]:
     return {
         "mlp": functools.partial(_mlp, features, classes),
         "cnn1d": functools.partial(_cnn1d, features, classes),
+        "cnn1d_bn": functools.partial(_cnn1d_bn, features, classes),
     }
 
 
@@ -156,6 +159,10 @@ def _mlp(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
 
 def _cnn1d(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
     return cnn1d(channels=width, in_features=features, num_classes=classes, seed=seed)
+
+
+def _cnn1d_bn(features: int, classes: int, width: int, seed: int) -> torch.nn.Module:
+    return cnn1d(channels=width, in_features=features, num_classes=classes, batch_norm=True, seed=seed)
 
 
 def _fingerprint(pairs: tuple[Pair, Pair]) -> str:

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from renyi_lab._utils.validation import check_choice, check_real
-from renyi_lab.study._correlation import Tau, granulated_tau, kendall_tau
+from renyi_lab.study._correlations import ALPHAS, Correlations
+from renyi_lab.study._frame import GAPS, FrameRecord, frame_records, frame_row
 from renyi_lab.study._grid import AXES, check_axis
-from renyi_lab.study._plots import plot_alpha, plot_measure, plot_taus
 from renyi_lab.study._records import Record, read_records
 from renyi_lab.study._standard import shipped_path
+from renyi_lab.study._tables import Models, setting_of, sorting_key
 
 # Heuristic: in pilot studies, models below this accuracy were still far from a minimum.
 MIN_ACCURACY = 0.97
-# The two orders of the rule of Zhang et al. 2025 (0.5, 1.5), Shannon and collision entropy; fixed before any result.
-ALPHAS = (0.5, 1.0, 1.5, 2.0)
-GAPS = ("loss", "error")
 
 
 @dataclass(frozen=True, repr=False)
-class Study:
+class Study(Correlations):
     """Trainings of a grid with their gaps and measures; correlations use only the models at a minimum.
 
+    A *setting* is what trainings share that differ only in the seed. Models of a setting are similar, so intervals,
+    shuffles and splits treat settings, not models, as independent.
+
     Attributes:
-        records: One record per training, including diverged and under-trained ones.
+        records: One record per training, including diverged and under-trained ones; or one per row of a frame.
         min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[Record | FrameRecord, ...]
     min_accuracy: float = MIN_ACCURACY
 
     def __post_init__(self) -> None:
@@ -54,41 +55,95 @@ class Study:
         return cls(tuple(read_records(path)[1]), min_accuracy)
 
     @classmethod
-    def standard(cls) -> Study:
-        """The study that ships with the package: records of MLPs and CNNs trained on MNIST-1D.
+    def standard(cls, *, data_set: str = "mnist1d") -> Study:
+        """The study that ships with the package: MLPs, CNNs and CNNs with batch norm, trained on one of two data sets.
 
-        ``python -m renyi_lab.study --out FILE`` repeats it.
+        ``python -m renyi_lab.study --data-set DATA_SET --out FILE`` repeats it.
+
+        Args:
+            data_set: ``"mnist1d"`` (default), or ``"mnist1d_noisy"``, the same with less translation and more noise;
+                see `standard_data`.
+
+        Raises:
+            ValueError: There is no such data set.
 
         Example:
             >>> len(Study.standard().kept) >= 60
             True
         """
-        with shipped_path() as path:
+        with shipped_path(data_set) as path:
             return cls.read(path)
 
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        measures: Sequence[str],
+        gaps: Mapping[str, str] | Sequence[str],
+        settings: Sequence[str],
+    ) -> Study:
+        """A study of networks that were trained and measured elsewhere: one row of a frame per network.
+
+        Every row counts as a model at a minimum: leave other rows out of the frame. A measure or gap that is not finite
+        is left out of its correlations, with a remark.
+
+        Args:
+            frame: The networks.
+            measures: Columns with measures.
+            gaps: ``{"loss": column, "error": column}`` or one of the two: test − training loss, test − training error.
+                Or the names of columns, if these are ``"loss_gap"`` and ``"error_gap"``.
+            settings: Columns that define the setting, such as hyperparameters: rows with equal values are repeats of
+                one setting. A column named ``"seed"`` among them does not; it tells which repeats share a seed.
+
+        Raises:
+            TypeError: ``frame`` is not a data frame, an argument is not a list of names, or a column is not numeric.
+            ValueError: The frame is empty, ``settings`` is empty or has missing values, a column does not exist or is
+                named twice, a gap is neither ``"loss"`` nor ``"error"``, or two rows share settings and seed.
+
+        Example:
+            >>> rows = [{"lr": lr, "seed": s, "flatness": lr + s, "gap": lr} for lr in range(6) for s in range(2)]
+            >>> Study.from_frame(
+            ...     pd.DataFrame(rows), measures=["flatness"], gaps={"loss": "gap"}, settings=["lr", "seed"]
+            ... )
+            Study(12 models from a frame, in 6 settings)
+        """
+        return cls(frame_records(frame, measures, gaps, settings))
+
     @property
-    def kept(self) -> tuple[Record, ...]:
+    def kept(self) -> tuple[Record | FrameRecord, ...]:
         """The records at a minimum, sorted by setting, so that intervals do not depend on the order of records."""
-        found = (r for r in self.records if not r.diverged and r.train_accuracy >= self.min_accuracy)
-        return tuple(sorted(found, key=lambda record: astuple(record.setting)))
+        found = (r for r in self.records if self._status(r) == "minimum")
+        return tuple(sorted(found, key=lambda record: list(map(sorting_key, record.axes.values()))))
+
+    @property
+    def num_settings(self) -> int:
+        """Number of settings with a model at a minimum."""
+        return len({setting_of(record.axes) for record in self.kept})
 
     @property
     def num_diverged(self) -> int:
         """Number of trainings that diverged."""
-        return sum(record.diverged for record in self.records)
+        return sum(self._status(record) == "diverged" for record in self.records)
 
     @property
     def num_dropped(self) -> int:
         """Number of trainings that did not reach a minimum, not counting those that diverged."""
-        return len(self.records) - len(self.kept) - self.num_diverged
+        return sum(self._status(record) == "under-trained" for record in self.records)
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time of all trainings and measurements, in seconds."""
-        return math.fsum(record.cpu_seconds for record in self.records)
+        """Processor time of all trainings and measurements, in seconds; those of a frame count nothing."""
+        return math.fsum(record.cpu_seconds for record in self.records if isinstance(record, Record))
 
     def with_minimum(self, min_accuracy: float) -> Study:
-        """The same records with another ``min_accuracy``; 0 keeps every model that did not diverge."""
+        """The same records with another ``min_accuracy``; 0 keeps every model that did not diverge.
+
+        Raises:
+            ValueError: ``min_accuracy`` is outside [0, 1], or the study is from a frame.
+        """
+        if any(isinstance(record, FrameRecord) for record in self.records):
+            raise ValueError("models from a frame have no training accuracy; leave rows out of the frame instead.")
         return replace(self, min_accuracy=min_accuracy)
 
     def select(self, **axes: Any) -> Study:
@@ -100,12 +155,13 @@ class Study:
         Raises:
             ValueError: An axis is unknown, or no training has the value.
         """
+        known = self.records[0].axes if self.records and isinstance(self.records[0], FrameRecord) else AXES
         for name, value in axes.items():
-            check_axis(name)
-            present = sorted({getattr(record.setting, name) for record in self.records})
+            check_axis(name, known)
+            present = sorted({record.axes[name] for record in self.records}, key=sorting_key)
             if value not in present:
                 raise ValueError(f"no training has {name}={value!r}; available: {', '.join(map(repr, present))}.")
-        chosen = (r for r in self.records if all(getattr(r.setting, name) == value for name, value in axes.items()))
+        chosen = (r for r in self.records if all(r.axes[name] == value for name, value in axes.items()))
         return replace(self, records=tuple(chosen))
 
     def to_frame(self, *, alphas: Sequence[float] = ALPHAS) -> pd.DataFrame:
@@ -117,133 +173,48 @@ class Study:
         Raises:
             ValueError: A curve was not recorded at one of ``alphas``.
         """
-        rows = []
-        for record in self.records:
-            row: dict[str, Any] = asdict(record.setting)
-            row["status"] = self._status(record)
-            for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "loss_gap", "error_gap"):
-                row[name] = getattr(record, name)
-            chosen = {f"alpha of {name}": alpha for name, alpha in record.measurement.chosen_alphas.items()}
-            rows.append(row | record.measurement.at(alphas) | chosen | {"cpu_seconds": record.cpu_seconds})
-        return pd.DataFrame(rows)
+        return pd.DataFrame([frame_row(record, self._status(record), alphas) for record in self.records])
 
-    def kendall(self, gap: str = "loss", *, alphas: Sequence[float] = ALPHAS, seed: int = 0) -> pd.DataFrame:
-        r"""Kendall's τ of every measure with a generalization gap, over the models at a minimum.
-
-        Args:
-            gap: ``"loss"`` (test − training loss) or ``"error"`` (test − training error). Report both: the loss gap
-                also grows with the confidence of the predictions.
-            alphas: Orders of Rényi sharpness, fixed before any gap is seen. The table also has the sharpness at the
-                order that `choose_alpha` picks from the spectrum of each model (``renyi_sharpness_by_rule``).
-            seed: Random seed for the bootstrap.
-
-        Returns:
-            Table with one row per measure and the columns ``tau`` (τ_b), ``low``, ``high`` (95 % bootstrap interval),
-            ``within`` (Ψ, the granulated coefficient of Jiang et al. 2019; see `kendall_within`), ``num_models`` and
-            ``remark`` (why τ is undefined, or how many models were left out).
-
-        Raises:
-            ValueError: No model is at a minimum, or an argument is out of range.
-        """
-        y = self._gaps(gap)
-        table = self._table(alphas)
-        within = self.kendall_within(gap, alphas=alphas)["mean"]
-        rows = {}
-        for name in table:
-            tau = kendall_tau(table[name], y, seed=seed)
-            rows[name] = {**_tau_row(tau), "within": within[name], "num_models": tau.num_models, "remark": tau.remark}
-        return _frame(rows, "measure")
-
-    def kendall_within(self, gap: str = "loss", *, alphas: Sequence[float] = ALPHAS) -> pd.DataFrame:
-        """The granulated Kendall coefficient ψ of every measure per hyperparameter, and its ``mean`` Ψ.
-
-        Models of a group differ in exactly one hyperparameter and share everything else, the seed included; see
-        `granulated_tau` for the formula. The seed itself is not a hyperparameter and has no ψ. ψ is NaN for a
-        hyperparameter that never varies alone.
-
-        Args:
-            gap: As for `kendall`.
-            alphas: As for `kendall`.
-
-        Raises:
-            ValueError: No model is at a minimum, or an argument is out of range.
-        """
-        y = self._gaps(gap)
-        settings = [asdict(record.setting) for record in self.kept]
-        axes = [a for a in AXES if a != "seed" and len({s[a] for s in settings}) > 1]
-        table = self._table(alphas)
-        rows: dict[str, dict[str, float]] = {}
-        for name in table:
-            psi = {axis: value for axis, (value, _) in granulated_tau(table[name], y, settings, axes).items()}
-            defined = [value for value in psi.values() if not math.isnan(value)]
-            rows[name] = psi | {"mean": math.fsum(defined) / len(defined) if defined else math.nan}
-        return _frame(rows, "measure")
-
-    def tau_against_alpha(self, gap: str = "loss", *, measure: str = "renyi_sharpness", seed: int = 0) -> pd.DataFrame:
-        """The curve τ(α) of a measure that has an order, with 95 % intervals, so that no maximum is reported alone.
-
-        Args:
-            gap: ``"loss"`` or ``"error"``.
-            measure: Name of a curve, such as ``"renyi_sharpness"`` or ``"renyi_sharpness [first]"``.
-            seed: Random seed for the bootstrap.
-
-        Raises:
-            ValueError: No model is at a minimum, or the curve does not exist.
-        """
-        y, kept = self._gaps(gap), self.kept
-        names = sorted({name for record in kept for name in record.measurement.curves})
-        if measure not in names:
-            raise ValueError(f"no curve {measure!r} was recorded; available: {', '.join(map(repr, names)) or 'none'}.")
-        curves = [record.measurement.curves.get(measure, {}) for record in kept]
-        alphas = sorted({alpha for curve in curves for alpha in curve})
-        taus = {alpha: kendall_tau([curve.get(alpha, math.nan) for curve in curves], y, seed=seed) for alpha in alphas}
-        return _frame({a: {**_tau_row(t), "num_models": t.num_models} for a, t in taus.items()}, "alpha")
-
-    def plot(self) -> Figure:
-        """Plot τ of every measure with its interval, for both gaps."""
-        return plot_taus({gap: self.kendall(gap) for gap in GAPS}, len(self.kept))
-
-    def plot_measure(self, measure: str) -> Figure:
-        """Plot both gaps against one measure (a row of `kendall`), one dot per model at a minimum."""
-        frame = self.to_frame()
-        return plot_measure(frame[frame["status"] == "minimum"], {gap: self.kendall(gap) for gap in GAPS}, measure)
-
-    def plot_alpha(self, measure: str = "renyi_sharpness") -> Figure:
-        """Plot `tau_against_alpha` for both gaps."""
-        return plot_alpha({gap: self.tau_against_alpha(gap, measure=measure) for gap in GAPS}, measure)
-
-    def _gaps(self, gap: str) -> list[float]:
-        """The gap of each model at a minimum; raises if there is no such model."""
+    def _models(self, gap: str, alphas: Sequence[float]) -> Models:
+        """The models at a minimum with one gap; raises if there is no such model."""
         check_choice("gap", gap, GAPS)
+        if gap not in self._gaps:
+            raise ValueError(
+                f"this study has no {gap} gap, only {self._gaps[0]!r}; name it in from_frame(..., gaps=...)."
+            )
         kept = self.kept
         if not kept:
-            best = max((r.train_accuracy for r in self.records if not r.diverged), default=math.nan)
+            trained = (r for r in self.records if isinstance(r, Record) and not r.diverged)
+            best = max((record.train_accuracy for record in trained), default=math.nan)
             raise ValueError(
                 f"none of {len(self.records)} trainings is at a minimum (training accuracy ≥ {self.min_accuracy:g}): "
                 f"{self.num_diverged} diverged, the best of the others reached {best:.3f}. Train for more epochs, "
                 "with other learning rates, or lower the threshold with study.with_minimum(...)."
             )
-        return [record.loss_gap if gap == "loss" else record.error_gap for record in kept]
+        return Models(
+            [record.axes for record in kept],
+            gap,
+            np.array([record.loss_gap if gap == "loss" else record.error_gap for record in kept]),
+            pd.DataFrame([record.measurement.at(alphas) for record in kept]),
+        )
 
-    def _table(self, alphas: Sequence[float]) -> pd.DataFrame:
-        """One row per model at a minimum, one column per measure."""
-        return pd.DataFrame([record.measurement.at(alphas) for record in self.kept])
+    @property
+    def _gaps(self) -> list[str]:
+        """The gaps that were recorded."""
+        rows = [record for record in self.records if isinstance(record, FrameRecord)]
+        return [gap for gap in GAPS if not rows or gap in rows[0].gaps]
 
-    def _status(self, record: Record) -> str:
+    def _status(self, record: Record | FrameRecord) -> str:
+        if isinstance(record, FrameRecord):
+            return "minimum"
         if record.diverged:
             return "diverged"
         return "minimum" if record.train_accuracy >= self.min_accuracy else "under-trained"
 
     def __repr__(self) -> str:
+        if any(isinstance(record, FrameRecord) for record in self.records):
+            return f"Study({len(self.records)} models from a frame, in {self.num_settings} settings)"
         return (
             f"Study({len(self.records)} trainings: {len(self.kept)} at a minimum (training accuracy ≥ "
             f"{self.min_accuracy:g}), {self.num_dropped} dropped, {self.num_diverged} diverged)"
         )
-
-
-def _tau_row(tau: Tau) -> dict[str, float]:
-    return {"tau": tau.value, "low": tau.low, "high": tau.high}
-
-
-def _frame(rows: dict[Any, dict[str, Any]], index: str) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index)

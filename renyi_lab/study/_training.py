@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from renyi_lab._utils.threads import one_thread
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._records import Record
+from renyi_lab.study._sharpness_aware import optimizer_argument
 from renyi_lab.training import DivergenceError, Evaluation, evaluate, train
 
 # (width, seed) → a new model.
@@ -70,7 +72,7 @@ def _trained(model: nn.Module, setting: Setting, train_set: Pair) -> bool:
             lr=setting.lr,
             batch_size=setting.batch_size,
             weight_decay=setting.weight_decay,
-            optimizer=setting.optimizer,
+            optimizer=optimizer_argument(setting.optimizer, asdict(setting)),
             seed=setting.seed,
             progress=False,
         )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_choice
-from renyi_lab.optim import SharpnessAware, base_defaults
+from renyi_lab.optim import BY_NAME, SharpnessAware, base_defaults
 
 OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -20,16 +20,17 @@ _CLASSES: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
+_NAMES = (*_CLASSES, *BY_NAME)
 
 
 def check_optimizer(optimizer: Any) -> None:
     """Raise an error if ``optimizer`` is neither a known name nor a factory."""
     if isinstance(optimizer, str):
-        check_choice("optimizer", optimizer, _CLASSES)
+        check_choice("optimizer", optimizer, _NAMES)
     elif not callable(optimizer) or (isinstance(optimizer, type) and not issubclass(optimizer, SharpnessAware)):
         # A class of torch would silently train at its own default learning rate.
         raise TypeError(
-            f"optimizer must be one of {', '.join(map(repr, _CLASSES))}, a sharpness-aware class such as "
+            f"optimizer must be one of {', '.join(map(repr, _NAMES))}, a sharpness-aware class such as "
             "renyi_lab.RSAM, or a function from parameters to an optimizer, as in "
             f"functools.partial(torch.optim.SGD, lr=0.1); got {optimizer!r}."
         )
@@ -46,6 +47,8 @@ def make_optimizer(
     """Return the requested optimizer on ``parameters``."""
     settings = {"lr": lr, "weight_decay": weight_decay}
     made: Any
+    if isinstance(optimizer, str):
+        optimizer = BY_NAME.get(optimizer, optimizer)
     if isinstance(optimizer, str):
         made = _CLASSES[optimizer](parameters, **settings, **({"momentum": momentum} if optimizer == "sgd" else {}))
     elif isinstance(optimizer, (type, functools.partial)):

@@ -76,8 +76,9 @@ def train(
             cut into samples, such as a graph; a DataLoader has its own. Samples are shuffled unless one batch has all.
         momentum: Momentum of SGD in [0, 1). Default 0.9.
         weight_decay: L2 penalty ≥ 0; decoupled in ``"adamw"``. Default 5e-4.
-        optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; or a factory: any callable from the list of trainable
-            parameters to a ``torch.optim.Optimizer``, such as ``functools.partial(torch.optim.SGD, lr=0.1)``. The
+        optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; ``"sam"``, ``"asam"``, ``"fishersam"``, ``"sagm"`` or
+            ``"rsam"``, the class of that name over SGD with its defaults; or a factory: any callable from the list of
+            trainable parameters to a ``torch.optim.Optimizer``, as ``functools.partial(torch.optim.SGD, lr=0.1)``. The
             factory's optimizer has its own settings, except that a sharpness-aware class or a partial of one, ``RSAM``
             or ``functools.partial(RSAM, rho=0.3)``, gets the three above for its base optimizer where it is not given
             them. The second pass of these leaves batch norm's running statistics unchanged. Each step is taken with

@@ -12,7 +12,8 @@ import pytest
 from scipy.stats import kendalltau
 from small_study import made_up_record, made_up_study
 
-from renyi_lab.study import Study
+from renyi_lab.study import Study, kendall_tau
+from renyi_lab.study._table import markdown_table
 
 
 def test_kendall_uses_the_models_at_a_minimum_and_the_chosen_gap() -> None:
@@ -45,6 +46,34 @@ def test_a_constant_measure_has_a_remark_and_is_missing_from_the_figure() -> Non
     result = made_up_study([1.0] * 8, list(range(8)), list(np.linspace(0, 0.5, 8)))
     assert "constant" in result.kendall().loc["sharp", "remark"]
     assert len(result.plot().axes[0].get_yticklabels()) == 6
+
+
+def test_intervals_resample_settings_and_one_setting_has_none(finished: tuple[Study, Path]) -> None:
+    study = finished[0].with_minimum(0)  # four settings of three seeds
+    assert study.num_settings == 4
+    table = study.kendall("error")
+    assert set(table["num_settings"]) == {4}
+    assert set(table["remark"]) == {"no interval: 4 settings, at least 5 are needed"}
+    seeds = made_up_study([1.0, 3.0, 2.0, 5.0, 4.0], [1.0, 2.0, 3.0, 5.0, 4.0], [0.1, 0.3, 0.2, 0.4, 0.5])
+    assert seeds.num_settings == 1
+    assert seeds.kendall()["tau"].notna().all()
+    assert seeds.kendall()["low"].isna().all()
+    assert seeds.tau_against_alpha(measure="curve")["remark"].str.startswith("no interval: 1 setting").all()
+    assert "(no interval: 1 setting, at least 5 are needed) |" in markdown_table(seeds)
+
+
+def test_the_interval_of_a_table_is_that_of_the_settings_without_the_seed() -> None:
+    study = Study.standard().select(architecture="mlp")
+    settings = [(s.width, s.optimizer, s.lr, s.batch_size, s.weight_decay) for s in (r.setting for r in study.kept)]
+    x, y = zip(*((r.measurement.values["trace"], r.loss_gap) for r in study.kept), strict=True)
+    row = study.kendall("loss").loc["trace"]
+    tau = kendall_tau(x, y, settings=settings)
+    assert (row["tau"], row["low"], row["high"], row["num_settings"]) == (
+        tau.value,
+        tau.low,
+        tau.high,
+        len(set(settings)),
+    )
 
 
 def test_tau_against_alpha_has_every_order() -> None:

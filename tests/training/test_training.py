@@ -423,7 +423,7 @@ MESSAGES = [
     ({"device": "nowhere"}, ValueError, "device='nowhere' cannot be used here"),
     ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, ValueError, r"loss_fn must return one .* shape \(60,\)"),
     ({"loss_fn": nn.BCEWithLogitsLoss()}, ValueError, r"loss_fn does not take targets of shape \(60,\)"),
-    ({"optimizer": "sdg"}, ValueError, "optimizer must be one of 'sgd', 'adam', 'adamw', got 'sdg'"),
+    ({"optimizer": "sdg"}, ValueError, "optimizer must be one of 'sgd', 'adam', .*, 'rsam', got 'sdg'"),
     ({"optimizer": 0.1}, TypeError, "optimizer must be one of .* or a function .*; got 0.1"),
     ({"optimizer": torch.optim.SGD}, TypeError, r"as in functools.partial\(torch.optim.SGD, lr=0.1\)"),
     ({"optimizer": TwoPass}, TypeError, r"as in functools.partial\(torch.optim.SGD, lr=0.1\)"),
