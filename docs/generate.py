@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import operator
 import re
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,8 @@ BENCHMARKS = (
     "optim_accuracy",
     "optim_step",
     "rsam_sharpness",
+    "intervention",
+    "intervention_walk",
     "explorers",
     "busy",
 )
@@ -89,6 +92,24 @@ def tau(row: dict[str, float | None]) -> str:
     if row["low"] is None:
         return signed(row["tau"])
     return f"{signed(row['tau'])} [{signed(row['low'])}, {signed(row['high'])}]".replace(" ", NO_BREAK)
+
+
+def mean_interval(value: dict[str, float] | None, digits: int = 2) -> str:
+    """A mean difference with its interval, in bold where the interval leaves out zero."""
+    if value is None:
+        return "–"
+    text = f"{signed(value['mean'], digits)} [{signed(value['low'], digits)}, {signed(value['high'], digits)}]"
+    return (f"**{text}**" if resolved(value) else text).replace(" ", NO_BREAK)
+
+
+def resolved(value: dict[str, float] | None) -> bool:
+    """Whether the interval leaves out zero."""
+    return value is not None and not value["low"] <= 0 <= value["high"]
+
+
+def times(value: dict[str, float] | None, factor: float) -> dict[str, float] | None:
+    """The mean and its interval in another unit."""
+    return value and {name: factor * number for name, number in value.items()}
 
 
 def distinct(records: Sequence[dict[str, Any]], *keys: str) -> list[Any]:
@@ -178,7 +199,10 @@ def environment() -> jinja2.Environment:
         autoescape=False,  # the output is Markdown
     )
     filters = (fixed, signed, short, significant, percent, plus_minus, span, tau, distinct, circumstances, beats_sam)
+    filters += (mean_interval, times)
+    made.filters["exp"] = math.exp
     made.filters.update({function.__name__: function for function in filters})
+    made.tests["resolved"] = resolved
     made.tests["rsam"] = lambda method: "RSAM" in method or "exact" in method
     for name in BENCHMARKS:
         path = RESULTS / f"{name}.json"

@@ -64,7 +64,9 @@ def test_mnist1d_without_translation_and_noise_differs_within_a_class_by_scale_a
     assert spread_within_classes(*still.tensors) < 0.4 < spread_within_classes(*published.tensors)
 
 
-@pytest.mark.parametrize("make", [lambda: datasets.mnist1d(num_samples=50, seed=3), datasets.digits, datasets.xor])
+@pytest.mark.parametrize(
+    "make", [lambda: datasets.mnist1d(num_samples=50, seed=3), datasets.digits, datasets.rotated_digits, datasets.xor]
+)
 def test_global_random_states_are_restored_and_no_file_is_written(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     datasets._mnist1d_arrays.cache_clear()
@@ -90,6 +92,47 @@ def test_digits_split_depends_on_its_seed_and_fraction():
     assert not torch.equal(datasets.digits(seed=1)[1].tensors[1], datasets.digits(seed=2)[1].tensors[1])
     assert len(datasets.digits(test_fraction=0.5)[1]) == 899
     assert datasets.digits(test_fraction=0.01)[1].tensors[1].unique().tolist() == list(range(10))
+
+
+def test_the_domains_of_rotated_digits_share_no_image_and_have_all_of_them():
+    upright = datasets.rotated_digits([0, 360 * 5 + 90, -90])
+    pixels = torch.cat([domain.tensors[0] for domain in upright.values()])
+    assert list(upright) == [0.0, 1890.0, -90.0]
+    assert [len(domain) for domain in upright.values()] == [599, 599, 599]
+    assert (16 * pixels.double()).sum().item() == pytest.approx(561718, rel=1e-6)  # a quarter turn keeps every pixel
+    labels = torch.cat([domain.tensors[1] for domain in upright.values()])
+    assert torch.equal(labels.bincount(), torch.cat([part.tensors[1] for part in datasets.digits()]).bincount())
+
+
+def test_rotated_digits_turn_counterclockwise():
+    upright, turned = (datasets.rotated_digits(angles)[angles[0]] for angles in ((0, 45), (90, 45)))
+    images, quarter = (domain.tensors[0].view(-1, 8, 8) for domain in (upright, turned))
+    torch.testing.assert_close(quarter, images.rot90(1, (1, 2)), rtol=0, atol=1e-6)
+    assert torch.equal(upright.tensors[1], turned.tensors[1])
+
+
+def test_rotated_digits_stay_in_the_unit_interval_and_follow_their_seed():
+    first, again, other = (datasets.rotated_digits(seed=seed)[75].tensors for seed in (0, 0, 1))
+    assert 0 <= first[0].min() <= first[0].max() <= 1
+    assert (first[0].dtype, first[1].dtype) == (torch.float32, torch.int64)
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[1], other[1])
+
+
+@pytest.mark.parametrize(
+    ("angles", "message"),
+    [
+        ([15], "angles must be 2 to 100 numbers, one for each domain; got 1"),
+        (range(101), "got 101"),
+        ([0, 360], r"angles must be distinct rotations \(modulo 360 degrees\), got \[0.0, 360.0\]"),
+        ([0, float("nan")], "angles"),
+        ([0, "15"], "angles"),
+        (15, "angles"),
+    ],
+)
+def test_bad_angles_are_refused(angles, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        datasets.rotated_digits(angles)
 
 
 def test_xor_labels_are_the_product_of_the_first_two_signs():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -48,7 +48,7 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
             f"params={params!r} selects no trainable parameter; all of {sorted(chosen)} "
             "are frozen. Call requires_grad_(True) on those you want."
         )
-    _check_uniform(selected)
+    check_uniform(selected)
     return selected
 
 
@@ -183,7 +183,7 @@ def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[st
     return found
 
 
-def _check_uniform(selected: dict[str, nn.Parameter]) -> None:
+def check_uniform(selected: Mapping[str, Tensor]) -> None:
     dtypes = {parameter.dtype for parameter in selected.values()}
     devices = {parameter.device for parameter in selected.values()}
     for name, parameter in selected.items():

@@ -6,6 +6,7 @@ Mixed precision, batch norm, several processes, accumulation, clipping, compilat
 from collections.abc import Callable
 
 from renyi_lab.optim._base_optimizer import base_defaults
+from renyi_lab.optim._entropy_penalty import CollisionEntropyPenalty, collision_entropy_penalty
 from renyi_lab.optim._rsam import RSAM
 from renyi_lab.optim._sam import ASAM, SAGM, SAM, FisherSAM
 from renyi_lab.optim._sharpness_aware import SharpnessAware
@@ -26,10 +27,12 @@ __all__ = [
     "RSAM",
     "SAGM",
     "SAM",
+    "CollisionEntropyPenalty",
     "FisherSAM",
     "SharpnessAware",
     "amp_step",
     "base_defaults",
+    "collision_entropy_penalty",
     "local_perturbation",
     "statistics_once",
 ]

@@ -46,6 +46,24 @@ Clipping inside the closure shortens the first gradient as well: SAM does not de
 RSAM. Norms and sums run over all groups together.
 
 **Compiled models.** ``torch.compile(model)`` works as it is: the weights change in place.
+
+**A penalty on the spectrum.** `collision_entropy_penalty` estimates −H₂ of the true Hessian, for any optimizer. Its
+gradient is a third derivative, noisy and at times large, so it is clipped together with that of the loss, and it starts
+after some plain epochs, once the trace is clearly positive:
+
+    generator = torch.Generator().manual_seed(0)
+    for epoch in range(epochs):
+        for x, y in loader:
+            loss = loss_fn(model(x), y)
+            if epoch >= 3:
+                loss = loss + 0.1 * collision_entropy_penalty(loss, model.parameters(), generator=generator).value
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+
+Compare with training at a coefficient whose sign is random at each step: the noise of the penalty's gradient alone
+lowers the sharpness.
 """
 
 from __future__ import annotations

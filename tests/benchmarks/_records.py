@@ -4,8 +4,50 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import joblib
+
+from renyi_lab._utils.progress import progress_bar
+
+
+class Records:
+    """The file of records: read once, then only appended to.
+
+    Args:
+        path: The file; it need not exist.
+        run_type: Frozen dataclass of the runs; equal runs have equal results.
+        compute: Function from a run to its result, which is run in other processes if there are several jobs.
+        required: Keys that every result has.
+    """
+
+    def __init__(
+        self, path: Path, run_type: type[Any], compute: Callable[[Any], dict[str, Any]], *required: str
+    ) -> None:
+        self.path, self.function, self.known = path, compute, read_records(path, run_type, *required)
+
+    def compute(self, runs: list[Any], jobs: int, title: str) -> None:
+        """Compute the runs that are not in the file yet; each is written as it finishes."""
+        missing = [run for run in dict.fromkeys(runs) if run not in self.known]
+        if not missing:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            joblib.delayed(_numbered)(self.function, number, run) for number, run in enumerate(missing)
+        )
+        with progress_bar(len(missing), title) as bar, self.path.open("a", encoding="utf-8") as file:
+            for number, result in results:
+                file.write(json.dumps({"run": asdict(missing[number]), "result": result}) + "\n")
+                file.flush()
+                self.known[missing[number]] = result
+                bar.update()
+
+
+def _numbered(compute: Callable[[Any], dict[str, Any]], number: int, run: Any) -> tuple[int, dict[str, Any]]:
+    return number, compute(run)
 
 
 def read_records(path: Path, run_type: type[Any], *required: str) -> dict[Any, dict[str, Any]]:

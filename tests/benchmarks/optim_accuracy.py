@@ -12,22 +12,19 @@ complete records the table is made at once.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import torch
 from _common import argument_parser, finish, positive, prepare, show
-from _records import read_records
+from _records import Records
 from _rsam_variants import AdaptiveRSAM, LayerwiseRSAM, MixedRSAM, RadiusRSAM, with_schedule
 from torch.utils.data import TensorDataset
 
 from renyi_lab import datasets, models
-from renyi_lab._utils.progress import progress_bar
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware
 from renyi_lab.training import DivergenceError, evaluate, train
 
@@ -147,10 +144,6 @@ def train_once(run: Run) -> dict[str, object]:
     return {"accuracy": result.accuracy, "gradients": history.num_gradients, "seconds": round(history.seconds, 2)}
 
 
-def _numbered(number: int, run: Run) -> tuple[int, dict[str, object]]:
-    return number, train_once(run)
-
-
 def split(train_set: TensorDataset, seed: int) -> tuple[TensorDataset, TensorDataset]:
     """Four fifths to train on and one fifth to validate on, drawn by ``seed``."""
     order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))
@@ -158,27 +151,11 @@ def split(train_set: TensorDataset, seed: int) -> tuple[TensorDataset, TensorDat
     return TensorDataset(*train_set[order[held_out:]]), TensorDataset(*train_set[order[:held_out]])
 
 
-class Results:
-    """The file of records: read once, then only appended to."""
+class Results(Records):
+    """The trainings done so far."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.known = path, read_records(path, Run, "accuracy")
-
-    def compute(self, runs: list[Run], jobs: int, title: str) -> None:
-        """Compute the runs that are not in the file yet."""
-        missing = [run for run in runs if run not in self.known]
-        if not missing:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            joblib.delayed(_numbered)(number, run) for number, run in enumerate(missing)
-        )
-        with progress_bar(len(missing), title) as bar, self.path.open("a", encoding="utf-8") as file:
-            for number, result in results:
-                file.write(json.dumps({"run": asdict(missing[number]), "result": result}) + "\n")
-                file.flush()
-                self.known[missing[number]] = result
-                bar.update()
+        super().__init__(path, Run, train_once, "accuracy")
 
     def accuracies(self, runs: list[Run]) -> list[float]:
         """One value per run; 0 where training diverged."""

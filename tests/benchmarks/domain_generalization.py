@@ -1,0 +1,211 @@
+"""Domain generalization on rotated digits: ERM, SAM, ASAM, SAGM and RSAM, one rotation left out at a time.
+
+    python tests/benchmarks/domain_generalization.py --records domain_generalization.jsonl --jobs 2
+
+Six domains, angles 0 to 75 degrees; MLP 64-64-64-10, SGD with momentum 0.9 and weight decay 5e-4; 32 samples of each
+of the five source domains per step; 300 two-pass steps, 300 plain steps (ERM), or 600 (ERM, equal gradients). A fifth
+of every source domain validates. First comparison, DomainBed's training-domain validation: for each seed and target the
+setting with the best accuracy on the validation part of the *source* domains. Second comparison: the setting with the
+best mean validation accuracy of all these, fixed, on fresh seeds. Every training is one line of the records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from _common import argument_parser, finish, positive, prepare, show
+from _records import Records
+from optim_accuracy import mean_and_error
+from torch import Tensor, nn
+
+from renyi_lab import datasets, models
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, SharpnessAware
+from renyi_lab.training import evaluate
+
+ANGLES, WIDTHS, PER_DOMAIN, STEPS = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0), (64, 64, 64, 10), 32, 300
+SGD = {"momentum": 0.9, "weight_decay": 5e-4}
+RATES, FIRST_FRESH_SEED = (0.1, 0.2), 100
+# The class, the values of ρ, other settings, and the number of steps.
+METHODS: dict[str, tuple[type[SharpnessAware] | None, tuple[float | None, ...], dict[str, float], int]] = {
+    "ERM": (None, (None,), {}, STEPS),
+    "ERM, equal gradients": (None, (None,), {}, 2 * STEPS),
+    "SAM": (SAM, (0.1, 0.3, 1.0), {}, STEPS),
+    "ASAM": (ASAM, (0.5, 1.0, 2.0), {}, STEPS),
+    "SAGM": (SAGM, (0.1, 0.3, 1.0), {"alpha": 0.001}, STEPS),
+    "RSAM": (RSAM, (0.065, 0.2, 0.65), {"alpha": 1.2, "max_norm": 10.0}, STEPS),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training; equal runs have equal results."""
+
+    method: str
+    lr: float
+    rho: float | None
+    target: float
+    seed: int
+
+
+@lru_cache(maxsize=1)
+def parts(seed: int) -> dict[float, tuple[Tensor, ...]]:
+    """Training inputs and labels and validation inputs and labels of each domain, a fifth to validate."""
+    found = {}
+    for angle, domain in datasets.rotated_digits(ANGLES, seed=seed).items():
+        x, y = domain.tensors  # in random order
+        cut = len(x) // 5
+        found[angle] = (x[cut:], y[cut:], x[:cut], y[:cut])
+    return found
+
+
+def train_once(run: Run) -> dict[str, float | None]:
+    """Train on the source domains; accuracy on the target, and accuracy and loss on the sources' validation parts."""
+    torch.set_num_threads(1)
+    data = parts(run.seed)
+    sources = [data[angle] for angle in ANGLES if angle != run.target]
+    model = models.mlp(*WIDTHS, seed=run.seed)
+    make, _, settings, steps = METHODS[run.method]
+    if make is None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=run.lr, **SGD)
+    else:
+        optimizer = make(model.parameters(), torch.optim.SGD, rho=run.rho, lr=run.lr, **settings, **SGD)
+    order = torch.Generator().manual_seed(run.seed)
+    for _ in range(steps):
+        rows = [torch.randint(len(x), (PER_DOMAIN,), generator=order) for x, *_ in sources]
+        inputs = torch.cat([x[chosen] for (x, *_), chosen in zip(sources, rows, strict=True)])
+        labels = torch.cat([y[chosen] for (_, y, *_), chosen in zip(sources, rows, strict=True)])
+
+        def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        return {"target": None, "validation": None, "validation_loss": None}
+    x, y, x_held_out, y_held_out = data[run.target]
+    validated = evaluate(model, tuple(torch.cat(some) for some in zip(*(part[2:] for part in sources), strict=True)))
+    tested = evaluate(model, (torch.cat([x, x_held_out]), torch.cat([y, y_held_out])))
+    return {"target": tested.accuracy, "validation": validated.accuracy, "validation_loss": validated.loss}
+
+
+def settings_of(method: str) -> list[tuple[float, float | None]]:
+    return list(itertools.product(RATES, METHODS[method][1]))
+
+
+class Comparison:
+    """What the records of all methods, settings, targets and seeds say; accuracies in percent."""
+
+    def __init__(self, records: Records, seeds: range, chosen: dict[str, tuple[float, float | None]] | None) -> None:
+        self.records, self.seeds, self.chosen = records, seeds, chosen
+
+    def runs(self, method: str, setting: tuple[float, float | None], target: float) -> list[Run]:
+        return [Run(method, *setting, target, seed) for seed in self.seeds]
+
+    def all_runs(self) -> list[Run]:
+        return [
+            run
+            for target in ANGLES
+            for method in METHODS
+            for setting in (settings_of(method) if self.chosen is None else [self.chosen[method]])
+            for run in self.runs(method, setting, target)
+        ]
+
+    def value(self, run: Run, key: str) -> float:
+        """In percent; 0 where training diverged."""
+        return 100 * (self.records.known[run][key] or 0.0)
+
+    def best_by_validation(self, method: str, target: float, seed: int) -> Run:
+        """DomainBed's choice: the highest validation accuracy, of equal ones the lowest validation loss."""
+        if self.chosen is not None:
+            return Run(method, *self.chosen[method], target, seed)
+        runs = [Run(method, *setting, target, seed) for setting in settings_of(method)]
+        return max(
+            runs, key=lambda run: (self.value(run, "validation"), -(self.records.known[run]["validation_loss"] or 0.0))
+        )
+
+    def mean(self, method: str, setting: tuple[float, float | None], key: str) -> dict[str, float]:
+        """One setting on all targets: mean over the seeds of the mean over the targets."""
+        runs = [self.runs(method, setting, target) for target in ANGLES]
+        by_seed = zip(*runs, strict=True)
+        return mean_and_error([statistics.fmean(self.value(run, key) for run in some) for some in by_seed])
+
+    def best_setting(self, method: str) -> tuple[float, float | None]:
+        return max(settings_of(method), key=lambda setting: self.mean(method, setting, "validation")["mean"])
+
+    def table(self) -> list[dict[str, object]]:
+        """One record for each method; differences are paired by seed, each the mean over the targets."""
+        chosen = {m: [[self.best_by_validation(m, t, seed) for t in ANGLES] for seed in self.seeds] for m in METHODS}
+        means = {
+            m: [statistics.fmean(self.value(run, "target") for run in runs) for runs in chosen[m]] for m in METHODS
+        }
+
+        def less(method: str, other: str) -> dict[str, float] | None:
+            pairs = zip(means[method], means[other], strict=True)
+            return None if method == other else mean_and_error([a - b for a, b in pairs])
+
+        return [
+            {
+                "method": method,
+                "lr": None if self.chosen is None else self.chosen[method][0],
+                "rho": None if self.chosen is None else self.chosen[method][1],
+                "steps": METHODS[method][3],
+                "gradients": METHODS[method][3] * (1 if METHODS[method][0] is None else 2),
+                "accuracy": mean_and_error(means[method]),
+                "less_erm": less(method, "ERM, equal gradients"),
+                "less_sam": less(method, "SAM"),
+                "by_target": [
+                    statistics.fmean(self.value(runs[k], "target") for runs in chosen[method])
+                    for k in range(len(ANGLES))
+                ],
+                "by_seed": [round(value, 3) for value in means[method]],
+            }
+            for method in METHODS
+        ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, choose, train again on fresh seeds, print the tables, write the JSON file."""
+    parser = argument_parser(__doc__, "domain_generalization")
+    parser.add_argument("--records", type=Path, default=Path("build/domain_generalization.jsonl"), help="(%(default)s)")
+    parser.add_argument("--seeds", type=positive, help="seeds of the first comparison (6; with --quick 2)")
+    parser.add_argument("--fresh-seeds", type=positive, help="seeds of the second comparison (16; with --quick 2)")
+    parser.add_argument("--jobs", type=positive, default=2, help="processes, of one thread each (%(default)s)")
+    options = parser.parse_args(arguments)
+    circumstances = prepare(parser, options)
+    records = Records(options.records, Run, train_once, "target", "validation", "validation_loss")
+    first = Comparison(records, range(options.seeds or (2 if options.quick else 6)), None)
+    records.compute(sorted(first.all_runs(), key=lambda run: run.seed), options.jobs, "first comparison")
+    chosen = {method: first.best_setting(method) for method in METHODS}
+    num_fresh = options.fresh_seeds or (2 if options.quick else 16)
+    fresh = Comparison(records, range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + num_fresh), chosen)
+    records.compute(sorted(fresh.all_runs(), key=lambda run: run.seed), options.jobs, "fresh seeds")
+    tables = {"selected": first.table(), "fresh": fresh.table()}
+    for name, table in tables.items():
+        hidden = {"by_seed": None, "by_target": None}
+        show(f"{name}: accuracy in percent, mean / standard error", [{**row, **hidden} for row in table])
+    tuning = [
+        {"method": method, "lr": setting[0], "rho": setting[1]}
+        | {key: first.mean(method, setting, key) for key in ("validation", "target")}
+        for method in METHODS
+        for setting in settings_of(method)
+    ]
+    finish(
+        options.out,
+        circumstances,
+        angles=list(ANGLES),
+        seeds=len(first.seeds),
+        fresh_seeds=len(fresh.seeds),
+        **tables,
+        tuning=tuning,
+    )
+
+
+if __name__ == "__main__":
+    main()
