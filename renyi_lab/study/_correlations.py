@@ -112,7 +112,8 @@ class Correlations(ABC):
         """The largest |τ| among measures when none is related to the gap: what the best of many reaches by chance.
 
         The mean gaps of the settings are permuted between settings; deviations from the mean stay with their models,
-        since settings differ in their number of models. So the distribution has the clusters of the study.
+        since settings differ in their number of models. The models then receive the gaps of the study in the order of
+        these sums, so that the distribution has the clusters and the ties of the study.
 
         Args:
             gap: As for `kendall`.
@@ -166,10 +167,10 @@ class Correlations(ABC):
 
     def plot_measure(self, measure: str) -> Figure:
         """Plot both gaps against one measure (a row of `kendall`), one dot per model at a minimum."""
-        frame = self.to_frame()
-        if "status" in frame:
+        tables, frame = {gap: self.kendall(gap) for gap in self._gaps}, self.to_frame()
+        if not isinstance(self.kept[0], FrameRecord):
             frame = frame[frame["status"] == "minimum"]
-        return plot_measure(frame, {gap: self.kendall(gap) for gap in self._gaps}, measure)
+        return plot_measure(frame, tables, measure)
 
     def plot_alpha(self, measure: str = "renyi_sharpness") -> Figure:
         """Plot `tau_against_alpha` for both gaps."""

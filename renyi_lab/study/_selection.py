@@ -19,7 +19,7 @@ from renyi_lab._utils.figure import NotebookFigure, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.plots import BLUE, GREY, ORANGE
-from renyi_lab.study._correlation import FEWEST_SETTINGS
+from renyi_lab.study._correlation import FEWEST_MODELS, FEWEST_SETTINGS
 from renyi_lab.study._pairs import pair_sums, setting_codes
 from renyi_lab.study._tables import Models
 
@@ -107,7 +107,7 @@ class SplitHalf:
         chosen_taus: τ of each split's winner on the half that chose it, the one with the largest |τ|.
         held_out_taus: τ of the same measure on the other half, times the sign of its τ on the first: negative values
             mean that the sign changed. NaN where it is undefined.
-        winners: Measure → number of splits it won, most frequent first.
+        winners: Measure → number of splits it won, most frequent first; a split without a defined τ has no winner.
         num_measures: Number of measures to choose from.
         num_settings: Number of settings in both halves together.
         gap: ``"loss"`` or ``"error"``.
@@ -122,13 +122,13 @@ class SplitHalf:
 
     @property
     def chosen(self) -> float:
-        """Mean |τ| of the winner on its own half."""
-        return float(np.nanmean(np.abs(self.chosen_taus)))
+        """Mean |τ| of the winner on its own half; NaN where no half has a defined τ."""
+        return _mean(np.abs(self.chosen_taus))
 
     @property
     def held_out(self) -> float:
-        """Mean τ of the winner on the other half, in the direction of its own half."""
-        return float(np.nanmean(self.held_out_taus))
+        """Mean τ of the winner on the other half, in the direction of its own half; NaN where none is defined."""
+        return _mean(self.held_out_taus)
 
     def plot(self) -> NotebookFigure:
         """Plot the winner's τ on the other half against its |τ| on the half that chose it, one dot per split."""
@@ -149,7 +149,7 @@ class SplitHalf:
         return figure
 
     def __repr__(self) -> str:
-        best, count = next(iter(self.winners.items()))
+        best, count = next(iter(self.winners.items()), ("no measure", 0))
         return (
             f"SplitHalf({self.gap} gap, best of {self.num_measures}: mean |τ| {self.chosen:.2f} on its own half, "
             f"{self.held_out:.2f} on the other; {best} won {count} of {len(self.chosen_taus)} splits of "
@@ -160,8 +160,9 @@ class SplitHalf:
 def null_distribution(models: Models, measures: pd.DataFrame, num_permutations: int, seed: int) -> NullDistribution:
     """Shuffle the mean gaps of the settings; the deviations from the mean stay with their models."""
     check_int("num_permutations", num_permutations)
-    values, gap, codes = _usable(models, measures, FEWEST_SETTINGS, "a null distribution")
-    shuffled = _shuffled_gaps(gap, codes, num_permutations, np.random.default_rng(check_int("seed", seed, 0)))
+    names, values, gap, codes = _usable(models, measures, FEWEST_SETTINGS, "a null distribution")
+    rng = np.random.default_rng(check_int("seed", seed, 0))
+    shuffled = _with_values_of(gap, _shuffled_gaps(gap, codes, num_permutations, rng))
     first, second = np.triu_indices(len(gap), 1)
     x = np.sign(values[:, first] - values[:, second])  # NaN where a value is missing
     present = np.isfinite(x).astype(np.float32)
@@ -172,14 +173,14 @@ def null_distribution(models: Models, measures: pd.DataFrame, num_permutations: 
         y = np.sign(part[:, first] - part[:, second]).astype(np.float32).T
         with np.errstate(invalid="ignore", divide="ignore"):
             taus = (x @ y).astype(np.float64) / np.sqrt(x_pairs * (present @ np.abs(y)))
-        largest.append(np.nanmax(np.abs(taus), axis=0))
-    return NullDistribution(np.concatenate(largest), len(values), int(codes.max()) + 1, models.gap_name)
+        largest.append(np.nan_to_num(np.abs(taus)).max(axis=0))  # a gap that shuffling made constant orders nothing
+    return NullDistribution(np.concatenate(largest), len(names), int(codes.max()) + 1, models.gap_name)
 
 
 def split_half(models: Models, measures: pd.DataFrame, num_splits: int, seed: int) -> SplitHalf:
     """Choose on random halves of the settings."""
     check_int("num_splits", num_splits)
-    values, gap, codes = _usable(models, measures, FEWEST_TO_SPLIT, "a split into halves")
+    names, values, gap, codes = _usable(models, measures, FEWEST_TO_SPLIT, "a split into halves")
     rng = np.random.default_rng(check_int("seed", seed, 0))
     num_settings = int(codes.max()) + 1
     order = rng.permuted(np.tile(np.arange(num_settings), (num_splits, 1)), axis=1)
@@ -189,38 +190,45 @@ def split_half(models: Models, measures: pd.DataFrame, num_splits: int, seed: in
     size = np.nan_to_num(np.abs(own), nan=-1.0)
     best, splits = size.argmax(axis=0), np.arange(num_splits)
     chosen, held_out = own[best, splits], other[best, splits]
-    names = [str(name) for name in _defined(measures, models.gap)]
-    winners = dict(Counter(names[index] for index in best.tolist()).most_common())
-    return SplitHalf(chosen, held_out * np.sign(chosen), winners, len(values), num_settings, models.gap_name)
+    winners = dict(Counter(names[index] for index in best[np.isfinite(chosen)]).most_common())
+    return SplitHalf(chosen, held_out * np.sign(chosen), winners, len(names), num_settings, models.gap_name)
+
+
+def _mean(taus: FloatArray) -> float:
+    """The mean of the defined ones; NaN if there is none."""
+    return float(np.nanmean(taus)) if np.isfinite(taus).any() else math.nan
 
 
 def _usable(
     models: Models, measures: pd.DataFrame, fewest: int, what: str
-) -> tuple[FloatArray, FloatArray, np.ndarray]:
-    """Measures with a defined τ, one row each, gaps and setting codes of the models with a finite gap."""
+) -> tuple[list[str], FloatArray, FloatArray, np.ndarray]:
+    """Names and rows of the measures with a defined τ, gaps and setting codes, of the models with a finite gap."""
     finite = np.isfinite(models.gap)
     codes = setting_codes([setting for setting, keep in zip(models.settings, finite, strict=True) if keep])
     num_settings = len(set(codes.tolist()))
     if num_settings < fewest:
         raise ValueError(
-            f"{what} needs at least {fewest} settings, got {num_settings}; models that differ only in the seed are one "
-            "setting. Train with more settings, or choose a larger part of the study."
+            f"{what} needs at least {fewest} settings with a finite gap, got {num_settings}; models that differ only in "
+            "the seed are one setting. Train with more settings, or choose a larger part of the study."
         )
     names = _defined(measures, models.gap)
     if not names:
-        raise ValueError("no measure has a defined τ: each is constant, or not finite, or the gap is constant.")
+        raise ValueError(
+            f"no measure has a defined τ: each is constant, or finite in fewer than {FEWEST_MODELS} models, or the gap "
+            "is constant."
+        )
     values = measures[names].to_numpy(dtype=np.float64).T[:, finite]
-    return np.where(np.isfinite(values), values, np.nan), models.gap[finite], codes
+    return names, np.where(np.isfinite(values), values, np.nan), models.gap[finite], codes
 
 
 def _defined(measures: pd.DataFrame, gap: FloatArray) -> list[str]:
-    """The measures for which neither they nor the gap is constant over the models where both are finite."""
+    """The measures with a τ in `kendall_tau`: enough models where both are finite, over which neither is constant."""
     names = []
     for name in measures:
         values = measures[name].to_numpy(dtype=np.float64)
         both = np.isfinite(values) & np.isfinite(gap)
-        if both.any() and np.ptp(values[both]) > 0 and np.ptp(gap[both]) > 0:
-            names.append(name)
+        if both.sum() >= FEWEST_MODELS and np.ptp(values[both]) > 0 and np.ptp(gap[both]) > 0:
+            names.append(str(name))
     return names
 
 
@@ -233,3 +241,12 @@ def _shuffled_gaps(gap: FloatArray, codes: np.ndarray, count: int, rng: np.rando
     means = np.bincount(codes, gap) / np.bincount(codes)
     order = rng.permuted(np.tile(np.arange(len(means)), (count, 1)), axis=1)
     return np.asarray(means[order][:, codes] + (gap - means[codes]))
+
+
+def _with_values_of(gap: FloatArray, shuffled: FloatArray) -> FloatArray:
+    """The gaps themselves in the order of each shuffle, so that as many pairs are tied as in the study.
+
+    Sums of a mean and a deviation are hardly ever equal where gaps are rounded; fewer ties would make τ_b too small.
+    """
+    ranks = shuffled.argsort(axis=1, kind="stable").argsort(axis=1)
+    return np.asarray(np.sort(gap)[ranks])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Models:
         """The named columns of the measures, or all; raises if one does not exist."""
         if measures is None:
             return self.measures
-        if isinstance(measures, str):
+        if isinstance(measures, str) or not isinstance(measures, Iterable):
             raise TypeError(f"measures must be a sequence of names, got {measures!r}; write [{measures!r}].")
         names = list(measures)
         if not names:

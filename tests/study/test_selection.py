@@ -13,7 +13,7 @@ from clustered_data import Design
 from scipy.stats import kendalltau
 
 from renyi_lab.study import NullDistribution, Study
-from renyi_lab.study._selection import _shuffled_gaps
+from renyi_lab.study._selection import _shuffled_gaps, _with_values_of
 
 SIZES = [3, 1, 2, 3, 3, 2, 1, 3]
 SETTING = np.repeat(np.arange(8), SIZES)
@@ -40,6 +40,34 @@ def test_shuffles_permute_the_means_of_settings_and_keep_deviations() -> None:
         new = np.array([shuffled[s == SETTING].mean() for s in range(8)])
         assert sorted(new) == pytest.approx(sorted(means))
         np.testing.assert_allclose(shuffled - new[SETTING], gap - means[SETTING], atol=1e-12)
+
+
+def test_shuffled_gaps_have_the_ties_of_the_study() -> None:
+    gap = some_study()[2].round()
+    shuffled = _shuffled_gaps(gap, SETTING, 20, np.random.default_rng(3))
+    for sums, gaps in zip(shuffled, _with_values_of(gap, shuffled), strict=True):
+        assert sorted(gaps) == sorted(gap)
+        assert (np.diff(gaps[np.argsort(sums, kind="stable")]) >= 0).all()
+    one_model_each = np.arange(18)
+    permuted = _shuffled_gaps(gap, one_model_each, 20, np.random.default_rng(3))
+    np.testing.assert_array_equal(_with_values_of(gap, permuted), permuted)
+
+
+def test_a_measure_of_few_models_does_not_count() -> None:
+    study, x, gap = some_study()
+    few = study_of({"a": x[0], "few": np.where(np.arange(18) < 4, x[2], np.nan)}, gap)
+    assert few.null_distribution(num_permutations=20).num_measures == 1
+    assert list(few.split_half(num_splits=20).winners) == ["a"]
+    assert study.null_distribution(measures=["a"], num_permutations=20).quantile_95 < 1
+
+
+def test_a_half_without_a_defined_tau_has_no_winner() -> None:
+    gap = some_study()[2]
+    split = study_of({"first setting": np.where(np.arange(18) < 2, 1.0, 0.0)}, gap).split_half(num_splits=20)
+    assert split.winners == {"first setting": int(np.isfinite(split.chosen_taus).sum())}
+    assert 0 < split.winners["first setting"] < 20
+    assert math.isnan(split.held_out)  # it is constant on the other half
+    assert "first setting won" in repr(split)
 
 
 def test_the_null_distribution_is_that_of_the_largest_tau_of_shuffled_gaps() -> None:
@@ -148,6 +176,7 @@ def test_a_thousand_shuffles_of_every_measure_of_the_standard_study_are_the_defa
             "there is no measure 'd'; available: 'a', 'b', 'c'",
         ),
         (lambda s: s.null_distribution(measures="a"), TypeError, r"sequence of names, got 'a'; write \['a'\]"),
+        (lambda s: s.null_distribution(measures=3), TypeError, "sequence of names, got 3"),
         (lambda s: s.null_distribution(measures=[]), ValueError, "measures is empty"),
         (lambda s: s.null_distribution(measures=["constant"]), ValueError, "no measure has a defined τ"),
         (lambda s: s.null_distribution(num_permutations=0), ValueError, "num_permutations must be at least 1, got 0"),
