@@ -30,7 +30,8 @@ def tau_by_family(
 
     Raises:
         TypeError: ``studies`` is not a mapping to studies.
-        ValueError: ``studies`` is empty, an architecture has no model at a minimum, or an argument is out of range.
+        ValueError: ``studies`` is empty, an architecture has no model at a minimum, the studies share no measure, or an
+            argument is out of range.
 
     Example:
         >>> table = tau_by_family({"mnist1d": Study.standard()})
@@ -48,9 +49,11 @@ def tau_by_family(
         for name, study in studies.items()
         for family, part in _families(name, study).items()
     }
-    shared = set.intersection(*(set(table.index) for table in tables.values()))
-    first = next(iter(tables.values()))
-    measures = [measure for measure in first.index if measure in shared and " [" not in measure]
+    first, *others = tables.values()
+    shared = [measure for measure in first.index if all(measure in table.index for table in others)]
+    measures = [measure for measure in shared if " [" not in measure]
+    if not measures:
+        raise ValueError("the studies share no measure of the whole network; give the same measure the same name.")
     columns = ["tau", "low", "high", "num_models", "num_settings"]
     rows: dict[Any, Any] = {
         (measure, *part): table.loc[measure, columns] for measure in measures for part, table in tables.items()
@@ -91,6 +94,8 @@ def sign_table(
 
 def _families(name: str, study: Study) -> dict[str, Study]:
     """The part of a study for each architecture; a frame without such a column is one part."""
+    if not study.records:
+        raise ValueError(f"study {name!r} has no records; leave it out.")
     families = dict.fromkeys(record.axes.get("architecture") for record in study.records)
     parts = {
         "all" if family is None else str(family): study if family is None else study.select(architecture=family)

@@ -93,6 +93,12 @@ def test_the_standard_studies_have_six_parts_and_every_whole_network_measure(gap
         (lambda: sign_table(STUDIES["one"]), TypeError, r"studies must map names to studies.*got Study"),
         (lambda: sign_table({"one": 3}), TypeError, "studies must map names to studies"),
         (lambda: sign_table({}), ValueError, "studies is empty"),
+        (lambda: sign_table({"none": Study(())}), ValueError, "study 'none' has no records"),
+        (
+            lambda: sign_table({k: Study(tuple(family("mlp", 1, (1,), (k,), 0))) for k in ("a", "b")}),
+            ValueError,
+            "the studies share no measure of the whole network",
+        ),
         (lambda: sign_table(STUDIES, "test"), ValueError, "gap must be one of 'loss', 'error'"),
         (
             lambda: sign_table({"one": Study(tuple(made_up_record(train_accuracy=0.5, seed=k) for k in range(5)))}),
