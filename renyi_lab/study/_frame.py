@@ -65,6 +65,9 @@ def frame_records(frame: Any, measures: Any, gaps: Any, settings: Any) -> tuple[
         "settings": _names("settings", settings),
     }
     _check_columns(frame, columns)
+    for name in (f"{gap}_gap" for gap in _gap_columns(gaps)):
+        if name in (*columns["measures"], *columns["settings"]):
+            raise ValueError(f"{name!r} is the name of a gap; give the measure or setting of that name another one.")
     axes = _setting_rows(frame, columns["settings"])
     measured = {name: _numbers(frame, "measures", name) for name in columns["measures"]}
     gap_values = {gap: _numbers(frame, "gaps", name) for gap, name in _gap_columns(gaps).items()}
@@ -100,6 +103,8 @@ def _names(what: str, names: Any) -> list[str]:
 def _gap_columns(gaps: Any) -> dict[str, str]:
     """Gap → column."""
     explain = "a gap is 'loss' (test − training loss) or 'error' (test − training error)"
+    if isinstance(gaps, str):
+        raise TypeError(f"gaps must say which gap a column holds, got {gaps!r}; {explain}: gaps={{'loss': {gaps!r}}}.")
     if not isinstance(gaps, Mapping):
         names = _names("gaps", gaps)
         known = {f"{gap}{suffix}": gap for gap in GAPS for suffix in ("", "_gap")}
@@ -118,6 +123,11 @@ def _gap_columns(gaps: Any) -> dict[str, str]:
 
 def _check_columns(frame: pd.DataFrame, columns: Mapping[str, list[str]]) -> None:
     """Every name is one column of the frame, and has one role."""
+    if frame.columns.nlevels > 1:
+        raise ValueError(
+            f"frame has {frame.columns.nlevels} levels of column names; make one name of each, for example with "
+            "frame.columns = ['_'.join(names) for names in frame.columns]."
+        )
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
         raise ValueError(f"frame has several columns named {repeated[0]!r}; give each column a name of its own.")
@@ -125,7 +135,7 @@ def _check_columns(frame: pd.DataFrame, columns: Mapping[str, list[str]]) -> Non
     for what, names in columns.items():
         for name in names:
             if name not in frame.columns:
-                near = difflib.get_close_matches(name, map(str, frame.columns), n=1, cutoff=0.5)
+                near = difflib.get_close_matches(name, [c for c in frame.columns if isinstance(c, str)], 1, 0.5)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise ValueError(
                     f"{what} names {name!r}, which is not a column of the frame; {hint}"
@@ -159,9 +169,9 @@ def _setting_rows(frame: pd.DataFrame, names: list[str]) -> list[dict[str, Hasha
                 f"settings names {name!r}, which has no value in row {missing[0]} (of {len(missing)}); fill them, for "
                 f"example with frame[{name!r}].fillna('none')."
             )
-        unhashable = next((value for value in frame[name] if not isinstance(value, Hashable)), None)
-        if unhashable is not None:
-            raise TypeError(f"settings names {name!r}, which holds {unhashable!r}; use numbers, strings or tuples.")
+        unhashable = [value for value in frame[name] if not pd.api.types.is_hashable(value)]
+        if unhashable:
+            raise TypeError(f"settings names {name!r}, which holds {unhashable[0]!r}; use numbers, strings or tuples.")
     rows = [dict(zip(names, values, strict=True)) for values in zip(*(frame[n].tolist() for n in names), strict=True)]
     if REPEAT in names:
         first: dict[Hashable, int] = {}

@@ -98,8 +98,9 @@ class Study(Correlations):
 
         Raises:
             TypeError: ``frame`` is not a data frame, an argument is not a list of names, or a column is not numeric.
-            ValueError: The frame is empty, ``settings`` is empty or has missing values, a column does not exist or is
-                named twice, a gap is neither ``"loss"`` nor ``"error"``, or two rows share settings and seed.
+            ValueError: The frame is empty or has several levels of column names, ``settings`` is empty or has missing
+                values, a column does not exist or is named twice, a gap is neither ``"loss"`` nor ``"error"``, a
+                measure or setting has the name of a gap, or two rows share settings and seed.
 
         Example:
             >>> rows = [{"lr": lr, "seed": s, "flatness": lr + s, "gap": lr} for lr in range(6) for s in range(2)]

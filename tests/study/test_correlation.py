@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kendalltau, norm, t
 
@@ -179,6 +180,7 @@ def test_groups_without_a_defined_tau_do_not_count() -> None:
         (lambda: kendall_tau(np.ones((5, 2)), np.ones((5, 2))), "vectors of equal length"),
         (lambda: kendall_tau([1, 2, 3], [1, 2, 3], settings=["a"]), "one value for each of 3 models, got 1"),
         (lambda: kendall_tau([1, 2], [1, 2], settings=[1, math.nan]), "holds NaN, which equals no other setting"),
+        (lambda: kendall_tau([1, 2], [1, 2], settings=[1, pd.NA]), "holds NaN, which equals no other setting"),
         (lambda: granulated_tau([1, 2], [1, 2], [{"lr": 1}], ["lr"]), "one mapping for each of 2 models, got 1"),
     ],
 )
@@ -190,3 +192,5 @@ def test_messages(call: Callable[[], object], message: str) -> None:
 def test_settings_that_cannot_be_hashed_are_refused() -> None:
     with pytest.raises(TypeError, match=r"settings holds \{'lr': 1\}, which is not hashable; use tuples"):
         kendall_tau([1, 2], [1, 2], settings=[{"lr": 1}, {"lr": 2}])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"settings holds \(1, \[2\]\), which is not hashable"):
+        kendall_tau([1, 2], [1, 2], settings=[(1, [2]), (1, [3])])

@@ -33,7 +33,7 @@ def test_its_tables_equal_those_of_a_study_with_the_same_records() -> None:
     standard = Study.standard()
     frame = standard.to_frame()
     kept = frame[frame["status"] == "minimum"].sample(frac=1, random_state=0)  # the order of rows does not matter
-    axes = list(standard.records[0].axes)
+    axes = list(standard.records[0].setting.stated)  # the others are empty columns
     names = ["trace", "parameter_norm", "renyi_sharpness_1.5"]
     study = Study.from_frame(kept, measures=names, gaps=["loss_gap", "error_gap"], settings=axes)
     assert study.num_settings == standard.num_settings
@@ -62,6 +62,18 @@ def test_everything_else_works_on_its_own_columns() -> None:
     assert "9 settings" in study.plot().alt
     assert study.null_distribution(num_permutations=20).num_measures == 2
     assert (study.num_diverged, study.num_dropped) == (0, 0)
+
+
+def test_a_setting_may_be_called_status() -> None:
+    frame = networks().rename(columns={"lr": "status"})
+    study = Study.from_frame(frame, **{**NAMES, "settings": ["status", "depth", "seed"]})
+    assert len(study.plot_measure("flat").axes[0].get_lines()[0].get_ydata()) == len(frame)
+
+
+def test_a_measure_must_not_have_the_name_of_a_gap() -> None:
+    frame = networks().rename(columns={"flat": "loss_gap"})
+    with pytest.raises(ValueError, match="'loss_gap' is the name of a gap; give the measure or setting"):
+        Study.from_frame(frame, **{**NAMES, "measures": ["loss_gap"]})
 
 
 def test_one_gap_is_enough() -> None:
@@ -108,9 +120,9 @@ def test_one_setting_has_no_interval_and_says_so() -> None:
     assert table[["low", "high"]].isna().all(axis=None)
     assert set(table["remark"]) == {"no interval: 1 setting, at least 5 are needed"}
     assert len(study.plot().axes) == 1
-    with pytest.raises(ValueError, match="null distribution needs at least 5 settings, got 1; models that differ only"):
+    with pytest.raises(ValueError, match="null distribution needs at least 5 settings with a finite gap, got 1; models"):
         study.null_distribution()
-    with pytest.raises(ValueError, match="split into halves needs at least 8 settings, got 1"):
+    with pytest.raises(ValueError, match="split into halves needs at least 8 settings with a finite gap, got 1"):
         study.split_half()
 
 
@@ -132,7 +144,7 @@ def test_one_setting_has_no_interval_and_says_so() -> None:
         ({"gaps": ["gap"]}, ValueError, r"gaps names 'gap'; a gap is 'loss'.*gaps=\{'loss': 'gap'\}"),
         ({"gaps": {}}, ValueError, "gaps is empty"),
         ({"gaps": {"loss": "no"}}, ValueError, "gaps names 'no', which is not a column"),
-        ({"gaps": "gap"}, TypeError, "gaps must be a list of column names"),
+        ({"gaps": "gap"}, TypeError, r"gaps must say which gap a column holds, got 'gap'.*gaps=\{'loss': 'gap'\}"),
         ({"settings": []}, ValueError, "settings is empty.*no rows can be told apart.*numbers the rows"),
         ({"settings": {"lr"}}, TypeError, "settings must be a list of column names, not {'lr'}; got a set"),
         ({"settings": ["seed"]}, ValueError, "settings names only 'seed'"),
@@ -155,6 +167,13 @@ def test_messages_for_names(change: dict[str, Any], error: type[Exception], mess
             lambda f: f.assign(depth=[[2]] * 18),
             TypeError,
             r"'depth', which holds \[2\]; use numbers, strings",
+        ),
+        (lambda f: f.assign(depth=[(1, [2])] * 18), TypeError, r"'depth', which holds \(1, \[2\]\); use numbers"),
+        (lambda f: pd.concat({"run": f}, axis=1), ValueError, "frame has 2 levels of column names; make one name"),
+        (
+            lambda f: f.rename(columns={"flat": 0}),
+            ValueError,
+            r"measures names 'flat', which is not a column of the frame; Columns: .*, 0, 'norm'",
         ),
     ],
 )
