@@ -10,15 +10,13 @@ import numpy as np
 
 from renyi_lab.study import Tau, kendall_tau
 
-# In the standard study, gaps differ about seven times as much between settings as within.
-RATIO = 7.0
 
 
 @dataclass(frozen=True)
 class Design:
     """Settings with several models each, and the true τ between models of different settings.
 
-    Measure and gap are sums of a part of the setting and a seven times smaller part of the model. The parts of the
+    Measure and gap are sums of a part of the setting and a ``ratio`` times smaller part of the model. The parts of the
     setting are normal with a correlation that gives ``tau``, or with a spread of the gap that grows with the measure.
     """
 
@@ -27,14 +25,15 @@ class Design:
     tau: float
     ties: bool = False
     uneven: bool = False
+    ratio: float = 7.0
 
     def draw(self, rng: np.random.Generator, num_studies: int, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Measure and gap of the models of several studies, each of shape ``(num_studies, sum(sizes))``."""
-        rho = math.sin(math.pi / 2 * self.tau) * (1 + RATIO**-2)  # of the sum it is then sin(π τ/2)
+        rho = math.sin(math.pi / 2 * self.tau) * (1 + self.ratio**-2)  # of the sum it is then sin(π τ/2)
         u, other = rng.normal(size=(2, num_studies, len(sizes)))
         v = rho * u + math.sqrt(1 - rho**2) * other * (0.5 + 0.6 * np.abs(u) if self.uneven else 1)
         setting = np.repeat(np.arange(len(sizes)), sizes)
-        x, y = (part[:, setting] + rng.normal(size=(num_studies, len(setting))) / RATIO for part in (u, v))
+        x, y = (part[:, setting] + rng.normal(size=(num_studies, len(setting))) / self.ratio for part in (u, v))
         return (np.round(4 * x) / 4, np.round(4 * y) / 4) if self.ties else (x, y)
 
     def true_tau(self) -> float:
@@ -50,6 +49,7 @@ DESIGNS = (
     *(Design(f"20 settings of 3, τ = {tau:g}", [3] * 20, tau) for tau in (0.0, 0.4, 0.7)),
     Design("20 settings of 3, ties", [3] * 20, 0.4, ties=True),
     Design("20 settings of 3, uneven spread", [3] * 20, 0.4, uneven=True),
+    Design("20 settings of 3, less similar models", [3] * 20, 0.4, ratio=2.0),
     Design("20 settings of 1 to 8", UNEQUAL, 0.4),
     *(Design(f"10 settings of 3, τ = {tau:g}", [3] * 10, tau) for tau in (0.0, 0.4, 0.7)),
     Design("10 settings of 3, ties", [3] * 10, 0.7, ties=True),
