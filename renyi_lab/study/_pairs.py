@@ -44,15 +44,16 @@ def pair_sums(x: FloatArray, y: FloatArray, codes: np.ndarray) -> PairSums:
         y: Second measurement, shape ``(k,)``.
         codes: Number of the setting of each model, shape ``(k,)``.
     """
-    member = np.eye(codes.max() + 1)[codes] * (np.isfinite(x) & np.isfinite(y))[:, None]
-    sign_x, sign_y = signs(x), signs(y)
-    return PairSums(*(member.T @ pairs @ member for pairs in (sign_x * sign_y, sign_x**2, sign_y**2)))
+    usable, order = np.isfinite(x) & np.isfinite(y), np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
+    sign_x, sign_y = (_signs(np.where(usable, values, np.nan)[order]) for values in (x, y))
+    pairs = (sign_x * sign_y, np.abs(sign_x), np.abs(sign_y))
+    return PairSums(*(np.add.reduceat(np.add.reduceat(p, starts, axis=0), starts, axis=1) for p in pairs))
 
 
-def signs(values: FloatArray) -> FloatArray:
-    """The sign of every difference along the last axis, shape ``(…, k, k)``; 0 where a value is not finite."""
-    usable = np.where(np.isfinite(values), values, np.nan)
-    return np.asarray(np.nan_to_num(np.sign(usable[..., :, None] - usable[..., None, :])))
+def _signs(values: FloatArray) -> FloatArray:
+    """The sign of every difference, shape ``(k, k)``; 0 where a value is NaN."""
+    return np.asarray(np.nan_to_num(np.sign(values[:, None] - values)))
 
 
 def setting_codes(settings: Sequence[Hashable]) -> np.ndarray:

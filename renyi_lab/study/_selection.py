@@ -208,8 +208,8 @@ def _usable(
     num_settings = len(set(codes.tolist()))
     if num_settings < fewest:
         raise ValueError(
-            f"{what} needs at least {fewest} settings with a finite gap, got {num_settings}; models that differ only in "
-            "the seed are one setting. Train with more settings, or choose a larger part of the study."
+            f"{what} needs at least {fewest} settings with a finite gap, got {num_settings}; models that differ only "
+            "in the seed are one setting. Train with more settings, or choose a larger part of the study."
         )
     names = _defined(measures, models.gap)
     if not names:
@@ -223,13 +223,12 @@ def _usable(
 
 def _defined(measures: pd.DataFrame, gap: FloatArray) -> list[str]:
     """The measures with a τ in `kendall_tau`: enough models where both are finite, over which neither is constant."""
-    names = []
-    for name in measures:
-        values = measures[name].to_numpy(dtype=np.float64)
-        both = np.isfinite(values) & np.isfinite(gap)
-        if both.sum() >= FEWEST_MODELS and np.ptp(values[both]) > 0 and np.ptp(gap[both]) > 0:
-            names.append(str(name))
-    return names
+    both = {str(name): np.isfinite(measures[name]) & np.isfinite(gap) for name in measures}
+    return [
+        name
+        for name, keep in both.items()
+        if keep.sum() >= FEWEST_MODELS and min(np.ptp(measures[name][keep]), np.ptp(gap[keep])) > 0
+    ]
 
 
 def _shuffled_gaps(gap: FloatArray, codes: np.ndarray, count: int, rng: np.random.Generator) -> FloatArray:
@@ -248,5 +247,4 @@ def _with_values_of(gap: FloatArray, shuffled: FloatArray) -> FloatArray:
 
     Sums of a mean and a deviation are hardly ever equal where gaps are rounded; fewer ties would make τ_b too small.
     """
-    ranks = shuffled.argsort(axis=1, kind="stable").argsort(axis=1)
-    return np.asarray(np.sort(gap)[ranks])
+    return np.asarray(np.sort(gap)[shuffled.argsort(axis=1, kind="stable").argsort(axis=1)])

@@ -11,7 +11,6 @@ import numpy as np
 from renyi_lab.study import Tau, kendall_tau
 
 
-
 @dataclass(frozen=True)
 class Design:
     """Settings with several models each, and the true τ between models of different settings.
