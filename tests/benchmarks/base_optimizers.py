@@ -3,9 +3,10 @@
     python tests/benchmarks/base_optimizers.py --records base_optimizers.jsonl --jobs 2
 
 MNIST-1D, MLP 40-100-100-10, batches of 128: 1,500 gradients each, which are 1,500 plain steps or 750 two-pass steps;
-750 plain steps with the same learning rate ("equal steps") are trained for comparison. 3,200 samples are trained on, 800 choose the settings, by
-the mean validation accuracy over three splits, on a grid (factor 2 in each direction) that is extended until its best
-point is no longer at an edge. Then training from fresh seeds, a new split of each; only these models see the test set.
+750 plain steps with the same learning rate ("equal steps") are trained for comparison. 3,200 samples are trained on,
+800 choose the settings, by the mean validation accuracy over three splits, on a grid (factor 2 in each direction) that
+is extended until its best point is no longer at an edge. Then training from fresh seeds, a new split of each; only
+these models see the test set.
 Every training is one line of the records: an interrupted run resumes.
 """
 
