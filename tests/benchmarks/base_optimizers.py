@@ -34,7 +34,7 @@ WIDTHS, BATCH_SIZE, GRADIENTS, WEIGHT_DECAY = (40, 100, 100, 10), 128, 1500, 5e-
 MODELS_AT_ONCE = 12  # on a CPU more gain nothing
 GRID_FACTOR, MAX_EXTENSIONS, SPLITS, FIRST_TUNING_SEED = 2.0, 10, 3, 10_000
 # Of the sharpness at the end: S_1.5 of the training loss on the first samples of the training part.
-ALPHA, SHARPNESS_SAMPLES, PRODUCTS = 1.5, 2000, 60
+ALPHA, SHARPNESS_SAMPLES, PRODUCTS = 1.5, 1000, 120
 # Where the search for the learning rate starts. Momentum is PyTorch's default except in SGD.
 BASES: dict[str, tuple[type[torch.optim.Optimizer], float, dict[str, float]]] = {
     "SGD": (torch.optim.SGD, 0.1, {"momentum": 0.9}),
