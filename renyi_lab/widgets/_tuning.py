@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.typing import FloatArray
@@ -19,6 +20,7 @@ from renyi_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
 from renyi_lab.widgets._base import Explorer
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, GREY)
+_MOST_TICKS = 8  # with their values; more would overlap
 _FACTORS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0, "4": 4.0}
 
 
@@ -119,9 +121,12 @@ def _best_for_each_rate(table: FloatArray) -> FloatArray:
 
 
 def _log_axis(ax: Axes, values: FloatArray, label: str) -> None:
-    finite = values[np.isfinite(values)]
-    limits = (finite.min() / 1.3, finite.max() * 1.3) if len(finite) else (0.1, 10.0)
+    finite = np.unique(values[np.isfinite(values)])
+    limits = (finite[0] / 1.3, finite[-1] * 1.3) if len(finite) else (0.1, 10.0)
     ax.set(xscale="log", xlabel=label, xlim=limits)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if len(finite) <= _MOST_TICKS:
+        ax.set_xticks(finite, [f"{value:g}" for value in finite])
 
 
 def _checked(tuning: Any) -> dict[str, dict[str, FloatArray]]:
