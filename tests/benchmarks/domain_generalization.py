@@ -6,7 +6,8 @@ Six domains, angles 0 to 75 degrees; MLP 64-64-64-10, SGD with momentum 0.9 and 
 of the five source domains per step; 300 two-pass steps, 300 plain steps (ERM), or 600 (ERM, equal gradients). A fifth
 of every source domain validates. First comparison, DomainBed's training-domain validation: for each seed and target the
 setting with the best accuracy on the validation part of the *source* domains. Second comparison: the setting with the
-best mean validation accuracy of all these, fixed, on fresh seeds. Every training is one line of the records.
+best mean validation accuracy of all these, fixed, on the same seeds and on fresh ones. Every training is one line of
+the records.
 """
 
 from __future__ import annotations
@@ -205,7 +206,8 @@ def main(arguments: list[str] | None = None) -> None:
     num_fresh = options.fresh_seeds or (2 if options.quick else 16)
     fresh = Comparison(records, range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + num_fresh), chosen)
     records.compute(sorted(fresh.all_runs(), key=lambda run: run.seed), options.jobs, "fresh seeds")
-    tables = {"selected": first.table(), "fresh": fresh.table()}
+    fixed = Comparison(records, first.seeds, chosen)
+    tables = {"selected": first.table(), "fixed": fixed.table(), "fresh": fresh.table()}
     for name, table in tables.items():
         hidden = {"by_seed": None, "by_target": None}
         show(f"{name}: accuracy in percent, mean / standard error", [{**row, **hidden} for row in table])
