@@ -39,6 +39,8 @@ BENCHMARKS = (
     "rsam_sharpness",
     "intervention",
     "intervention_walk",
+    "base_optimizers",
+    "domain_generalization",
     "explorers",
     "busy",
 )

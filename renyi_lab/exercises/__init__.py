@@ -9,6 +9,7 @@ from renyi_lab.exercises._bounds import (
 )
 from renyi_lab.exercises._calibration import check_calibration, check_deflation
 from renyi_lab.exercises._choices import check_best_of_many, check_pooled_tau, check_within_tau
+from renyi_lab.exercises._comparisons import check_chance_of_lead, check_equal_gradients
 from renyi_lab.exercises._correlation import check_bootstrap, check_kendall
 from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
@@ -34,6 +35,7 @@ from renyi_lab.exercises._rsam import (
     check_paper_perturbation,
     check_power_ratio,
 )
+from renyi_lab.exercises._sam_family import check_sagm_gradient, check_sam_over_base
 from renyi_lab.exercises._sam_step import check_sam_step
 from renyi_lab.exercises._sharpness import check_layer_sharpness, check_renyi_sharpness
 from renyi_lab.exercises._start import check_renyi_entropy, check_two_groups
@@ -47,6 +49,7 @@ __all__ = [
     "check_bootstrap",
     "check_calibration",
     "check_central_difference",
+    "check_chance_of_lead",
     "check_climb",
     "check_constant",
     "check_convolution_weight",
@@ -57,6 +60,7 @@ __all__ = [
     "check_entropy_against_determinant",
     "check_entropy_changes",
     "check_entropy_range",
+    "check_equal_gradients",
     "check_equal_weight",
     "check_error_budget",
     "check_filter_normalized",
@@ -79,6 +83,8 @@ __all__ = [
     "check_renyi_entropy",
     "check_renyi_sharpness",
     "check_rescaled_hessian",
+    "check_sagm_gradient",
+    "check_sam_over_base",
     "check_sam_step",
     "check_samples_needed",
     "check_slq",

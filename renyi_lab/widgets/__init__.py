@@ -11,6 +11,7 @@ from renyi_lab.widgets._reparametrization import ReparametrizationExplorer
 from renyi_lab.widgets._rsam import RSAMExplorer
 from renyi_lab.widgets._spectrum import SpectrumExplorer
 from renyi_lab.widgets._study import StudyExplorer
+from renyi_lab.widgets._tuning import TuningExplorer
 
 __all__ = [
     "AlphaExplorer",
@@ -24,4 +25,5 @@ __all__ = [
     "ReparametrizationExplorer",
     "SpectrumExplorer",
     "StudyExplorer",
+    "TuningExplorer",
 ]

@@ -14,20 +14,32 @@ import joblib
 from renyi_lab._utils.progress import progress_bar
 
 
+def one_by_one(runs: list[Any]) -> list[list[Any]]:
+    """Each run is computed by itself."""
+    return [[run] for run in runs]
+
+
 class Records:
     """The file of records: read once, then only appended to.
 
     Args:
         path: The file; it need not exist.
         run_type: Frozen dataclass of the runs; equal runs have equal results.
-        compute: Function from a run to its result, which is run in other processes if there are several jobs.
+        compute: Function from some runs to their results, called in other processes if there are several jobs.
         required: Keys that every result has.
+        cut: Function that cuts runs into those that are computed together.
     """
 
     def __init__(
-        self, path: Path, run_type: type[Any], compute: Callable[[Any], dict[str, Any]], *required: str
+        self,
+        path: Path,
+        run_type: type[Any],
+        compute: Callable[[list[Any]], list[dict[str, Any]]],
+        *required: str,
+        cut: Callable[[list[Any]], list[list[Any]]] = one_by_one,
     ) -> None:
-        self.path, self.function, self.known = path, compute, read_records(path, run_type, *required)
+        self.path, self.function, self.cut = path, compute, cut
+        self.known = read_records(path, run_type, *required)
 
     def compute(self, runs: list[Any], jobs: int, title: str) -> None:
         """Compute the runs that are not in the file yet; each is written as it finishes."""
@@ -35,19 +47,20 @@ class Records:
         if not missing:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            joblib.delayed(_numbered)(self.function, number, run) for number, run in enumerate(missing)
+        finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            joblib.delayed(_with_runs)(self.function, chunk) for chunk in self.cut(missing)
         )
         with progress_bar(len(missing), title) as bar, self.path.open("a", encoding="utf-8") as file:
-            for number, result in results:
-                file.write(json.dumps({"run": asdict(missing[number]), "result": result}) + "\n")
+            for chunk, results in finished:
+                for run, result in zip(chunk, results, strict=True):
+                    file.write(json.dumps({"run": asdict(run), "result": result}) + "\n")
+                    self.known[run] = result
                 file.flush()
-                self.known[missing[number]] = result
-                bar.update()
+                bar.update(len(chunk))
 
 
-def _numbered(compute: Callable[[Any], dict[str, Any]], number: int, run: Any) -> tuple[int, dict[str, Any]]:
-    return number, compute(run)
+def _with_runs(compute: Callable[[list[Any]], list[dict[str, Any]]], runs: list[Any]) -> tuple[list[Any], list[Any]]:
+    return runs, compute(runs)
 
 
 def read_records(path: Path, run_type: type[Any], *required: str) -> dict[Any, dict[str, Any]]:

@@ -3,9 +3,10 @@
     python tests/benchmarks/base_optimizers.py --records base_optimizers.jsonl --jobs 2
 
 MNIST-1D, MLP 40-100-100-10, batches of 128: 1,500 gradients each, which are 1,500 plain steps or 750 two-pass steps;
-750 plain steps ("equal steps") are trained for comparison. 3,200 samples are trained on, 800 choose the settings, by
-the mean validation accuracy over three splits, on a grid (factor 2 in each direction) that is extended until its best
-point is no longer at an edge. Then training from fresh seeds, a new split of each; only these models see the test set.
+750 plain steps with the same learning rate ("equal steps") are trained for comparison. 3,200 samples are trained on,
+800 choose the settings, by the mean validation accuracy over three splits, on a grid (factor 2 in each direction) that
+is extended until its best point is no longer at an edge. Then training from fresh seeds, a new split of each; only
+these models see the test set.
 Every training is one line of the records: an interrupted run resumes.
 """
 
@@ -13,23 +14,27 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from _common import argument_parser, finish, positive, prepare, show
+from _many import ManyMLPs, chunks_by, each_model
 from _records import Records
 from optim_accuracy import mean_and_error, split
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from renyi_lab import HessianOperator, datasets, estimate_spectrum, models
+from renyi_lab import HessianOperator, datasets, estimate_spectrum
 from renyi_lab.optim import ASAM, SAM, SharpnessAware
 from renyi_lab.training import evaluate
 
 WIDTHS, BATCH_SIZE, GRADIENTS, WEIGHT_DECAY = (40, 100, 100, 10), 128, 1500, 5e-4
+MODELS_AT_ONCE = 12  # on a CPU more gain nothing
 GRID_FACTOR, MAX_EXTENSIONS, SPLITS, FIRST_TUNING_SEED = 2.0, 10, 3, 10_000
 # Of the sharpness at the end: S_1.5 of the training loss on the first samples of the training part.
-ALPHA, SHARPNESS_SAMPLES, PRODUCTS = 1.5, 2000, 60
+ALPHA, SHARPNESS_SAMPLES, PRODUCTS = 1.5, 1000, 120
 # Where the search for the learning rate starts. Momentum is PyTorch's default except in SGD.
 BASES: dict[str, tuple[type[torch.optim.Optimizer], float, dict[str, float]]] = {
     "SGD": (torch.optim.SGD, 0.1, {"momentum": 0.9}),
@@ -37,10 +42,11 @@ BASES: dict[str, tuple[type[torch.optim.Optimizer], float, dict[str, float]]] = 
     "AdamW": (torch.optim.AdamW, 0.01, {}),
     "RMSprop": (torch.optim.RMSprop, 0.0025, {}),
 }
+EQUAL_STEPS = "plain, equal steps"  # with the learning rate of "plain"
 # The class, where the search for ρ starts, and the number of steps.
 METHODS: dict[str, tuple[type[SharpnessAware] | None, float | None, int]] = {
     "plain": (None, None, GRADIENTS),
-    "plain, equal steps": (None, None, GRADIENTS // 2),
+    EQUAL_STEPS: (None, None, GRADIENTS // 2),
     "SAM": (SAM, 0.5, GRADIENTS // 2),
     "ASAM": (ASAM, 1.0, GRADIENTS // 2),
 }
@@ -58,34 +64,44 @@ class Run:
     phase: str  # "tune": accuracy on the validation split; "test": on the test set
 
 
-def train_once(run: Run) -> dict[str, float | None]:
-    """Train; accuracy (``None``: the training diverged), and at the end of a test run training loss and sharpness."""
+def train_together(runs: list[Run]) -> list[dict[str, float | None]]:
+    """Train runs that differ in seed and ρ only; what `measured` returns for each, ``None`` where training diverged."""
     torch.set_num_threads(1)
     train_set, test_set = datasets.mnist1d()
-    train_set, validation_set = split(train_set, run.seed)
-    inputs, targets = train_set.tensors
-    model = models.mlp(*WIDTHS, seed=run.seed)
-    optimizer = make_optimizer(run, model)
-    order, batches = torch.Generator().manual_seed(run.seed), []
-    for _ in range(METHODS[run.method][2]):
-        if not batches:
-            batches = list(torch.randperm(len(inputs), generator=order).split(BATCH_SIZE))
-        rows = batches.pop()
-        x, y = inputs[rows], targets[rows]
+    parts = {run.seed: split(train_set, run.seed) for run in runs}
+    many = ManyMLPs(WIDTHS, [run.seed for run in runs])
+    many.train(make_optimizer(runs, many.parameters), batches(runs, parts))
+    return [
+        {"accuracy": None, "train_loss": None, "sharpness": None}
+        if model is None
+        else measured(run, model, parts, test_set)
+        for run, model in zip(runs, many.trained(), strict=True)
+    ]
 
-        def closure(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()
-            return loss
 
-        optimizer.step(closure)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+def batches(runs: list[Run], parts: dict[int, tuple[TensorDataset, TensorDataset]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each step the batch of every run: runs of one seed see the same ones, in passes over the training part."""
+    orders = {seed: torch.Generator().manual_seed(seed) for seed in parts}
+    waiting: dict[int, list[Tensor]] = {seed: [] for seed in parts}
+    for _ in range(METHODS[runs[0].method][2]):
+        found = {}
+        for seed, (train_set, _) in parts.items():
+            if not waiting[seed]:
+                waiting[seed] = list(torch.randperm(len(train_set), generator=orders[seed]).split(BATCH_SIZE))
+            found[seed] = train_set[waiting[seed].pop()]
+        yield tuple(torch.stack([found[run.seed][part] for run in runs]) for part in (0, 1))
+
+
+def measured(
+    run: Run, model: nn.Module | None, parts: dict[int, tuple[TensorDataset, TensorDataset]], test_set: TensorDataset
+) -> dict[str, float | None]:
+    """The accuracy that the phase asks for and, in a test run, training loss and sharpness."""
+    if model is None:
         return {"accuracy": None, "train_loss": None, "sharpness": None}
+    train_set, validation_set = parts[run.seed]
     if run.phase == "tune":
         return {"accuracy": evaluate(model, validation_set).accuracy, "train_loss": None, "sharpness": None}
-    sample = (inputs[:SHARPNESS_SAMPLES], targets[:SHARPNESS_SAMPLES])
-    hessian = HessianOperator(model, nn.functional.cross_entropy, sample)
+    hessian = HessianOperator(model, nn.functional.cross_entropy, train_set[:SHARPNESS_SAMPLES])
     sharpness = estimate_spectrum(hessian, num_matvecs=PRODUCTS, seed=run.seed).renyi_sharpness(ALPHA)
     return {
         "accuracy": evaluate(model, test_set).accuracy,
@@ -94,14 +110,14 @@ def train_once(run: Run) -> dict[str, float | None]:
     }
 
 
-def make_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(runs: list[Run], parameters: list[Tensor]) -> torch.optim.Optimizer:
     """The base optimizer, or the two-pass one over it."""
-    base, _, settings = BASES[run.base]
-    settings = {"lr": run.lr, "weight_decay": WEIGHT_DECAY, **settings}
-    method = METHODS[run.method][0]
+    base, _, settings = BASES[runs[0].base]
+    settings = {"lr": runs[0].lr, "weight_decay": WEIGHT_DECAY, **settings}
+    method = METHODS[runs[0].method][0]
     if method is None:
-        return base(model.parameters(), **settings)
-    return method(model.parameters(), base, rho=run.rho, **settings)
+        return base(parameters, **settings)
+    return each_model(method, [run.rho for run in runs])(parameters, base, **settings)
 
 
 class Grid:
@@ -146,7 +162,8 @@ def _short(value: float) -> float:
 
 def tune(records: Records, bases: list[str], splits: int, jobs: int) -> dict[tuple[str, str], Grid]:
     """The grids of all pairs; those that are still at an edge after the last extension are reported by `at_edge`."""
-    grids = {(base, method): Grid(records, base, method, splits) for base in bases for method in METHODS}
+    tuned = [method for method in METHODS if method != EQUAL_STEPS]
+    grids = {(base, method): Grid(records, base, method, splits) for base in bases for method in tuned}
     open_grids = list(grids.values())
     for _ in range(MAX_EXTENSIONS + 1):
         records.compute([run for grid in open_grids for p in grid.points() for run in grid.runs(p)], jobs, "tuning")
@@ -210,12 +227,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=positive, default=2, help="processes, of one thread each (%(default)s)")
     options = parser.parse_args(arguments)
     circumstances = prepare(parser, options)
-    records = Records(options.records, Run, train_once, "accuracy", "train_loss", "sharpness")
+    records = Records(
+        options.records,
+        Run,
+        train_together,
+        *("accuracy", "train_loss", "sharpness"),
+        cut=chunks_by(lambda run: (run.base, run.method, run.lr, run.phase), MODELS_AT_ONCE),
+    )
     bases = ["SGD"] if options.quick else list(BASES)
     splits, seeds = (2, options.seeds or 2) if options.quick else (SPLITS, options.seeds or 12)
     grids = tune(records, bases, splits, options.jobs)
     tests = {}
-    for (base, method), grid in grids.items():
+    for base, method in itertools.product(bases, METHODS):
+        grid = grids[base, "plain" if method == EQUAL_STEPS else method]
         best = grid.runs(grid.best())[0]
         tests[base, method] = [Run(base, method, best.lr, best.rho, seed, "test") for seed in range(seeds)]
     records.compute([run for runs in tests.values() for run in runs], options.jobs, "test")

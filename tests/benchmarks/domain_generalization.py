@@ -6,30 +6,34 @@ Six domains, angles 0 to 75 degrees; MLP 64-64-64-10, SGD with momentum 0.9 and 
 of the five source domains per step; 300 two-pass steps, 300 plain steps (ERM), or 600 (ERM, equal gradients). A fifth
 of every source domain validates. First comparison, DomainBed's training-domain validation: for each seed and target the
 setting with the best accuracy on the validation part of the *source* domains. Second comparison: the setting with the
-best mean validation accuracy of all these, fixed, on fresh seeds. Every training is one line of the records.
+best mean validation accuracy of all these, fixed, on the same seeds and on fresh ones. Every training is one line of
+the records.
 """
 
 from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from _common import argument_parser, finish, positive, prepare, show
+from _many import ManyMLPs, chunks_by, each_model
 from _records import Records
 from optim_accuracy import mean_and_error
 from torch import Tensor, nn
 
-from renyi_lab import datasets, models
+from renyi_lab import datasets
 from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, SharpnessAware
 from renyi_lab.training import evaluate
 
 ANGLES, WIDTHS, PER_DOMAIN, STEPS = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0), (64, 64, 64, 10), 32, 300
 SGD = {"momentum": 0.9, "weight_decay": 5e-4}
-RATES, FIRST_FRESH_SEED = (0.1, 0.2), 100
+RATES, FIRST_FRESH_SEED, MODELS_AT_ONCE = (0.1, 0.2), 100, 36
+MAX_NORM = 10.0  # of ε: only RSAM's can become as long
 # The class, the values of ρ, other settings, and the number of steps.
 METHODS: dict[str, tuple[type[SharpnessAware] | None, tuple[float | None, ...], dict[str, float], int]] = {
     "ERM": (None, (None,), {}, STEPS),
@@ -37,7 +41,7 @@ METHODS: dict[str, tuple[type[SharpnessAware] | None, tuple[float | None, ...], 
     "SAM": (SAM, (0.1, 0.3, 1.0), {}, STEPS),
     "ASAM": (ASAM, (0.5, 1.0, 2.0), {}, STEPS),
     "SAGM": (SAGM, (0.1, 0.3, 1.0), {"alpha": 0.001}, STEPS),
-    "RSAM": (RSAM, (0.065, 0.2, 0.65), {"alpha": 1.2, "max_norm": 10.0}, STEPS),
+    "RSAM": (RSAM, (0.065, 0.2, 0.65), {"alpha": 1.2}, STEPS),
 }
 
 
@@ -52,7 +56,7 @@ class Run:
     seed: int
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def parts(seed: int) -> dict[float, tuple[Tensor, ...]]:
     """Training inputs and labels and validation inputs and labels of each domain, a fifth to validate."""
     found = {}
@@ -63,34 +67,44 @@ def parts(seed: int) -> dict[float, tuple[Tensor, ...]]:
     return found
 
 
-def train_once(run: Run) -> dict[str, float | None]:
-    """Train on the source domains; accuracy on the target, and accuracy and loss on the sources' validation parts."""
+def train_together(runs: list[Run]) -> list[dict[str, float | None]]:
+    """Train runs that share method and rate: accuracy on the target; accuracy and loss on the validation parts."""
     torch.set_num_threads(1)
-    data = parts(run.seed)
-    sources = [data[angle] for angle in ANGLES if angle != run.target]
-    model = models.mlp(*WIDTHS, seed=run.seed)
-    make, _, settings, steps = METHODS[run.method]
+    make, _, settings, steps = METHODS[runs[0].method]
+    many = ManyMLPs(WIDTHS, [run.seed for run in runs])
     if make is None:
-        optimizer = torch.optim.SGD(model.parameters(), lr=run.lr, **SGD)
+        optimizer = torch.optim.SGD(many.parameters, lr=runs[0].lr, **SGD)
     else:
-        optimizer = make(model.parameters(), torch.optim.SGD, rho=run.rho, lr=run.lr, **settings, **SGD)
-    order = torch.Generator().manual_seed(run.seed)
+        each = each_model(make, [run.rho for run in runs], max_norm=MAX_NORM)
+        optimizer = each(many.parameters, torch.optim.SGD, lr=runs[0].lr, **settings, **SGD)
+    many.train(optimizer, batches(runs, steps))
+    return [measured(run, model) for run, model in zip(runs, many.trained(), strict=True)]
+
+
+def batches(runs: list[Run], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each step the batch of every run; runs of one seed and target see the same ones."""
+    cases = dict.fromkeys((run.target, run.seed) for run in runs)
+    orders = {case: torch.Generator().manual_seed(case[1]) for case in cases}
+    sources = {case: [parts(case[1])[angle] for angle in ANGLES if angle != case[0]] for case in cases}
     for _ in range(steps):
-        rows = [torch.randint(len(x), (PER_DOMAIN,), generator=order) for x, *_ in sources]
-        inputs = torch.cat([x[chosen] for (x, *_), chosen in zip(sources, rows, strict=True)])
-        labels = torch.cat([y[chosen] for (_, y, *_), chosen in zip(sources, rows, strict=True)])
+        found = {}
+        for case in cases:
+            rows = [torch.randint(len(x), (PER_DOMAIN,), generator=orders[case]) for x, *_ in sources[case]]
+            found[case] = [
+                torch.cat([domain[part][chosen] for domain, chosen in zip(sources[case], rows, strict=True)])
+                for part in (0, 1)
+            ]
+        yield tuple(torch.stack([found[run.target, run.seed][part] for run in runs]) for part in (0, 1))
 
-        def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(inputs), labels)
-            loss.backward()
-            return loss
 
-        optimizer.step(closure)
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+def measured(run: Run, model: nn.Module | None) -> dict[str, float | None]:
+    """Accuracies and the validation loss of a trained model, if training did not diverge."""
+    if model is None:
         return {"target": None, "validation": None, "validation_loss": None}
+    data = parts(run.seed)
     x, y, x_held_out, y_held_out = data[run.target]
-    validated = evaluate(model, tuple(torch.cat(some) for some in zip(*(part[2:] for part in sources), strict=True)))
+    sources = (data[angle][2:] for angle in ANGLES if angle != run.target)
+    validated = evaluate(model, tuple(map(torch.cat, zip(*sources, strict=True))))
     tested = evaluate(model, (torch.cat([x, x_held_out]), torch.cat([y, y_held_out])))
     return {"target": tested.accuracy, "validation": validated.accuracy, "validation_loss": validated.loss}
 
@@ -179,14 +193,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=positive, default=2, help="processes, of one thread each (%(default)s)")
     options = parser.parse_args(arguments)
     circumstances = prepare(parser, options)
-    records = Records(options.records, Run, train_once, "target", "validation", "validation_loss")
+    records = Records(
+        options.records,
+        Run,
+        train_together,
+        *("target", "validation", "validation_loss"),
+        cut=chunks_by(lambda run: (run.method, run.lr), MODELS_AT_ONCE),
+    )
     first = Comparison(records, range(options.seeds or (2 if options.quick else 6)), None)
     records.compute(sorted(first.all_runs(), key=lambda run: run.seed), options.jobs, "first comparison")
     chosen = {method: first.best_setting(method) for method in METHODS}
     num_fresh = options.fresh_seeds or (2 if options.quick else 16)
     fresh = Comparison(records, range(FIRST_FRESH_SEED, FIRST_FRESH_SEED + num_fresh), chosen)
     records.compute(sorted(fresh.all_runs(), key=lambda run: run.seed), options.jobs, "fresh seeds")
-    tables = {"selected": first.table(), "fresh": fresh.table()}
+    fixed = Comparison(records, first.seeds, chosen)
+    tables = {"selected": first.table(), "fixed": fixed.table(), "fresh": fresh.table()}
     for name, table in tables.items():
         hidden = {"by_seed": None, "by_target": None}
         show(f"{name}: accuracy in percent, mean / standard error", [{**row, **hidden} for row in table])

@@ -56,6 +56,7 @@ EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
     "ReparametrizationExplorer": lambda p: widgets.ReparametrizationExplorer(p.small_operator),
     "SpectrumExplorer": lambda p: widgets.SpectrumExplorer(p.operator, num_steps=60, num_probes=10),
     "StudyExplorer": lambda p: widgets.StudyExplorer(rl.study.Study.standard()),
+    "TuningExplorer": lambda p: widgets.TuningExplorer(rl.course.load_results("base_optimizers")["tuning"]),
 }
 
 

@@ -144,6 +144,10 @@ def train_once(run: Run) -> dict[str, object]:
     return {"accuracy": result.accuracy, "gradients": history.num_gradients, "seconds": round(history.seconds, 2)}
 
 
+def train_each(runs: list[Run]) -> list[dict[str, object]]:
+    return [train_once(run) for run in runs]
+
+
 def split(train_set: TensorDataset, seed: int) -> tuple[TensorDataset, TensorDataset]:
     """Four fifths to train on and one fifth to validate on, drawn by ``seed``."""
     order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))
@@ -155,7 +159,7 @@ class Results(Records):
     """The trainings done so far."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, Run, train_once, "accuracy")
+        super().__init__(path, Run, train_each, "accuracy")
 
     def accuracies(self, runs: list[Run]) -> list[float]:
         """One value per run; 0 where training diverged."""
