@@ -26,8 +26,12 @@ NOTEBOOKS = {
     "04_renyi_sharpness": _Notebook("Rényi sharpness", needs=("01_renyi_entropy",), helped_by=("03_lanczos_and_slq",)),
     "05_perturbations": _Notebook("Perturbations: other data, other weights", needs=("04_renyi_sharpness",)),
     "05b_landscapes": _Notebook("Balls and landscapes", helped_by=("05_perturbations",)),
+    "06_generalization_bounds": _Notebook("Generalization bounds", helped_by=("01_renyi_entropy",)),
+    "07_does_it_correlate": _Notebook("Does it correlate?", needs=("04_renyi_sharpness",)),
+    "08_rsam": _Notebook("RSAM", helped_by=("01_renyi_entropy", "05b_landscapes")),
+    "08b_sam_family": _Notebook("The neighbours of RSAM", needs=("08_rsam",)),
 }
-PLANNED = ("Generalization bounds", "Correlation with generalization", "RSAM", "When sharpness fails", "Your own model")
+PLANNED = ("When sharpness fails", "Your own model")
 PATHS: dict[str, tuple[str, ...]] = {
     "90 minutes": ("00_start_here", "01_renyi_entropy", "04_renyi_sharpness"),
     "practitioner": (
@@ -36,6 +40,8 @@ PATHS: dict[str, tuple[str, ...]] = {
         "03_lanczos_and_slq",
         "03b_the_estimator",
         "05b_landscapes",
+        "08_rsam",
+        "08b_sam_family",
     ),
     "theory": (
         "00_start_here",
@@ -44,6 +50,8 @@ PATHS: dict[str, tuple[str, ...]] = {
         "03b_the_estimator",
         "04_renyi_sharpness",
         "05_perturbations",
+        "06_generalization_bounds",
+        "07_does_it_correlate",
     ),
 }
 STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"))
@@ -82,7 +90,7 @@ def course_map(*, planned: bool = False) -> NotebookFigure:
         ax.plot((0.3, LEFT), (heights[stem], heights[stem]), color=GREY, lw=0.5, alpha=0.5, zorder=0)
     for index, title in enumerate(PLANNED if planned else ()):
         y = height - 0.62 - (len(NOTEBOOKS) + index) * ROW
-        _draw_box(ax, y, f"{index + 6:02d}", f"{title} (planned)", linestyle="--", facecolor="white")
+        _draw_box(ax, y, f"{int(_number(list(NOTEBOOKS)[-1])[:2]) + 1 + index:02d}", f"{title} (planned)", linestyle="--", facecolor="white")
     for index, (name, stops) in enumerate(PATHS.items()):
         color, line, marker = STYLES[index]
         x = 0.6 + 1.05 * index
