@@ -88,9 +88,10 @@ def course_map(*, planned: bool = False) -> NotebookFigure:
     for stem, book in NOTEBOOKS.items():
         _draw_box(ax, heights[stem], _number(stem), book.title)
         ax.plot((0.3, LEFT), (heights[stem], heights[stem]), color=GREY, lw=0.5, alpha=0.5, zorder=0)
+    last = int(max(NOTEBOOKS)[:2])
     for index, title in enumerate(PLANNED if planned else ()):
         y = height - 0.62 - (len(NOTEBOOKS) + index) * ROW
-        _draw_box(ax, y, f"{int(_number(list(NOTEBOOKS)[-1])[:2]) + 1 + index:02d}", f"{title} (planned)", linestyle="--", facecolor="white")
+        _draw_box(ax, y, f"{last + 1 + index:02d}", f"{title} (planned)", linestyle="--", facecolor="white")
     for index, (name, stops) in enumerate(PATHS.items()):
         color, line, marker = STYLES[index]
         x = 0.6 + 1.05 * index
