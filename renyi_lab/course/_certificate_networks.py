@@ -1,7 +1,7 @@
 """The networks that notebook 06 certifies: stored in a small file, because training them takes minutes.
 
 Stored weights also make the bounds reproducible: a training depends on the processor, the draws around stored weights
-do not. `tests/benchmarks/certificate_networks.py` trains the networks and writes the file.
+do not. `tests/tools/certificate_networks.py` trains the networks and writes the file.
 """
 
 from __future__ import annotations

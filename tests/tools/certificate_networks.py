@@ -1,6 +1,6 @@
 """Train the networks that notebook 06 certifies, and write ``notebooks/certificate_networks.npz``.
 
-    python tests/benchmarks/certificate_networks.py
+    python tests/tools/certificate_networks.py
 
 The settings are the defaults of `renyi_lab.bounds.certify`: weight noise 0.05, 100 epochs, a quarter as many for the
 network that moves on. Takes three minutes on one core. Trained again, the networks differ in their digits, and with
