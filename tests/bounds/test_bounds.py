@@ -124,11 +124,10 @@ def test_bounds_grow_with_the_divergence_and_shrink_with_samples(
 
 
 def test_the_inverse_is_an_upper_limit_where_it_rounds_to_one():
-    values = [bounds.kl_inverse_upper(0.625, c) for c in (13.0, 20.0, 26.24, 30.0)]
-    exact = [
-        -math.expm1(-(c + 0.625 * -math.log(0.625) - 0.375 * math.log(0.375)) / 0.375) for c in (20.0, 26.24, 30.0)
-    ]
-    assert values == sorted(values) and values[1:] == exact == [1.0] * 3
+    budgets, entropy = (13.0, 20.0, 26.24, 30.0), -0.625 * math.log(0.625) - 0.375 * math.log(0.375)
+    values = [bounds.kl_inverse_upper(0.625, c) for c in budgets]
+    assert values == sorted(values)
+    assert values[1:] == [-math.expm1(-(c + entropy) / 0.375) for c in budgets[1:]] == [1.0] * 3
 
 
 def test_a_divergence_that_overflows_is_refused():
