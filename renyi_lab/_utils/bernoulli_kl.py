@@ -59,7 +59,7 @@ def kl_inverse_upper(q: float, c: float) -> float:
         low, high = (low, p) if excess > 0 else (p, high)
         newton = p - excess * p * (1 - p) / (p - q)  # d kl/dp = (p−q) / (p(1−p))
         following = newton if low < newton < high else (low + high) / 2
-        if abs(following - p) <= 1e-13 * p:
+        if abs(following - p) <= 1e-13 * min(p, 1 - p):  # near 1, 1 − p must have converged too
             return following
         p = following
     raise ArithmeticError(f"kl_inverse_upper({q!r}, {c!r}) did not converge; please report these two numbers.")

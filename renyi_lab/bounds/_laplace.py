@@ -47,7 +47,8 @@ def laplace_kl(
         KL in nats, in the shape that σ² and β broadcast to.
 
     Raises:
-        ValueError: A negative eigenvalue, weights that do not add up to ``dim``, or an argument outside its range.
+        ValueError: A negative eigenvalue, weights that do not add up to ``dim``, an argument outside its range, or a
+            divergence too large for a number.
     """
     nodes, mass = _arrays(eigenvalues, weights, dim)
     if nodes.min() < 0:
@@ -62,9 +63,16 @@ def laplace_kl(
 
 def _kl(nodes: FloatArray, mass: FloatArray, distance: float, variances: FloatArray, betas: FloatArray) -> FloatArray:
     """`laplace_kl` of checked arguments."""
-    x = (variances * betas)[..., None] * nodes
-    curvature = ((np.log1p(x) - x / (1 + x)) * mass).sum(axis=-1)
-    return np.asarray(0.5 * (curvature + distance / variances))
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = (variances * betas)[..., None] * nodes
+        curvature = ((np.log1p(x) - x / (1 + x)) * mass).sum(axis=-1)
+        kl = np.asarray(0.5 * (curvature + distance / variances))
+    if not np.isfinite(kl).all():
+        raise ValueError(
+            f"the divergence overflows: prior_variance {variances.min():.3g} to {variances.max():.3g}, beta up to "
+            f"{betas.max():.3g}, eigenvalues up to {nodes.max():.3g}, squared_distance {distance:.3g}; rescale them."
+        )
+    return kl
 
 
 def laplace_pac_bayes(

@@ -9,6 +9,7 @@ from renyi_lab._utils.validation import check_delta, check_int, check_real
 from renyi_lab.bounds._bound import Bound
 
 DELTA = 0.05  # customary confidence of 95 %
+MAX_SAMPLES = 2**53  # a larger integer is no exact float
 SAMPLES = "the N samples are i.i.d."
 IID = f"{SAMPLES} and had no part in choosing the prior"
 UNIT_LOSS = "the loss lies in [0, 1]"
@@ -103,7 +104,7 @@ def check_unit_loss(name: str, value: float) -> float:
 
 def check_sample(num_samples: int, delta: float) -> tuple[int, float]:
     """Return the number of samples and the probability of failure of a bound, or raise."""
-    return check_int("num_samples", num_samples, minimum=2), check_delta(delta)
+    return check_int("num_samples", num_samples, 2, MAX_SAMPLES), check_delta(delta)
 
 
 def sampling_assumption(num_draws: int | None) -> str:

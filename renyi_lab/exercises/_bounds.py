@@ -273,7 +273,7 @@ def check_entropy_against_determinant(first: Any, second: Any) -> Feedback:
     return first_hint(
         (first, second),
         [_entropy_against_determinant],
-        "H_2 hardly sees small eigenvalues, the log-determinant mostly sees them: neither orders the other.",
+        "H_2 is dominated by the large eigenvalues, the log-determinant by the small ones: neither orders the other.",
     )
 
 

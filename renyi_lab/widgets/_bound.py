@@ -25,17 +25,19 @@ from renyi_lab.widgets._controls import float_slider, nearest
 # Ranges of the sliders, made wider where an initial value lies outside. Heuristic: from a handful of samples to a
 # million, and from a failure in a million to one in two.
 _SAMPLES, _DELTAS, _MAX_ALPHA = (10, 10**6), (1e-6, 0.5), 4.0
+_MAX_SAMPLES = 10**12  # Heuristic: more than any data set holds.
 _MAX_TICKS = 6  # of the axis of σ. Heuristic: their labels do not touch.
-_EXACT, _RENYI = "exact KL", "KL from H_α"
+_EXACT, _RENYI = "exact KL", r"KL from $H_\alpha$"
 
 
 class BoundExplorer(Explorer):
     """The PAC-Bayes bound of a Gaussian posterior, its four parts, and the bound against ``σ``.
 
-    ``P = N(θ₀, σ²I)`` and ``Q = N(θ, (I/σ² + βH)⁻¹)``, with negative eigenvalues of ``H`` clipped at zero. Left: the
-    bound as a sum of measured error, draws, confidence and divergence, with the exact divergence and with its bound
-    from the trace and ``H_α``. Right: both bounds at every ``σ`` of the grid. Above the dashed line a bound is vacuous.
-    Choosing ``σ`` from the grid is paid for by a union bound, unless the box is not ticked.
+    ``P = N(θ₀, σ²I)`` and ``Q = N(θ, (I/σ² + βH)⁻¹)``, with negative eigenvalues of ``H`` clipped at zero. Left:
+    the bound as a sum of measured error, draws, confidence and divergence, with the exact divergence and with its
+    bound from the trace and ``H_α`` (and the effective number of parameters, which is taken as exact). Right: both
+    bounds at every ``σ`` of the grid. Above the dashed line a bound is vacuous. Choosing ``σ`` from the grid is
+    paid for by a union bound, unless the box is not ticked.
 
     Args:
         spectrum: Spectrum of ``H``, a `Spectrum` or all eigenvalues as a vector; not all zero.
@@ -90,7 +92,7 @@ class BoundExplorer(Explorer):
         self._beta = check_real("beta", beta, 0.0)
         self._trivial = check_real("trivial_value", trivial_value, 0.0, 1.0, open_minimum=True)
         self._set_divergences()
-        self.num_samples = _log_slider("N", check_int("num_samples", num_samples, minimum=2), *_SAMPLES, ".0f")
+        self.num_samples = _log_slider("N", check_int("num_samples", num_samples, 2, _MAX_SAMPLES), *_SAMPLES, ".0f")
         self.delta = _log_slider("δ", check_delta(delta), *_DELTAS, ".2g")
         alpha = check_real("alpha", alpha, 0.0, _MAX_ALPHA, open_minimum=True)
         self.alpha = float_slider("α", alpha, min(0.1, alpha), _MAX_ALPHA)
@@ -216,6 +218,10 @@ def _clipped(spectrum: Spectrum | ArrayLike) -> Spectrum:
 def _grid(sigmas: Sequence[float], losses: Sequence[float]) -> tuple[FloatArray, FloatArray]:
     grid = np.array(check_reals("sigmas", sigmas, 0.0, open_minimum=True))
     measured = np.array(check_reals("losses", losses, 0.0, maximum=1.0))
+    with np.errstate(over="ignore", under="ignore"):
+        variances = grid**2
+    if not (np.isfinite(variances) & (variances > 0)).all():
+        raise ValueError(f"sigmas must have squares that are positive numbers, got {grid.tolist()}.")
     if len(grid) < 2 or (np.diff(grid) <= 0).any():
         raise ValueError(f"sigmas must be at least two numbers in ascending order, got {grid.tolist()}.")
     if len(measured) != len(grid):

@@ -123,6 +123,23 @@ def test_bounds_grow_with_the_divergence_and_shrink_with_samples(
         assert here >= calculate(loss, kl, 2 * num_samples, delta).value - 1e-14
 
 
+def test_the_inverse_is_an_upper_limit_where_it_rounds_to_one():
+    budgets, entropy = (13.0, 20.0, 26.24, 30.0), -0.625 * math.log(0.625) - 0.375 * math.log(0.375)
+    values = [bounds.kl_inverse_upper(0.625, c) for c in budgets]
+    assert values == sorted(values)
+    assert values[1:] == [-math.expm1(-(c + entropy) / 0.375) for c in budgets[1:]] == [1.0] * 3
+
+
+def test_a_divergence_that_overflows_is_refused():
+    with pytest.raises(ValueError, match="the divergence overflows: prior_variance 1 to 1"):
+        bounds.laplace_kl([1e300, 1.0], [1.0, 1.0], 2, 0.0, 1.0, 1e300)
+
+
+def test_more_samples_than_a_float_counts_are_refused():
+    with pytest.raises(ValueError, match="num_samples must be at most"):
+        bounds.langford_seeger(0.1, 1.0, 10**400)
+
+
 def test_two_root_n_bounds_maurers_quantity_where_his_proof_starts_only_at_eight():
     for n in range(2, 60):
         quantity = sum(math.comb(n, k) * (k / n) ** k * (1 - k / n) ** (n - k) for k in range(n + 1))

@@ -121,6 +121,7 @@ def test_the_page_has_one_stop_per_sigma(explorer: BoundExplorer) -> None:
     ("arguments", "error", "message"),
     [
         ({"num_samples": 1}, ValueError, "num_samples must be at least 2"),
+        ({"num_samples": 10**400}, ValueError, "num_samples must be at most"),
         ({"num_samples": 0.5}, TypeError, "num_samples must be an integer"),
         ({"delta": 0.0}, ValueError, r"delta must lie in \(0, 1\)"),
         ({"delta": 1.0}, ValueError, r"delta must lie in \(0, 1\)"),
@@ -128,6 +129,9 @@ def test_the_page_has_one_stop_per_sigma(explorer: BoundExplorer) -> None:
         ({"sigmas": (0.0, 0.1, 0.2, 0.3)}, ValueError, "sigmas must lie in"),
         ({"sigmas": (0.1, 0.05, 0.2, 0.3)}, ValueError, "ascending"),
         ({"sigmas": (0.1,), "losses": (0.1,)}, ValueError, "at least two"),
+        ({"sigmas": (0.1, 0.2, 0.3, 1e200)}, ValueError, "sigmas must have squares that are positive numbers"),
+        ({"sigmas": (1e-200, 0.1, 0.2, 0.3)}, ValueError, "sigmas must have squares that are positive numbers"),
+        ({"spectrum": [1e300, 1.0], "beta": 1e300}, ValueError, "the divergence overflows"),
         ({"sigmas": 0.1}, TypeError, "sigmas must be a sequence"),
         ({"losses": (0.1, 0.2)}, ValueError, "one loss for each of the 4 sigmas, got 2"),
         ({"losses": (0.1, 0.2, 0.3, 1.4)}, ValueError, "losses must lie in"),
@@ -143,3 +147,14 @@ def test_the_page_has_one_stop_per_sigma(explorer: BoundExplorer) -> None:
 def test_messages(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make(**arguments)
+
+
+@pytest.mark.parametrize("name", ["num_samples", "delta", "alpha"])
+def test_a_control_that_is_not_a_number_is_named(explorer: BoundExplorer, name: str) -> None:
+    control = getattr(explorer, name)
+    before = control.value
+    with pytest.raises(ValueError, match=f"{control.description} must be finite, got nan"):
+        control.value = math.nan
+    assert f"{control.description} must be finite" in explorer.status.value
+    control.value = before
+    assert explorer.status.value == ""
