@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.exercises._feedback import Feedback, answer_of, explain, first_hint, number_of
+from renyi_lab.exercises._feedback import TOLERANCE, Feedback, answer_of, explain, first_hint, number_of
 
 
 def check_pooled_tau(two_of_four: Any, three_of_four: Any, ten_and_two: Any) -> Feedback:
@@ -50,13 +50,20 @@ def check_pooled_tau(two_of_four: Any, three_of_four: Any, ten_and_two: Any) -> 
         name, right, mistakes = cases[index]
         hints = {f"{name}: {hint}": wrong for hint, wrong in mistakes.items()}
         otherwise = f"{name}: count concordant pairs (within families) minus discordant ones (between), over all pairs."
-        return lambda given: explain(number_of(given[index]), right, hints, otherwise)
+        return lambda given: (
+            _rounded(name, given[index], right) or explain(number_of(given[index]), right, hints, otherwise)
+        )
 
     return first_hint(
         (two_of_four, three_of_four, ten_and_two),
         [check(index) for index in range(len(cases))],
         "the more families and the more equal their sizes, the more pairs lie between them, and decide the pooled τ.",
     )
+
+
+def _rounded(name: str, given: Any, right: float) -> str | None:
+    error = abs(number_of(given) - right)
+    return f"{name}: right, but rounded; enter the fraction." if TOLERANCE < error <= 0.0051 else None
 
 
 def check_within_tau(function: Callable[[FloatArray, FloatArray, Any], Any]) -> Feedback:
@@ -78,13 +85,20 @@ def _within(x: FloatArray, y: FloatArray, same: Any) -> float:
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()))
 
 
+def _product_sum(x: FloatArray, y: FloatArray, same: Any) -> float:
+    return float(np.where(same, np.sign(x[:, None] - x) * np.sign(y[:, None] - y), 0).sum())
+
+
 def _within_hint(function: Callable[..., Any], x: FloatArray, y: FloatArray, family: Any) -> str | None:
     same = family[:, None] == family
     every = np.ones_like(same)
     parts = [family == name for name in np.unique(family)]
     taus = [_within(x[part], y[part], every[part][:, part]) for part in parts]
-    all_pairs = (np.where(same, np.sign(x[:, None] - x) * np.sign(y[:, None] - y), 0)).sum() / np.sqrt(
+    all_pairs = _product_sum(x, y, same) / np.sqrt(
         (np.sign(x[:, None] - x) ** 2).sum() * (np.sign(y[:, None] - y) ** 2).sum()
+    )
+    tied = (
+        "these pairs are the right ones, but tied ones do not count below: multiply the signs by the mask, as in τ_b."
     )
     mistakes = {
         "this is the pooled τ; leave out the pairs of different families.": _within(x, y, every),
@@ -93,6 +107,10 @@ def _within_hint(function: Callable[..., Any], x: FloatArray, y: FloatArray, fam
             np.mean(taus)
         ),
         "pairs of different families were left out above, but not in the denominator.": float(all_pairs),
+        tied: _product_sum(x, y, same) / float(same.sum() - len(x)),
+        "this is a weighted mean of the families' τ; with ties it differs from one sum over all families.": float(
+            np.average(taus, weights=[part.sum() * (part.sum() - 1) for part in parts])
+        ),
     }
     return explain(
         number_of(answer_of(function, x.copy(), y.copy(), family.copy())),
@@ -108,7 +126,7 @@ def _shifted_families(function: Callable[..., Any]) -> str | None:
 
 
 def _unequal_families(function: Callable[..., Any]) -> str | None:
-    x, y = np.array([1.0, 1, 3, 4, 5, 6, 0, 9]), np.array([2.0, 1, 1, 5, 4, 6, 8, 3])
+    x, y = np.array([1.0, 1, 3, 5, 5, 6, 0, 9]), np.array([2.0, 1, 2, 5, 4, 6, 8, 3])
     return _within_hint(function, x, y, np.array(["mlp", "cnn", "mlp", "mlp", "mlp", "mlp", "cnn", "cnn"]))
 
 

@@ -148,6 +148,8 @@ def _run(function: Callable[..., Any], seed: int) -> FloatArray:
     values = answer if isinstance(answer, np.ndarray) else np.asarray(list(answer) if _is_sequence(answer) else [])
     if values.shape != (_NUM_RESAMPLES,):
         raise Hint(f"an array with one value per resample is expected, {_NUM_RESAMPLES} here, got {_form(answer)}.")
+    if values.dtype.kind not in "biufO":
+        raise Hint(f"an array of numbers is expected, got one of dtype {values.dtype}.")
     expected = np.arange(1, len(counts) + 1) ** 0.5
     if len(counts) != _NUM_RESAMPLES or not close(np.sort(values.astype(float)), expected):
         raise Hint("return what statistic gave, once for each resample, and call it for nothing else.")
@@ -171,7 +173,7 @@ def _resamples(function: Callable[..., Any]) -> str | None:
         return "every resample is the same; draw anew for each."
     means = drawn.mean(axis=0)  # 1 ± 0.06
     if np.abs(means - 1).max() > 0.4:
-        often = np.unique(_LABELS)[means.argmax()]
+        often = str(np.unique(_LABELS)[means.argmax()])
         return (
             f"label {often!r} is drawn {means.max():.1f} times on average: draw from the different labels (np.unique)."
         )

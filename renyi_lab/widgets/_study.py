@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 from collections.abc import Hashable
@@ -42,7 +43,8 @@ class StudyExplorer(Explorer):
 
     Raises:
         TypeError: ``study`` is not a `Study`.
-        ValueError: No model is at a minimum, nothing was measured, or a measure, gap, order or axis does not exist.
+        ValueError: No model is at a minimum, nothing was measured, a measure, gap, order or axis does not exist, or a
+            family is named ``"all"``.
 
     Example:
         >>> explorer = StudyExplorer(Study.standard(), "trace")
@@ -71,6 +73,8 @@ class StudyExplorer(Explorer):
             sorted({order for by_order in self._values.values() for order in by_order if order is not None}),
         )
         names = list(dict.fromkeys(self._families))
+        if _ALL in names:
+            raise ValueError(f"family={family!r} has the value {_ALL!r}, which stands for all networks; rename it.")
         start = check_choice("measure", measures[0] if measure is None else measure, measures)
         self.measure = ipywidgets.Dropdown(options=measures, value=start, description="measure")
         first = check_choice("gap", next(iter(self._gap)) if gap is None else gap, self._gap)
@@ -124,7 +128,7 @@ class StudyExplorer(Explorer):
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.6, ls=":")
         ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), title=" ")
         ax.set(xlabel="rank by the measure (1: largest)", ylabel="rank by the gap (1: largest)")
-        self.title = ax.text(0.5, 1.03, "", transform=ax.transAxes, ha="center", fontsize="medium")
+        self.title = ax.text(0.5, 1.03, "", transform=ax.transAxes, ha="center", fontsize="medium", parse_math=False)
         return [*self.dots.values(), self.title]
 
     def _draw_taus(self, ax: Axes) -> list[Any]:
@@ -136,7 +140,8 @@ class StudyExplorer(Explorer):
             (self.intervals[name],) = ax.plot([], [], color=color, lw=2)
             (self.points[name],) = ax.plot([], [], "o", color=color, ms=8)
         ax.axvline(0, color=GREY, lw=0.8)
-        ax.set_yticks(range(len(rows)), [f"{name} ({self._mask(name).sum()})" for name in rows])
+        labels = [f"{name} ({self._mask(name).sum()})" for name in rows]
+        ax.set_yticks(range(len(rows)), labels, parse_math=False)
         ax.set_xticks(np.linspace(-1, 1, 5))
         ax.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.5, -0.5), title=" ")
         ax.set(xlabel="Kendall's τ, 95 % interval over settings")
@@ -157,9 +162,9 @@ class StudyExplorer(Explorer):
             self.points[name].set_data([tau.value], [row])
             for line in (self.intervals[name], self.points[name]):
                 line.set_alpha(opacity)
-            parts.append(f"{name}: {_in_words(tau)}")
+            parts.append(f"{html.escape(name)}: {_in_words(tau)}")
         self.title.set_text(self._label)
-        return f"{self._label}: Kendall's τ<br>" + "<br>".join(parts)
+        return f"{html.escape(self._label)}: Kendall's τ<br>" + "<br>".join(parts)
 
     @property
     def _label(self) -> str:

@@ -7,12 +7,13 @@ classes (so a tenth of the drawn labels are right by chance). The more labels ar
 a measure that is large where networks generalize badly has a positive τ with it within a seed. Seeds are independent
 repetitions, and the interval is over seeds.
 
-One row per network is appended to ``notebooks/random_labels.csv``, which comes with the course; rows that it already
-holds are not repeated, so that an interrupted run resumes.
+Networks that the JSON file already holds are not trained again. Finished ones are also written to a table at once, so
+that an interrupted run resumes. The course has a copy of the JSON file (``rl.course.load_results``).
 """
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from torch.nn.functional import cross_entropy
 
 import renyi_lab as rl
 
-TABLE = Path(__file__).resolve().parents[2] / "notebooks" / "random_labels.csv"
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 NUM_SEEDS = 12
 NUM_SAMPLES, WIDTHS = 1000, (40, 100, 100, 10)
@@ -105,11 +105,18 @@ def taus(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def known_networks(out: Path, table: Path) -> list[dict[str, Any]]:
+    """The networks of an interrupted run, or else those of the JSON file."""
+    if table.exists():
+        return pd.read_csv(table).to_dict("records")
+    return json.loads(out.read_text(encoding="utf-8")).get("networks", []) if out.exists() else []
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train what is missing, print the tables, write the JSON file."""
     parser = argument_parser(__doc__, "random_labels")
     parser.add_argument("--seeds", type=positive, default=NUM_SEEDS, help="independent repetitions (%(default)s)")
-    parser.add_argument("--table", type=Path, default=TABLE, help="CSV file with one row per network (%(default)s)")
+    parser.add_argument("--table", type=Path, default=Path("build/random_labels.csv"), help="(%(default)s)")
     options = parser.parse_args(arguments)
     circumstances = prepare(parser, options)
     seeds, levels, size = options.seeds, LEVELS, {"num_samples": NUM_SAMPLES, "most_epochs": MOST_EPOCHS}
@@ -118,7 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
         seeds, levels, size = 2, (0.0, 0.3, 0.6), {"num_samples": 100, "most_epochs": 3}
         table = options.out.with_suffix(".csv")
         table.unlink(missing_ok=True)
-    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
+        options.out.unlink(missing_ok=True)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    rows = known_networks(options.out, table)
     known = {(row["seed"], row["random_labels"]) for row in rows}
     for seed in range(seeds):
         for level in levels:
@@ -141,6 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         seeds=seeds,
         kendall=correlations,
         means=means.to_dict("records"),
+        networks=frame.to_dict("records"),
         cpu_minutes=float(frame["cpu_seconds"].sum() / 60),
     )
 

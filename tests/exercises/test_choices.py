@@ -30,6 +30,7 @@ def test_the_pooled_tau_of_three_cases_is_that_of_scipy() -> None:
         ((0.5, 0, 0), "two_of_four: count concordant"),
         ((-4 / 28, 2 / 34, 0), "three_of_four: there are three pairs"),
         ((-4 / 28, -30 / 66, 25 / 65), "ten_and_two: the pair in the small family"),
+        ((-0.143, 0, 0), "two_of_four: right, but rounded"),
         (("a", 0, 0), "one number is expected"),
     ],
 )
@@ -53,6 +54,17 @@ def mean_of_families(x: Any, y: Any, family: Any) -> Any:
     return np.mean([kendalltau(x[family == name], y[family == name]).statistic for name in np.unique(family)])
 
 
+def weighted_mean_of_families(x: Any, y: Any, family: Any) -> Any:
+    parts = [family == name for name in np.unique(family)]
+    pairs = [part.sum() * (part.sum() - 1) for part in parts]
+    return np.average([kendalltau(x[part], y[part]).statistic for part in parts], weights=pairs)
+
+
+def without_ties(x: Any, y: Any, family: Any) -> Any:
+    same = family[:, None] == family
+    return (signs(x) * signs(y) * same).sum() / (same.sum() - len(x))
+
+
 def test_tau_within_families_is_accepted() -> None:
     assert check_within_tau(within).solved
 
@@ -61,6 +73,8 @@ def test_tau_within_families_is_accepted() -> None:
     ("function", "message"),
     [
         (lambda x, y, family: kendalltau(x, y).statistic, "pooled"),
+        (without_ties, "tied ones do not count below"),
+        (weighted_mean_of_families, "weighted mean"),
         (lambda x, y, family: within(x, y, np.arange(len(x)) * 0 + 1), "pooled"),
         (mean_of_families, "mean of the families"),
         (

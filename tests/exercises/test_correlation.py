@@ -137,7 +137,7 @@ def test_the_library_s_bootstrap_is_accepted_and_resamples_models_with_a_label_e
     [
         (variant(lambda labels, rng: rng.integers(len(labels), size=len(labels))), "different numbers of times"),
         (variant(lambda labels, rng: rows_of(labels, rng.permutation(np.unique(labels)))), "with replacement"),
-        (variant(lambda labels, rng: rows_of(labels, rng.choice(labels, size=4))), "drawn 2."),
+        (variant(lambda labels, rng: rows_of(labels, rng.choice(labels, size=4))), "label 'a' is drawn 2."),
         (variant(lambda labels, rng: rows_of(labels, rng.choice(labels, size=len(labels)))), "one for each model"),
         (variant(lambda labels, rng: rows_of(labels, rng.choice(np.unique(labels), size=3))), "draw 4 labels"),
         (
@@ -150,6 +150,7 @@ def test_the_library_s_bootstrap_is_accepted_and_resamples_models_with_a_label_e
             "from rng",
         ),
         (variant(lambda labels, rng: rng.choice(labels, size=4)), "vector of indices"),
+        (lambda *given: bootstrap(*given).astype(str), "array of numbers"),
         (mean_only, "one value per resample"),
         (one_more, "one value per resample"),
         (calls_twice, "call it for nothing else"),

@@ -156,3 +156,22 @@ def test_a_study_from_a_frame_with_one_gap() -> None:
     assert explorer.tau.value == pytest.approx(study.kendall("error").loc["norm", "tau"])
     with pytest.raises(ValueError, match="family must be one of 'noise', 'seed', got 'architecture'"):
         StudyExplorer(study)
+
+
+def named(first: str) -> Study:
+    """Networks of two families, one with the given name, and a measure with a dollar sign in its name."""
+    rows = [
+        {"family": name, "lr": lr, "m$_{$": float(lr), "gap": float(lr)} for name in (first, "other") for lr in range(6)
+    ]
+    return Study.from_frame(pd.DataFrame(rows), measures=["m$_{$"], gaps={"loss": "gap"}, settings=["family", "lr"])
+
+
+def test_names_are_neither_markup_nor_formulas() -> None:
+    explorer = StudyExplorer(named("<b>$_{\\x$"), family="family")
+    assert "&lt;b&gt;$_{\\x$: <b>+1.00</b>" in explorer.caption.value
+    assert explorer.to_html()
+
+
+def test_no_family_may_be_named_all() -> None:
+    with pytest.raises(ValueError, match=r"'all', which stands for all networks; rename it"):
+        StudyExplorer(named("all"), family="family")
