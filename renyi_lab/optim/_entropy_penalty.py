@@ -135,12 +135,6 @@ def hessian_probes(
         probes: Vectors, each a list of tensors shaped like the parameters.
     """
     slopes = _slopes(loss, parameters)
-    for index, slope in enumerate(slopes):
-        if slope is None:
-            raise ValueError(
-                f"loss does not depend on parameter {index} of shape {tuple(parameters[index].shape)}; pass only "
-                "parameters of the model that the loss was computed with."
-            )
     curved = [index for index, slope in enumerate(slopes) if slope.requires_grad]
     if not curved:
         raise ValueError(
@@ -157,9 +151,9 @@ def hessian_probes(
     return torch.stack(squares), torch.stack(forms)
 
 
-def _slopes(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+def _slopes(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
     try:
-        return torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        slopes = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -167,6 +161,13 @@ def _slopes(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | Non
             f"loss cannot be differentiated: {error}. Likely cause: loss.backward() freed the graph; compute the "
             "penalty before loss.backward()."
         ) from error
+    for index, slope in enumerate(slopes):
+        if slope is None:
+            raise ValueError(
+                f"loss does not depend on parameter {index} of shape {tuple(parameters[index].shape)}; pass only "
+                "parameters of the model that the loss was computed with."
+            )
+    return slopes
 
 
 def _product(slope: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
