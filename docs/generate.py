@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from scipy.stats import t
 
 from renyi_lab import exercises
 
@@ -107,6 +108,15 @@ def mean_interval(value: dict[str, float] | None, digits: int = 2) -> str:
 def resolved(value: dict[str, float] | None) -> bool:
     """Whether the interval leaves out zero."""
     return value is not None and not value["low"] <= 0 <= value["high"]
+
+
+def widened(value: dict[str, float], comparisons: int, samples: int) -> dict[str, float]:
+    """A Student interval of 95 % widened so that ``comparisons`` of them hold together with 95 % (Bonferroni)."""
+    factor = t.ppf(1 - 0.025 / comparisons, samples - 1) / t.ppf(0.975, samples - 1)
+    return {
+        "mean": value["mean"],
+        **{key: value["mean"] + factor * (value[key] - value["mean"]) for key in ("low", "high")},
+    }
 
 
 def times(value: dict[str, float] | None, factor: float) -> dict[str, float] | None:
@@ -201,7 +211,7 @@ def environment() -> jinja2.Environment:
         autoescape=False,  # the output is Markdown
     )
     filters = (fixed, signed, short, significant, percent, plus_minus, span, tau, distinct, circumstances, beats_sam)
-    filters += (mean_interval, times)
+    filters += (mean_interval, times, widened)
     made.filters["exp"] = math.exp
     made.filters.update({function.__name__: function for function in filters})
     made.tests["resolved"] = resolved

@@ -36,7 +36,7 @@ def check_paper_perturbation(function: Callable[[Tensor, float, float], Any]) ->
     """
     feedback = first_hint(
         function,
-        [_paper_above_one, _paper_below_one, _paper_at_zero],
+        [_paper_above_one, _paper_below_one, _paper_at_one, _paper_at_zero],
         "a multiple of g: up the gradient for alpha > 1, down for alpha < 1.",
         signature="(g, rho, alpha)",
     )
@@ -90,7 +90,7 @@ def check_loss_scale(sam: Any, paper: Any, product: Any) -> Feedback:
                 "product: gᵀε = ± ρ R_α, in which no length of g remains.",
             ),
         ],
-        "all three: SAM's ρ is a length, RSAM's ρ is a rise of the loss, to first order.",
+        "all three: SAM's ρ is a length, RSAM's ρ R_α a rise of the loss, to first order.",
     )
 
 
@@ -165,6 +165,12 @@ def _paper_below_one(function: Callable[..., Any]) -> str | None:
     return explain(answer, right, mistakes, "right for α = 1.2, but not for α = 0.5.")
 
 
+def _paper_at_one(function: Callable[..., Any]) -> str | None:
+    g = _gradient()
+    answer = tensor_of(answer_of(function, g.clone(), _RHO, 1.0), g.shape)
+    return explain(answer, torch.zeros_like(g), {}, "α = 1: sign(1 − α) is sign(0) = 0, so that ε = 0.")
+
+
 def _paper_at_zero(function: Callable[..., Any]) -> str | None:
     g = torch.zeros(3, dtype=torch.float64)
     answer = tensor_of(answer_of(function, g.clone(), _RHO, 1.2), g.shape)
@@ -225,8 +231,8 @@ def _power_ratio(g: Tensor, alpha: float) -> Tensor:
 def _paper(g: Tensor, rho: float, alpha: float) -> Tensor:
     if not g.any():
         return torch.zeros_like(g)
-    direction = g if alpha > 1 else -g
-    return rho * _power_ratio(g, alpha) * direction / g.square().sum()
+    sign = (alpha > 1) - (alpha < 1)
+    return sign * rho * _power_ratio(g, alpha) * g / g.square().sum()
 
 
 def _divergence(g: Tensor, rho: float, alpha: float) -> Tensor:

@@ -85,7 +85,8 @@ def collision_entropy_penalty(
     Raises:
         TypeError: If ``loss`` is no tensor, a parameter is none, or ``generator`` is no ``torch.Generator``.
         ValueError: If ``loss`` is no finite real scalar with a graph, does not depend on a parameter, or has no second
-            derivative; if H or its trace is zero to these probes, so that a logarithm does not exist, or H is not
+            derivative; if its graph was freed by ``backward()``, or gradients are disabled; if a parameter is given
+            twice; if H or its trace is zero to these probes, so that a logarithm does not exist, or H is not
             finite; if ``num_probes < 1``; if parameters differ in dtype or device, or are complex or in half precision.
 
     Warns:
@@ -133,13 +134,7 @@ def hessian_probes(
         parameters: What H belongs to.
         probes: Vectors, each a list of tensors shaped like the parameters.
     """
-    slopes = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-    for index, slope in enumerate(slopes):
-        if slope is None:
-            raise ValueError(
-                f"loss does not depend on parameter {index} of shape {tuple(parameters[index].shape)}; pass only "
-                "parameters of the model that the loss was computed with."
-            )
+    slopes = _slopes(loss, parameters)
     curved = [index for index, slope in enumerate(slopes) if slope.requires_grad]
     if not curved:
         raise ValueError(
@@ -154,6 +149,25 @@ def hessian_probes(
         squares.append(sum((torch.sum(part * part) for part in product), start=loss.new_zeros(())))
         forms.append(sum((torch.sum(p * v) for p, v in zip(product, probe, strict=True)), start=loss.new_zeros(())))
     return torch.stack(squares), torch.stack(forms)
+
+
+def _slopes(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    try:
+        slopes = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(
+            f"loss cannot be differentiated: {error}. Likely cause: loss.backward() freed the graph; compute the "
+            "penalty before loss.backward()."
+        ) from error
+    for index, slope in enumerate(slopes):
+        if slope is None:
+            raise ValueError(
+                f"loss does not depend on parameter {index} of shape {tuple(parameters[index].shape)}; pass only "
+                "parameters of the model that the loss was computed with."
+            )
+    return slopes
 
 
 def _product(slope: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -191,6 +205,8 @@ def _signs(parameter: Tensor, generator: torch.Generator) -> Tensor:
 
 def _checked(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     """The parameters that require a gradient, once loss and parameters are what a Hessian needs."""
+    if not torch.is_grad_enabled():
+        raise ValueError("gradients are disabled here: call the penalty outside torch.no_grad().")
     if not isinstance(loss, Tensor):
         raise TypeError(f"loss must be a tensor with its graph, not loss.item(); got {type(loss).__name__}.")
     if isinstance(parameters, Tensor):
@@ -201,6 +217,8 @@ def _checked(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
         raise ValueError("loss has no graph: compute it with gradients enabled, and do not detach it.")
     if not math.isfinite(float(loss.detach())):
         raise ValueError(f"loss is not finite ({float(loss.detach())}). Likely cause: training diverges; lower lr.")
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"parameters must be tensors, such as model.parameters(); got {type(parameters).__name__}.")
     given = list(parameters)
     for parameter in given:
         if not isinstance(parameter, Tensor):
@@ -208,5 +226,7 @@ def _checked(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     chosen = [parameter for parameter in given if parameter.requires_grad and parameter.numel()]
     if not chosen:
         raise ValueError(f"parameters hold no tensor that requires a gradient (of {len(given)} given).")
+    if len({id(parameter) for parameter in chosen}) < len(chosen):
+        raise ValueError("parameters hold a tensor twice, which would count it twice in H; pass each once.")
     check_uniform({f"{index}": parameter for index, parameter in enumerate(chosen)})
     return chosen

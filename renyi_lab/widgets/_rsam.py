@@ -20,7 +20,8 @@ from renyi_lab.widgets._controls import float_slider
 
 _REACH = 2.0  # of the landscape, in each coordinate
 _ALPHAS = np.linspace(0.5, 3.0, 26).round(2).tolist()  # below ½ the exact form has no perturbation
-_RHO_LIMIT = 1.0
+_RHOS = (0.01, 1.0)
+_CURVATURES = (1e-3, 1e3)
 _LEARNING_RATE = 0.2  # of the steps drawn. Heuristic: visible, and below the limit of stability
 _NUM_LINES = 18  # of equal loss
 _COLORS = {"SAM": ORANGE, "paper": BLUE, "divergence": GREEN, "exact": PURPLE}
@@ -33,10 +34,10 @@ class RSAMExplorer(Explorer):
     with the gradient there. Right: the length of each perturbation against ``α``.
 
     Args:
-        eigenvalues: The curvatures ``(λ₁, λ₂)``, positive.
+        eigenvalues: The curvatures ``(λ₁, λ₂)``, each in [0.001, 1000].
         point: Initial weights ``(x, y)``, each in [−2, 2].
         alpha: Initial order, in [0.5, 3].
-        rho: Initial ``ρ`` of all methods, in (0, 1].
+        rho: Initial ``ρ`` of all methods, in [0.01, 1].
 
     Raises:
         TypeError: ``eigenvalues`` or ``point`` is not a pair of numbers.
@@ -58,7 +59,7 @@ class RSAMExplorer(Explorer):
     ) -> None:
         first, second = _pair("eigenvalues", eigenvalues)
         for value in (first, second):
-            check_real("eigenvalues", value, 0.0, open_minimum=True)
+            check_real("eigenvalues", value, *_CURVATURES)
         x, y = (check_real("point", value, -_REACH, _REACH) for value in _pair("point", point))
         order = check_real("alpha", alpha, _ALPHAS[0], _ALPHAS[-1])
         self._curvatures = torch.tensor([first, second], dtype=torch.float64)
@@ -68,7 +69,7 @@ class RSAMExplorer(Explorer):
             **{form: RSAM([self._weights], lr=1.0, alpha=2.0, form=form) for form in ("paper", "divergence", "exact")},
         }
         self.alpha = float_slider("α", order, _ALPHAS[0], _ALPHAS[-1])
-        self.rho = float_slider("ρ", check_real("rho", rho, 0.0, _RHO_LIMIT, open_minimum=True), 0.01, _RHO_LIMIT, 0.01)
+        self.rho = float_slider("ρ", check_real("rho", rho, *_RHOS), *_RHOS, 0.01)
         self.x = float_slider("x", x, -_REACH, _REACH)
         self.y = float_slider("y", y, -_REACH, _REACH)
         figure = new_figure(9.2, 4.0)

@@ -11,7 +11,7 @@ most 0.1, so that sharpness is compared at equal training loss. Two parts:
 Of each network the Hessian's spectrum is estimated, and the entropies of three surrogates are computed: the squared
 gradient of a batch (mean over batches), that of the whole training set, and the diagonal of the Fisher matrix. Every
 training is one line of the records, written as it finishes: an interrupted run resumes. A copy of the results is
-shipped with the course, ``renyi_lab/course/records/rsam_sharpness.json``.
+shipped with the course, ``notebooks/results/rsam_sharpness.json``.
 """
 
 from __future__ import annotations

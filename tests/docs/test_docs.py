@@ -57,6 +57,13 @@ def test_templates_contain_no_measured_number(path: Path) -> None:
     assert set(re.findall(r"\d+\.\d+", prose)) <= SETTINGS
 
 
+def test_intervals_are_widened_as_bonferroni_says() -> None:
+    widened = module(DOCS / "generate.py").widened
+    value = {"mean": 1.0, "low": 1.0 - 2.262, "high": 1.0 + 2.262}  # 2.262: 97.5 % quantile of Student's t, 9 degrees
+    assert widened(value, 1, 10) == pytest.approx(value)
+    assert widened(value, 5, 10) == pytest.approx({"mean": 1.0, "low": 1.0 - 3.250, "high": 1.0 + 3.250}, abs=1e-3)
+
+
 def test_the_only_table_of_the_readme_is_the_course() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rest = re.sub(r"<!-- course:begin -->.*<!-- course:end -->", "", readme, flags=re.DOTALL)

@@ -328,6 +328,12 @@ def weight(*values: float, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
+def freed() -> Tensor:
+    loss = (W**2).sum()
+    torch.autograd.grad(loss, [W])
+    return loss
+
+
 W = weight(1.0, 2.0)
 HALF = weight(1.0, 2.0, dtype=torch.bfloat16)
 COMPLEX = torch.tensor([1.0 + 1.0j, 2.0], requires_grad=True)
@@ -348,6 +354,9 @@ BAD = {
     "no parameters": (lambda: (W**2).sum(), [], ValueError, "no tensor that requires"),
     "frozen parameters": (lambda: (W**2).sum(), [W.detach()], ValueError, "no tensor that requires"),
     "one tensor": (lambda: (W**2).sum(), W, TypeError, r"\[parameter\]"),
+    "no sequence": (lambda: (W**2).sum(), None, TypeError, "parameters must be tensors.*NoneType"),
+    "a tensor twice": (lambda: (W**2).sum(), [W, W], ValueError, "hold a tensor twice"),
+    "graph freed": (freed, [W], ValueError, r"before loss\.backward"),
     "names": (lambda: (W**2).sum(), ["weight"], TypeError, "must be tensors"),
     "half precision": (lambda: (HALF**2).sum(), [HALF], ValueError, "bfloat16"),
     "two precisions": (lambda: (W**2).sum(), [W, HALF], ValueError, "one dtype"),
@@ -361,6 +370,12 @@ def test_bad_input_is_named(make_loss, parameters, error, message) -> None:
         warnings.simplefilter("ignore")  # that a trace near zero is not resolved
         with pytest.raises(error, match=message):
             collision_entropy_penalty(loss, parameters, generator=generator())
+
+
+def test_disabled_gradients_are_named() -> None:
+    loss = (W**2).sum()
+    with torch.no_grad(), pytest.raises(ValueError, match=r"outside torch\.no_grad"):
+        collision_entropy_penalty(loss, [W], generator=generator())
 
 
 @pytest.mark.parametrize("num_probes", [0, -1, 1.5, True])

@@ -71,15 +71,16 @@ def test_reset_restores_all_controls() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"eigenvalues": (1.0, 0.0)}, ValueError, r"eigenvalues must lie in \(0"),
+        ({"eigenvalues": (1.0, 0.0)}, ValueError, r"eigenvalues must lie in \[0.001, 1000\], got 0"),
+        ({"eigenvalues": (1e300, 1.0)}, ValueError, r"eigenvalues must lie in \[0.001, 1000\]"),
         ({"eigenvalues": (1.0, float("nan"))}, ValueError, "eigenvalues must be finite"),
         ({"eigenvalues": 3.0}, TypeError, "eigenvalues must be a pair of numbers, got 3.0"),
         ({"eigenvalues": (1.0, 2.0, 3.0)}, TypeError, "must be a pair"),
         ({"eigenvalues": ("a", 1.0)}, TypeError, "eigenvalues must be a real number"),
         ({"point": (3.0, 0.0)}, ValueError, r"point must lie in \[-2, 2\]"),
         ({"alpha": 0.3}, ValueError, r"alpha must lie in \[0.5, 3\]"),
-        ({"rho": 0.0}, ValueError, r"rho must lie in \(0, 1\]"),
-        ({"rho": 2.0}, ValueError, r"rho must lie in \(0, 1\]"),
+        ({"rho": 0.0}, ValueError, r"rho must lie in \[0.01, 1\]"),
+        ({"rho": 2.0}, ValueError, r"rho must lie in \[0.01, 1\]"),
     ],
 )
 def test_messages(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
