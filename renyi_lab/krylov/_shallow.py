@@ -89,14 +89,15 @@ def shallow_probes(
     for step, count in enumerate(counts):
         own = [vectors[:count] for vectors in [*own, rows]]
         products = (operator @ own[-1].T).T
-        check_product(float(products.to(accumulator(products)).norm()))
-        diagonal[:count, step] = _dots(own[-1], products).cpu().numpy()
+        size, forms = products.to(accumulator(products)).norm(), _dots(own[-1], products)
         for _ in range(2):
             products = orthogonal_to(products, kept_out[:num_eigenvectors])
             for vectors in own:
                 products = products - _dots(vectors, products).to(products)[:, None] * vectors
         norms = _dots(products, products).sqrt()
-        off_diagonal[:count, step] = norms.cpu().numpy()
+        numbers = torch.cat([size[None], forms, norms]).cpu().numpy()  # the host waits once
+        check_product(float(numbers[0]))
+        diagonal[:count, step], off_diagonal[:count, step] = numbers[1 : count + 1], numbers[count + 1 :]
         rows = products / norms.clamp_min(torch.finfo(products.dtype).tiny).to(products)[:, None]
         on_products(count)
     steps = (np.arange(counts[0])[:, None] < np.asarray(counts)).sum(axis=1)
