@@ -49,7 +49,8 @@ def convolution(
     inputs: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
     """As ``torch.nn.functional.conv1d``, ``conv2d`` and ``conv3d``, for inputs with a batch axis."""
-    outputs: Tensor = Convolution.apply(inputs, weight, (stride, padding, dilation, groups))
+    function: Any = Convolution  # torch does not annotate apply()
+    outputs: Tensor = function.apply(inputs, weight, (stride, padding, dilation, groups))
     return outputs if bias is None else outputs + bias.view(-1, *[1] * (inputs.ndim - 2))
 
 
@@ -66,7 +67,8 @@ class Convolution(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         arguments = slopes[0], *ctx.saved_tensors, ctx.settings, ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():
-            return *ConvolutionGradient.apply(*arguments), None
+            function: Any = ConvolutionGradient
+            return *function.apply(*arguments), None
         return *_gradients(*arguments), None
 
 
@@ -111,7 +113,7 @@ def _gradients(
     slopes: Tensor, inputs: Tensor, weight: Tensor, settings: _Settings, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     stride, padding, dilation, groups = settings
-    found = torch.ops.aten.convolution_backward(
+    in_inputs, in_weight, _ = torch.ops.aten.convolution_backward(
         slopes, inputs, weight, None, stride, padding, dilation, False, [0] * len(stride), groups, [*needed, False]
     )
-    return tuple(part if wanted else None for part, wanted in zip(found[:2], needed, strict=True))
+    return in_inputs if needed[0] else None, in_weight if needed[1] else None

@@ -114,8 +114,8 @@ def full_precision() -> Iterator[None]:
 def _float32_settings() -> list[Any]:
     """Where torch keeps the precision of float32 for each backend and operation (torch 2.9 and later)."""
     backends: Any = torch.backends
-    places = ((backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn"))
-    places += tuple((backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))
+    places = [(backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn")]
+    places += [(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
     found = [getattr(backend, name, None) for backend, name in places]
     return [settings for settings in found if hasattr(settings, "fp32_precision")]
 

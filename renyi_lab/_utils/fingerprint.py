@@ -35,6 +35,8 @@ class Fingerprint:
         own = [own_attributes(module) for module in self._modules]
         self._settings = _settings(self._modules, own)
         self._values = StoredValues(_state(self._modules, own))
+        self._attributes = [tuple(vars(module).values()) for module in self._modules]
+        self._own = own
 
     def matches(self, roots: Sequence[nn.Module]) -> bool:
         """Whether the modules are the same, and unchanged, with the weights in the same memory."""
@@ -42,7 +44,10 @@ class Fingerprint:
         if not _identical(modules, self._modules):
             return False
         parameters = [parameter for module in modules for parameter in module._parameters.values()]
-        own = [own_attributes(module) for module in modules]
+        own = [
+            known if _identical(tuple(vars(module).values()), before) else own_attributes(module)
+            for module, before, known in zip(modules, self._attributes, self._own, strict=True)
+        ]
         return (
             _identical(parameters, self._parameters)
             and _versions(parameters) == self._versions

@@ -263,7 +263,8 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return x.to(accumulator(x)).norm()
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=accumulator(x))  # without a copy in that precision
+    return norm
 
 
 def on_host(*numbers: Tensor) -> list[float]:
@@ -274,7 +275,7 @@ def on_host(*numbers: Tensor) -> list[float]:
 def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
     """Independent Gaussian vectors for ``operator`` as rows ``(count, n)``, the same numbers on every device."""
     rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator, device="cpu")
-    return rows.to(operator.device, operator.dtype)
+    return rows.to(operator.dtype).to(operator.device)  # in this order: float64 may be more than the device can hold
 
 
 def check_product(size: float) -> float:

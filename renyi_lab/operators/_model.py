@@ -33,7 +33,8 @@ class ModelOperator(EvaluatedOperator):
     states are restored after every use, also after errors and interrupts.
 
     The matrix is that of the loss as a function of the weights: hooks on gradients are not called, automatic mixed
-    precision is off, random numbers are fixed by ``seed``, and an embedding's ``max_norm`` is a part of the function.
+    precision and TF32 are off, random numbers are fixed by ``seed``, and an embedding's ``max_norm`` is a part of the
+    function.
 
     Args:
         model: Any module; wrappers of ``torch.compile`` and of data-parallel training are removed.

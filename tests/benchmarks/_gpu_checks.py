@@ -97,7 +97,9 @@ def estimate(device: torch.device) -> Errors:
             spectrum = rl.estimate_spectrum(
                 rl.HessianOperator(model, network.loss, data), num_matvecs=60, progress=False
             )
-            return torch.tensor([float(spectrum.renyi_entropy(1.5)), float(spectrum.trace), float(spectrum.nodes.max())])
+            return torch.tensor(
+                [float(spectrum.renyi_entropy(1.5)), float(spectrum.trace), float(spectrum.nodes.max())]
+            )
 
     truth = numbers(CPU, torch.float64)
     for dtype in DTYPES:
@@ -185,7 +187,9 @@ def mixed_precision(device: torch.device) -> Errors:
     for dtype, limit in ((torch.float16, 0.1), (torch.bfloat16, 0.1)):
         model, (x, y) = network.on(device)
         optimizer = OPTIMIZERS["RSAM, divergence"](list(model.parameters()))
-        scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16 and device.type == "cuda", init_scale=1024.0)
+        scaler = torch.amp.GradScaler(
+            device.type, enabled=dtype == torch.float16 and device.type == "cuda", init_scale=1024.0
+        )
 
         def closure(model=model, x=x, y=y, optimizer=optimizer, scaler=scaler, dtype=dtype) -> Tensor:
             optimizer.zero_grad()

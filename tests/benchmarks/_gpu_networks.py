@@ -162,9 +162,7 @@ FULL = {
     "ResNet-20": Network(rl.models.resnet20, lambda: _images(512), image_loss, "512 images"),
     "ResNet-18": Network(resnet18, lambda: _images(256), image_loss, "256 images"),
     "ViT-tiny": Network(ViT, lambda: _images(256), image_loss, "256 images"),
-    "GPT, 10 M": Network(
-        lambda: GPT(256, 256, 256, 12, 8), lambda: _text(16, 256, 256), token_loss, "16 × 256 tokens"
-    ),
+    "GPT, 10 M": Network(lambda: GPT(256, 256, 256, 12, 8), lambda: _text(16, 256, 256), token_loss, "16 × 256 tokens"),
     "GPT, 124 M": Network(
         lambda: GPT(50257, 1024, 768, 12, 12), lambda: _text(4, 512, 50257), token_loss, "4 × 512 tokens"
     ),

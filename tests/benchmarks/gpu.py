@@ -155,17 +155,16 @@ def targets(records: list[Record]) -> list[Target]:
     found = [Target("numerical checks that fail", sum(not r.get("passed", False) for r in checks), 0)]
     for name in FULL:
         costs = {
-            r["method"]: r["gradients"]
+            r["method"]: r.get("inside_gradients", r["gradients"])
             for r in records
             if r["network"] == name and r["group"] == "products" and "gradients" in r
         }
-        own = [cost for method, cost in costs.items() if method.startswith("renyi_lab")]
         peers = [cost for method, cost in costs.items() if not method.startswith("renyi_lab")]
         if "renyi_lab" in costs:
             found.append(Target(f"gradients per product, {name}", costs["renyi_lab"], GRADIENTS_TARGET))
-        if own and peers:
+        if peers and "renyi_lab" in costs:
             claim = f"times faster than the best peer, {name}"
-            found.append(Target(claim, min(peers) / costs.get("renyi_lab", math.inf), SPEEDUP_TARGET, at_least=True))
+            found.append(Target(claim, min(peers) / costs["renyi_lab"], SPEEDUP_TARGET, at_least=True))
     return found
 
 

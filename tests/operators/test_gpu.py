@@ -17,14 +17,14 @@ pytestmark = pytest.mark.gpu
 
 def curves(device="cuda", dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(32, 40, generator=generator, dtype=dtype)
-    return x.to(device), torch.randint(10, (32,), generator=generator).to(device)
+    x = torch.randn(32, 40, generator=generator, dtype=torch.float64)
+    return x.to(device, dtype), torch.randint(10, (32,), generator=generator).to(device)
 
 
 def images(device="cuda", dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, 3, 32, 32, generator=generator, dtype=dtype)
-    return x.to(device), torch.randint(10, (4,), generator=generator).to(device)
+    x = torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
+    return x.to(device, dtype), torch.randint(10, (4,), generator=generator).to(device)
 
 
 def probe(dim, *columns):
@@ -47,7 +47,7 @@ def waits():
             yield found
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    found += [warning for warning in caught if "synchroniz" in str(warning.message)]
+    found += [warning for warning in caught if "called a synchronizing" in str(warning.message)]
 
 
 @pytest.mark.parametrize("kind", [HessianOperator, GGNOperator])

@@ -61,9 +61,8 @@ def test_algorithms_compare_once(comparisons):
 def test_changes_after_the_context_are_noticed_also_after_an_error():
     H = operator()
     v = torch.ones(H.dim, dtype=H.dtype)
-    with pytest.raises(KeyError), H.unchanged():
-        H @ v
-        raise KeyError
+    with pytest.raises(ValueError, match="shape"), H.unchanged():
+        H @ v[1:]
     next(H.model.parameters()).data.mul_(2.0)
     fresh = HessianOperator(H.model, H.loss_fn, [batch.content for batch in H.batches])
     torch.testing.assert_close(H @ v, fresh @ v)
