@@ -29,6 +29,7 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results"
 TEMPLATES = DOCS / "templates"
 BENCHMARKS = (
     "hvp",
+    "gpu",
     "entropy_error",
     "coverage",
     "study_tables",

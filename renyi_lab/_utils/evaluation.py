@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from renyi_lab._utils.convolutions import fast_second_derivatives
 from renyi_lab._utils.gradient_hooks import no_new_hooks, suspended_hooks
 from renyi_lab._utils.model_state import affine_batch_norm, differentiable_twice, training_flags
 from renyi_lab._utils.module_snapshot import ModuleSnapshot
@@ -74,7 +75,7 @@ def evaluation_point(
                 if gradient is not None:  # a loss may call backward()
                     parameter.grad = None
             _embed_without_side_effects(modules)
-            with affine_batch_norm(model):
+            with affine_batch_norm(model), fast_second_derivatives(model):
                 point = EvaluationPoint(ModuleSnapshot(modules))
                 point.begin(seed)
                 yield point
@@ -86,16 +87,37 @@ def evaluation_point(
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn automatic mixed precision off, and matrix products of float32 in fewer digits; restore both on exit."""
-    precision = torch.get_float32_matmul_precision()
+    """Turn automatic mixed precision off, and arithmetic of float32 in fewer digits; restore all on exit.
+
+    On a GPU convolutions and recurrent layers are computed in TF32 by default, with three decimal digits.
+    """
     with contextlib.ExitStack() as stack:
         for device in ("cpu", "cuda", "mps", "xpu"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if precision != "highest":
-            torch.set_float32_matmul_precision("highest")
-            stack.callback(torch.set_float32_matmul_precision, precision)
+        with contextlib.suppress(RuntimeError):  # set through the newer interface, see below
+            precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+            if precision != "highest":
+                torch.set_float32_matmul_precision("highest")
+                stack.callback(torch.set_float32_matmul_precision, precision)
+            if tf32:
+                torch.backends.cudnn.allow_tf32 = False
+                stack.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
+        for settings in _float32_settings():
+            before = settings.fp32_precision
+            if before not in ("none", "ieee"):
+                settings.fp32_precision = "ieee"
+                stack.callback(setattr, settings, "fp32_precision", before)
         yield
+
+
+def _float32_settings() -> list[Any]:
+    """Where torch keeps the precision of float32 for each backend and operation (torch 2.9 and later)."""
+    backends: Any = torch.backends
+    places = [(backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn")]
+    places += [(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
+    found = [getattr(backend, name, None) for backend, name in places]
+    return [settings for settings in found if hasattr(settings, "fp32_precision")]
 
 
 def _embed_without_side_effects(modules: Sequence[nn.Module]) -> None:

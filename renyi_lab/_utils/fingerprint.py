@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.module_snapshot import containers_in, own_attributes
+from renyi_lab._utils.stored_values import StoredValues
 
 Attributes = dict[str, Any]
 
@@ -34,7 +34,9 @@ class Fingerprint:
         self._versions = _versions(self._parameters)
         own = [own_attributes(module) for module in self._modules]
         self._settings = _settings(self._modules, own)
-        self._values = [tensor.clone() for tensor in _state(self._modules, own)]
+        self._values = StoredValues(_state(self._modules, own))
+        self._attributes = [tuple(vars(module).values()) for module in self._modules]
+        self._own = own
 
     def matches(self, roots: Sequence[nn.Module]) -> bool:
         """Whether the modules are the same, and unchanged, with the weights in the same memory."""
@@ -42,12 +44,15 @@ class Fingerprint:
         if not _identical(modules, self._modules):
             return False
         parameters = [parameter for module in modules for parameter in module._parameters.values()]
-        own = [own_attributes(module) for module in modules]
+        own = [
+            known if _identical(tuple(vars(module).values()), before) else own_attributes(module)
+            for module, before, known in zip(modules, self._attributes, self._own, strict=True)
+        ]
         return (
             _identical(parameters, self._parameters)
             and _versions(parameters) == self._versions
             and _same(_settings(modules, own), self._settings)
-            and _equal(_state(modules, own), self._values)
+            and self._values.match(_state(modules, own))
         )
 
 
@@ -57,10 +62,6 @@ def _modules(roots: Sequence[nn.Module]) -> list[nn.Module]:
 
 def _identical(some: Sequence[Any], others: Sequence[Any]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
-
-
-def _equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    return len(some) == len(others) and all(map(same_values, some, others))
 
 
 def _versions(parameters: Sequence[Tensor | None]) -> list[tuple[int, int, bool]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.validation import check_int
-from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
+from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, on_host
 from renyi_lab.operators import as_operator
 
 
@@ -66,14 +66,16 @@ def power_iteration(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> 
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     vector = gaussian_rows(matrix, 1, generator)[0]
     vector = vector / vector.norm()
-    for count in range(1, budget + 1):
-        product = matrix @ vector
-        x, image = vector.to(accumulator(vector)), product.to(accumulator(product))
-        eigenvalue, norm = float(torch.dot(x, image)), check_product(float(image.norm()))
-        residual = float((image - eigenvalue * x).norm())
-        if count == budget or residual <= torch.finfo(matrix.dtype).eps * matrix.dim**0.5 * norm:
-            break
-        vector = product / norm
+    with matrix.unchanged():
+        for count in range(1, budget + 1):
+            product = matrix @ vector
+            x, image = vector.to(accumulator(vector)), product.to(accumulator(product))
+            quotient = torch.dot(x, image)
+            eigenvalue, norm, residual = on_host(quotient, image.norm(), (image - quotient * x).norm())
+            check_product(norm)
+            if count == budget or residual <= torch.finfo(matrix.dtype).eps * matrix.dim**0.5 * norm:
+                break
+            vector = product / norm
     return TopEigenpair(eigenvalue, vector, residual, count)
 
 
@@ -102,10 +104,10 @@ def hutchinson_trace(operator: Any, *, num_matvecs: int = 100, seed: int = 0) ->
     matrix, count = as_operator(operator), check_int("num_matvecs", num_matvecs, 2)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     forms = np.empty(count)
-    for index in range(count):
-        signs = (
-            2 * torch.randint(2, (matrix.dim,), generator=generator, device="cpu").to(matrix.device, matrix.dtype) - 1
-        )
-        product = matrix @ signs
-        forms[index] = check_product(float(torch.dot(signs.to(accumulator(signs)), product.to(accumulator(product)))))
+    with matrix.unchanged():
+        for index in range(count):
+            bits = torch.randint(2, (matrix.dim,), generator=generator, device="cpu")
+            signs = 2 * bits.to(matrix.device, matrix.dtype) - 1
+            form = torch.dot(signs.to(accumulator(signs)), (matrix @ signs).to(accumulator(signs)))
+            forms[index] = check_product(float(form))
     return Estimate(float(forms.mean()), float(forms.std(ddof=1) / count**0.5), count)

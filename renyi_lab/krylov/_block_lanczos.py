@@ -109,7 +109,7 @@ def block_lanczos(
         basis[here] = rows
         known = basis[: below.start]
         products = (operator @ rows.T).T
-        diagonal = _numpy(rows) @ _numpy(products).T
+        diagonal = _numpy(rows.to(accumulator(rows)) @ products.to(accumulator(products)).T)
         matrix[here, here] = (diagonal + diagonal.T) / 2
         with one_thread():  # as in orthogonal_to()
             scale = max(scale, check_product(float(products.to(accumulator(products)).norm())))

@@ -169,10 +169,10 @@ def _iterate(
         basis[step] = vector
         known = basis[: step + 1]
         product = operator @ vector
-        diagonal[step] = _dot(vector, product)
-        scale = max(scale, abs(diagonal[step]), check_product(_norm(product)))
         residual = orthogonal_to(product, *kept_out, known)
-        norm = off_diagonal[step] = _norm(residual)
+        diagonal[step], size, norm = on_host(_dot(vector, product), _norm(product), _norm(residual))
+        scale = max(scale, abs(diagonal[step]), check_product(size))
+        off_diagonal[step] = norm
         # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point. No factor of n:
         # on steep spectra couplings fall far below eps·√n and still mean something.
         exhausted = norm <= 10 * eps * scale
@@ -187,7 +187,7 @@ def _iterate(
             # What cancellation leaves is no longer orthogonal to the other vectors.
             for _ in range(2):
                 vector = orthogonal_to(vector, *kept_out, known)
-                vector = vector / _norm(vector)
+                vector = vector / _norm(vector).to(vector.dtype)
 
 
 def _three_term(operator: LinearOperator, vector: Tensor, limit: int, capacity: int) -> Iterator[Tridiagonal]:
@@ -199,13 +199,14 @@ def _three_term(operator: LinearOperator, vector: Tensor, limit: int, capacity: 
         if step == len(basis):
             basis = torch.cat([basis, torch.empty_like(basis)])[:limit]
         basis[step] = vector
-        residual = operator @ vector
-        diagonal[step] = _dot(vector, residual)
-        scale = max(scale, check_product(_norm(residual)))
-        residual = residual - diagonal[step] * vector
+        product = operator @ vector
+        coefficient = _dot(vector, product)
+        residual = product - coefficient.to(product.dtype) * vector
         if step:
             residual = residual - off_diagonal[step - 1] * basis[step - 1]
-        norm = off_diagonal[step] = _norm(residual)
+        diagonal[step], size, norm = on_host(coefficient, _norm(product), _norm(residual))
+        scale = max(scale, check_product(size))
+        off_diagonal[step] = norm
         breakdown = norm <= 10 * eps * scale
         yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), basis[: step + 1], breakdown)
         if breakdown:
@@ -231,8 +232,9 @@ def lanczos(
         [1.0, 2.0, 4.0]
     """
     check_int("num_steps", num_steps)
+    matrix = as_operator(operator)
     steps = lanczos_steps(
-        operator,
+        matrix,
         start,
         num_steps=num_steps,
         seed=seed,
@@ -240,9 +242,10 @@ def lanczos(
         deflate=deflate,
         restart=restart,
     )
-    result = next(steps)
-    for result in steps:
-        pass
+    with matrix.unchanged():
+        result = next(steps)
+        for result in steps:
+            pass
     return result
 
 
@@ -255,18 +258,24 @@ def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
     return rows
 
 
-def _dot(x: Tensor, y: Tensor) -> float:
-    return float(torch.dot(x.to(accumulator(x)), y.to(accumulator(y))))
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    return torch.dot(x.to(accumulator(x)), y.to(accumulator(y)))
 
 
-def _norm(x: Tensor) -> float:
-    return float(x.to(accumulator(x)).norm())
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=accumulator(x))  # without a copy in that precision
+    return norm
+
+
+def on_host(*numbers: Tensor) -> list[float]:
+    """The numbers in one transfer, for which the host waits once."""
+    return list(torch.stack(numbers).tolist())
 
 
 def gaussian_rows(operator: LinearOperator, count: int, generator: torch.Generator) -> Tensor:
     """Independent Gaussian vectors for ``operator`` as rows ``(count, n)``, the same numbers on every device."""
     rows = torch.randn(count, operator.dim, dtype=torch.float64, generator=generator, device="cpu")
-    return rows.to(operator.device, operator.dtype)
+    return rows.to(operator.dtype).to(operator.device)  # in this order: float64 may be more than the device can hold
 
 
 def check_product(size: float) -> float:

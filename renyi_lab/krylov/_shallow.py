@@ -15,6 +15,8 @@ from renyi_lab.krylov._jacobi import JacobiMatrix
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, orthogonal_to
 from renyi_lab.operators import LinearOperator
 
+_ENTRIES = 2**24  # that are held in double precision at a time, 128 MB. Heuristic: the rows are as large themselves.
+
 
 @dataclass(frozen=True, eq=False)
 class ShallowProbes:
@@ -89,14 +91,15 @@ def shallow_probes(
     for step, count in enumerate(counts):
         own = [vectors[:count] for vectors in [*own, rows]]
         products = (operator @ own[-1].T).T
-        check_product(float(products.to(accumulator(products)).norm()))
-        diagonal[:count, step] = _dots(own[-1], products).cpu().numpy()
+        size, forms = _dots(products, products).sum().sqrt(), _dots(own[-1], products)
         for _ in range(2):
             products = orthogonal_to(products, kept_out[:num_eigenvectors])
             for vectors in own:
                 products = products - _dots(vectors, products).to(products)[:, None] * vectors
         norms = _dots(products, products).sqrt()
-        off_diagonal[:count, step] = norms.cpu().numpy()
+        numbers = torch.cat([size[None], forms, norms]).cpu().numpy()  # the host waits once
+        check_product(float(numbers[0]))
+        diagonal[:count, step], off_diagonal[:count, step] = numbers[1 : count + 1], numbers[count + 1 :]
         rows = products / norms.clamp_min(torch.finfo(products.dtype).tiny).to(products)[:, None]
         on_products(count)
     steps = (np.arange(counts[0])[:, None] < np.asarray(counts)).sum(axis=1)
@@ -105,4 +108,7 @@ def shallow_probes(
 
 
 def _dots(rows: Tensor, others: Tensor) -> Tensor:
-    return (rows.to(accumulator(rows)) * others.to(accumulator(others))).sum(dim=1)
+    """Inner products of the rows; at most some of them at a time are held in the wider precision."""
+    wide, some = accumulator(rows), max(1, _ENTRIES // rows.shape[1])
+    pairs = zip(rows.split(some), others.split(some), strict=True)
+    return torch.cat([(one.to(wide) * other.to(wide)).sum(dim=1) for one, other in pairs])

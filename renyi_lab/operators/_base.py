@@ -6,6 +6,7 @@ An algorithm uses only ``shape``, ``dtype``, ``device`` and ``@`` of a symmetric
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -73,6 +74,12 @@ class LinearOperator(ABC):
             self._products_seen.observe(vectors, products)
         return products
 
+    def unchanged(self) -> AbstractContextManager[None]:
+        """A context for many products in a row, in which nobody changes the matrix: what is checked before each product
+        is checked before the first one only.
+        """
+        return nullcontext()
+
     @abstractmethod
     def _matvec(self, vector: Tensor) -> Tensor: ...
 
@@ -99,7 +106,8 @@ class LinearOperator(ABC):
                 f"the dense matrix of {self.dim} rows would take {gigabytes:.0f} GB (limit {DENSE_LIMIT} rows); "
                 "use estimate_spectrum, or a block from blocks()."
             )
-        dense = self._dense()
+        with self.unchanged():
+            dense = self._dense()
         return check_dense_symmetry(dense) if self._checks_symmetry else dense
 
     def _dense(self) -> Tensor:

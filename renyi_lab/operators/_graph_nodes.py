@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from renyi_lab._utils.convolutions import Convolution, ConvolutionGradient
+
 Top = Tensor | GradientEdge
 
 _PRECISE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -48,5 +50,9 @@ def reduced_precision(tops: Iterable[Top]) -> torch.dtype | None:
 
 
 def runs_python(tops: Iterable[Top]) -> bool:
-    """Whether differentiating runs a `torch.autograd.Function`, which may compute anything, such as a forward pass."""
-    return any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes(tops))
+    """Whether differentiating runs a `torch.autograd.Function` of a model, which may compute anything.
+
+    That may be a forward pass; the package's own functions are known.
+    """
+    functions = (node for node in nodes(tops) if isinstance(node, torch.autograd.function.BackwardCFunction))
+    return any(getattr(node, "_forward_cls", None) not in (Convolution, ConvolutionGradient) for node in functions)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.evaluation import full_precision
@@ -17,6 +18,7 @@ from renyi_lab._utils.fingerprint import Fingerprint
 from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.parameters import ParameterSelection
 from renyi_lab._utils.threads import one_thread
+from renyi_lab.operators._batched_choice import BatchedChoice
 from renyi_lab.operators._graph_memory import default_graph_budget, saved_bytes
 from renyi_lab.operators._graph_nodes import Top, edge, reason_to_refuse
 from renyi_lab.operators._model import ModelOperator
@@ -34,9 +36,6 @@ _NOT_SYMMETRIC = (
     "derivative (a gradient reversal, a scaled, clipped or straight-through gradient), or a result that changes from "
     "one evaluation to the next; remove it, or leave its parameters out with params=."
 )
-# Vectors per batched product. Heuristic: enough to fill a GPU with a small network, few enough to keep intermediates
-# small.
-_VECTORS_AT_ONCE = 32
 
 
 class BatchGraph:
@@ -91,6 +90,9 @@ class KeptGraphOperator(ModelOperator):
     _seen_nonzero = False
     _graph_checked = False
     _symmetry: SymmetryCheck | None = None
+    _choice: BatchedChoice | None = None
+    _is_unchanged = False  # inside `unchanged`
+    _verified: tuple[nn.Parameter, ...] | None = None  # the parameters, when the kept graphs are known to be theirs
     # Nodes of a first derivative's graph through which torch would silently give a wrong product.
     _silently_wrong: ClassVar[Mapping[str, str]] = {
         "torch::autograd::Error": "a function marked once_differentiable counts as constant in the second derivative"
@@ -106,6 +108,7 @@ class KeptGraphOperator(ModelOperator):
 
     def restricted(self: Kind, params: ParameterSelection = None, batches: Sequence[Batch] | None = None) -> Kind:
         """As `ModelOperator.restricted`."""
+        self._choice = self._choice or BatchedChoice()  # measured once for all parts
         part = super().restricted(params, batches)
         part._seen_nonzero, part._graph_checked = False, False
         return part
@@ -113,9 +116,26 @@ class KeptGraphOperator(ModelOperator):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: all but the graphs, which belong to one model and cannot be copied."""
         state = dict(vars(self))
-        for name in ("_graphs", "_fingerprint", "_symmetry"):
+        for name in ("_graphs", "_fingerprint", "_symmetry", "_is_unchanged", "_verified"):
             state.pop(name, None)
         return state
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A context for many products in a row, in which the model does not change: that the kept graphs are still the
+        model's is then checked once, and a product never waits for a GPU.
+
+        Otherwise each product compares all weights and buffers with copies, since changes through ``.data`` leave no
+        other trace.
+        """
+        if self._is_unchanged:
+            yield
+            return
+        self._is_unchanged = True
+        try:
+            yield
+        finally:
+            self._is_unchanged, self._verified = False, None
 
     def _matvec(self, vector: Tensor) -> Tensor:
         product = self._product(vector)
@@ -130,10 +150,11 @@ class KeptGraphOperator(ModelOperator):
         return product
 
     def _matmat(self, vectors: Tensor) -> Tensor:
-        # Batched products pay where the launch of many small kernels dominates: on a GPU, not on a CPU.
-        if self.device.type != "cuda":
+        if self.device.type != "cuda":  # batched products pay where many small kernels are launched, not on a CPU
             return super()._matmat(vectors)
-        return torch.cat([self._product(rows) for rows in vectors.T.split(_VECTORS_AT_ONCE)]).T
+        self._choice = self._choice or BatchedChoice()
+        with self.unchanged():
+            return self._choice.products(self._product, vectors.T).T
 
     def _product(self, vectors: Tensor) -> Tensor:
         """The matrix times one vector ``(n,)`` or rows ``(k, n)``: the sum over batches."""
@@ -148,9 +169,10 @@ class KeptGraphOperator(ModelOperator):
         return product
 
     def _unchecked_product(self, vectors: Tensor) -> Tensor:
-        parameters = self.parameters.values()
+        parameters = self._verified or tuple(self.parameters.values())
         with one_thread():  # built once, too rarely to find out which number of threads is faster
             graphs = self._kept_graphs()
+        self._verified = parameters if self._is_unchanged else None
         parts, total = self.unflatten(vectors), torch.zeros_like(vectors)
         # What a product computes again has the flags, kernels, state and seeds of the first time.
         point = self.evaluation_point() if self._recomputes or None in graphs else full_precision()
@@ -165,6 +187,8 @@ class KeptGraphOperator(ModelOperator):
 
     def _kept_graphs(self) -> list[BatchGraph | None]:
         """Graphs of as many batches as the budget allows, built at the first product and after the model changes."""
+        if self._verified and self._graphs is not None:
+            return self._graphs
         if self._graphs is None or self._fingerprint is None or not self._fingerprint.matches(self._roots):
             self._graphs = None
             affordable = self._affordable_batches()

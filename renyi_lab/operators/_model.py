@@ -33,7 +33,8 @@ class ModelOperator(EvaluatedOperator):
     states are restored after every use, also after errors and interrupts.
 
     The matrix is that of the loss as a function of the weights: hooks on gradients are not called, automatic mixed
-    precision is off, random numbers are fixed by ``seed``, and an embedding's ``max_norm`` is a part of the function.
+    precision and TF32 are off, random numbers are fixed by ``seed``, and an embedding's ``max_norm`` is a part of the
+    function.
 
     Args:
         model: Any module; wrappers of ``torch.compile`` and of data-parallel training are removed.
@@ -152,6 +153,14 @@ class ModelOperator(EvaluatedOperator):
         return self._block.names
 
     @property
+    def precision(self) -> str:
+        """The arithmetic of losses and products, such as ``"float32 on cuda:0"``.
+
+        It is that of the weights: automatic mixed precision and TF32 are off while anything is computed.
+        """
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+
+    @property
     def num_frozen(self) -> int:
         """Number of entries of the model's frozen parameters, which are not part of any Hessian."""
         return sum(parameter.numel() for parameter in self.model.parameters() if not parameter.requires_grad)
@@ -201,16 +210,16 @@ class ModelOperator(EvaluatedOperator):
     def loss_and_gradient(self) -> tuple[float, Tensor]:
         """`total_loss` and `gradient` in one pass over the data."""
         parameters = list(self.parameters.values())
-        total, gradient = 0.0, torch.zeros(self.dim, dtype=self.dtype, device=self.device)
+        losses, gradient = [], torch.zeros(self.dim, dtype=self.dtype, device=self.device)
         with self.evaluation_point(), torch.enable_grad(), self._threads["gradient"].run():
             for index in range(len(self.batches)):
                 loss = self.batch_loss(index)
-                total += float(loss.detach())
+                losses.append(loss.detach())
                 if loss.requires_grad:
                     with self.differentiation():
                         parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
                     gradient += self.flatten(parts)
-        return total, gradient
+        return sum(torch.stack(losses).tolist()), gradient
 
     def batch_loss(self, index: int) -> Tensor:
         """The weighted loss of one batch; with the weights the batches' losses add up to the total loss."""
@@ -259,4 +268,5 @@ class ModelOperator(EvaluatedOperator):
 
     def __repr__(self) -> str:
         mean = self._loss_reduction.describe(self.total_mass, self.num_samples)
-        return f"{type(self).__name__}(dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g}, {mean})"
+        known = f"dim={self.dim}, num_samples={self.num_samples}, loss={self.loss:.4g}"
+        return f"{type(self).__name__}({known}, {self.precision}, {mean})"

@@ -38,11 +38,13 @@ class SharpnessReport:
             measure could not be computed, with the reason in ``notes``.
         spectra: Spectra by block.
         notes: Remarks on single estimates by ``(measure, block)``; those on a spectrum by ``("spectrum", block)``.
+        precision: The arithmetic, such as ``"float32 on cuda:0"``.
     """
 
     estimates: Mapping[Row, Estimate]
     spectra: Mapping[str, Spectrum]
     notes: Mapping[Row, str]
+    precision: str = ""
 
     def __getitem__(self, key: str | Row) -> Estimate:
         """``report["trace"]`` of the whole network, ``report["trace", "layer1.weight"]`` of a block."""
@@ -67,11 +69,12 @@ class SharpnessReport:
         return frame.pivot(index="measure", columns="block", values="value").reindex(index=order[0], columns=order[1])
 
     def _note_lines(self) -> list[str]:
-        """One line per different note, after the names of all rows that have it."""
+        """One line per different note, after the names of all rows that have it; the precision first."""
         rows: dict[str, list[str]] = {}
         for (measure, block), note in self.notes.items():
             rows.setdefault(note, []).append(measure if block == WHOLE else f"{measure}, {block}")
-        return [f"{'; '.join(names)}: {note}" for note, names in rows.items()]
+        lines = [f"{'; '.join(names)}: {note}" for note, names in rows.items()]
+        return [f"computed in {self.precision}", *lines] if self.precision else lines
 
     def __repr__(self) -> str:
         table = self.table().to_string(float_format="{:.4g}".format, na_rep="")
@@ -163,7 +166,7 @@ def sharpness_report(
         for measure in of_network:
             estimates[measure.name, WHOLE] = _attempt(measure, network, WHOLE, notes)
             bar.update()
-    return SharpnessReport(estimates, spectra, notes)
+    return SharpnessReport(estimates, spectra, notes, H.precision)
 
 
 def _on_subset(operator: HessianOperator, name: str, num_samples: int | None, seed: int) -> HessianOperator:

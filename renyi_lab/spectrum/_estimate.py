@@ -156,13 +156,14 @@ class _Run:
     def estimate(self, num_matvecs: int) -> Spectrum:
         """The spectrum that a run of ``num_matvecs`` products gives; shallow runs of earlier ones are not used."""
         plan = probe_plan(num_matvecs)
-        while self._num_steps < num_matvecs - sum(plan):
-            self._run = next(self._steps)
-            self._num_steps += 1
-            self._count(1)
-        eps = torch.finfo(self._matrix.dtype).eps
-        deep = split_deep(self._run, self._matrix.dim, eps, count=bool(plan))
-        shallow = fresh_probes(self._matrix, deep, plan, self._generator, self._count) if plan else None
+        with self._matrix.unchanged():
+            while self._num_steps < num_matvecs - sum(plan):
+                self._run = next(self._steps)
+                self._num_steps += 1
+                self._count(1)
+            eps = torch.finfo(self._matrix.dtype).eps
+            deep = split_deep(self._run, self._matrix.dim, eps, count=bool(plan))
+            shallow = fresh_probes(self._matrix, deep, plan, self._generator, self._count) if plan else None
         rule, sampling = weigh(deep, shallow)
         return Spectrum(rule.nodes, rule.weights, rule.dim, self.spent, sampling)
 

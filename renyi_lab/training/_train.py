@@ -55,8 +55,9 @@ def train(
         θ ← θ − lr · v,   v ← momentum · v + ∇L_B(θ) + weight_decay · θ          (``"sgd"``)
 
     On one machine's CPU the same model, data and arguments give the same weights bit for bit, with a test set
-    or without. Training flags, ``.grad``, gradient mode and every global random state are always restored. After an
-    error so are the weights and buffers; after an interrupt (stop button) they keep the progress made.
+    or without; on a GPU under ``torch.use_deterministic_algorithms(True)``, otherwise up to rounding there. Training
+    flags, ``.grad``, gradient mode and every global random state are always restored. After an error so are the weights
+    and buffers; after an interrupt (stop button) they keep the progress made.
 
     On a CPU, small models train on one thread whatever ``torch.get_num_threads()``: up to about 3·10⁷ for parameters ×
     batch size × positions (pixels or time steps), where two threads gain less than a fifth on an idle machine and lose
