@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from renyi_lab._utils.validation import check_int, check_real, check_reals
 
 _LARGEST_NUMPY_SEED = 2**32 - 1
 _MOST_DOMAINS = 100  # 17 images in each
+_ANGLE_DIGITS = 9  # of a degree: closer angles are one rotation
 
 
 def mnist1d(
@@ -138,7 +139,7 @@ def rotated_digits(angles: Sequence[float] = (0, 15, 30, 45, 60, 75), *, seed: i
         number of angles, rounded up or down. Labels: int64, ``(N,)``, 0 to 9.
 
     Raises:
-        TypeError: ``angles`` is not a sequence of numbers.
+        TypeError: ``angles`` is not a sequence of numbers, or is a set, which has no order.
         ValueError: There are fewer than two angles or more than 100, two are the same rotation, or one is not finite.
         ModuleNotFoundError: scikit-learn is not installed.
 
@@ -151,10 +152,12 @@ def rotated_digits(angles: Sequence[float] = (0, 15, 30, 45, 60, 75), *, seed: i
         >>> {angle: len(domain) for angle, domain in domains.items()}
         {0.0: 300, 15.0: 300, 30.0: 300, 45.0: 299, 60.0: 299, 75.0: 299}
     """
+    if isinstance(angles, Set | Mapping):
+        raise TypeError(f"angles must be a sequence of numbers, got a {type(angles).__name__}; write a list.")
     checked = check_reals("angles", angles)
     if not 2 <= len(checked) <= _MOST_DOMAINS:
         raise ValueError(f"angles must be 2 to {_MOST_DOMAINS} numbers, one for each domain; got {len(checked)}.")
-    if len({angle % 360 for angle in checked}) < len(checked):
+    if len({round(angle % 360, _ANGLE_DIGITS) % 360 for angle in checked}) < len(checked):
         raise ValueError(f"angles must be distinct rotations (modulo 360 degrees), got {checked}.")
     seed = check_int("seed", seed, minimum=0, maximum=_LARGEST_NUMPY_SEED)
     with preserved_rng(), optional_import("scikit-learn", extra="data", needed_by="renyi_lab.datasets.rotated_digits"):

@@ -36,7 +36,10 @@ def check_real(
     """Return ``value`` as a ``float`` in the stated interval or raise; NaN is always refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got an integer or fraction beyond the largest float.") from None
     if math.isnan(number) or (math.isinf(number) and not allow_infinite):
         raise ValueError(f"{name} must be {'a number' if allow_infinite else 'finite'}, got {number}.")
     below = number <= minimum if open_minimum else number < minimum

@@ -43,6 +43,8 @@ def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
     with _kept_settings() as changed:
         try:
             result = function(*arguments)
+        except Hint:  # from a closure of the checker
+            raise
         except (Exception, SystemExit) as error:
             raise Hint(f"your code raised {error_text(error)}") from error
     if is_blank(result):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from renyi_lab.exercises._feedback import (
     Feedback,
@@ -21,7 +21,8 @@ from renyi_lab.exercises._feedback import (
     tensor_of,
 )
 
-_RHO, _LR, _ALPHA = 0.5, 0.1, 0.2
+_RHO, _LR, _ALPHA, _DECAY = 0.5, 0.1, 0.2, 0.5
+_OTHER_RHO, _OTHER_ALPHA = 0.3, 0.05
 
 
 def check_sam_over_base(function: Callable[[list[Tensor], Callable[[], Tensor], Optimizer, float], Any]) -> Feedback:
@@ -33,7 +34,7 @@ def check_sam_over_base(function: Callable[[list[Tensor], Callable[[], Tensor], 
     """
     feedback = first_hint(
         function,
-        [_sgd_step, _adam_steps],
+        [_sgd_step, _adamw_steps],
         "the base optimizer sees one gradient per step, that at θ + ε, and steps from θ.",
         signature="(params, closure, base, rho)",
     )
@@ -78,13 +79,13 @@ class _Problem:
     def weights(self) -> Tensor:
         return torch.cat([param.detach().flatten() for param in self.params])
 
-    def run(self, function: Callable[..., Any], base: Optimizer, num_steps: int = 1) -> float:
+    def run(self, function: Callable[..., Any], base: Optimizer, num_steps: int = 1, rho: float = _RHO) -> float:
         """The last returned loss; raises `Hint` if the attempt does not compute two gradients in each step."""
         loss = float("nan")
         for _ in range(num_steps):
             before = self.calls
             try:
-                answer = answer_of(lambda: function(self.params, self.closure, base, _RHO))
+                answer = answer_of(lambda: function(self.params, self.closure, base, rho))
             except NotAttempted:
                 if self.calls == before:
                     raise
@@ -126,28 +127,47 @@ def _sgd_step(function: Callable[..., Any]) -> str | None:
     return hint
 
 
-def _adam_steps(function: Callable[..., Any]) -> str | None:
-    """Two steps over an optimizer with a state."""
-    problem, right = _Problem(), _Problem()
-    base = Adam(problem.params, lr=_LR)
-    problem.run(function, base, num_steps=2)
-    right.run(_sam_over_base, Adam(right.params, lr=_LR), num_steps=2)
+def _adamw_steps(function: Callable[..., Any]) -> str | None:
+    """Two steps, with another ρ, over an optimizer with a state whose step depends on the weights, too."""
+
+    def weights_after(attempt: Callable[..., Any], rho: float) -> tuple[Tensor, Optimizer]:
+        problem = _Problem()
+        base = AdamW(problem.params, lr=_LR, weight_decay=_DECAY)
+        problem.run(attempt, base, num_steps=2, rho=rho)
+        return problem.weights(), base
+
+    answer, base = weights_after(function, _OTHER_RHO)
     counts = {int(state["step"]) for state in base.state.values() if "step" in state}
     if counts != {2}:
         found = ", ".join(map(str, sorted(counts))) or "no"
         return (
-            f"with Adam as base: after two SAM steps its state has counted {found} steps, not 2. Its step() belongs to "
-            "the second pass alone, and no new optimizer is made."
+            f"with AdamW as base: after two SAM steps its state has counted {found} steps, not 2. Its step() belongs "
+            "to the second pass alone, and no new optimizer is made."
         )
-    otherwise = "right over SGD, but not over Adam: the step must be base.step(), whatever the base does with .grad."
-    return explain(problem.weights(), right.weights(), {}, otherwise)
+    mistakes = {
+        "base.step() is called at θ + ε: AdamW shrinks the weights it finds, so return to θ first.": weights_after(
+            _step_before_return, _OTHER_RHO
+        )[0],
+        "the result does not depend on rho.": weights_after(_sam_over_base, _RHO)[0],
+    }
+    otherwise = "right over SGD, but not over AdamW: the step must be base.step(), whatever the base does with .grad."
+    return explain(answer, weights_after(_sam_over_base, _OTHER_RHO)[0], mistakes, otherwise)
 
 
 def _sagm_direction(function: Callable[..., Any]) -> str | None:
+    for rho, alpha in ((_RHO, _ALPHA), (_OTHER_RHO, _OTHER_ALPHA)):
+        hint = _sagm_hint(function, rho, alpha)
+        if hint is not None:
+            return hint
+    return None
+
+
+def _sagm_hint(function: Callable[..., Any], rho: float, alpha: float) -> str | None:
     theta = _Problem().weights()
-    answer = tensor_of(answer_of(function, _gradient_at, theta.clone(), _RHO, _ALPHA), theta.shape)
+    answer = tensor_of(answer_of(function, _gradient_at, theta.clone(), rho, alpha), theta.shape)
     g = _gradient_at(theta)
-    up, down = _RHO * g / g.norm(), _ALPHA * g
+    up, down = rho * g / g.norm(), alpha * g
+    right = _sagm_gradient(_gradient_at, theta, rho, alpha)
     mistakes = {
         "this is SAM's gradient: α and the gradient at θ are missing.": _gradient_at(theta + up),
         "this is the gradient at θ + ε alone: take its mean with that at θ.": _gradient_at(theta + up - down),
@@ -159,10 +179,14 @@ def _sagm_direction(function: Callable[..., Any]) -> str | None:
             g + _gradient_at(theta + up - down / g.norm())
         )
         / 2,
-        "ρ g is to be divided by ‖g‖.": (g + _gradient_at(theta + _RHO * g - down)) / 2,
+        "ρ g is to be divided by ‖g‖.": (g + _gradient_at(theta + rho * g - down)) / 2,
         "this is the plain gradient.": g,
+        "this is ε: the mean of the gradients at θ and at θ + ε is wanted.": up - down,
+        "the sign is wrong: the optimizer subtracts, so return the mean itself.": -right,
+        "these are new weights: return the direction alone.": theta - right,
+        "the result does not depend on rho and alpha.": _sagm_gradient(_gradient_at, theta, _RHO, _ALPHA),
     }
-    return explain(answer, _sagm_gradient(_gradient_at, theta, _RHO, _ALPHA), mistakes, "½ [∇L(θ) + ∇L(θ + ε)].")
+    return explain(answer, right, mistakes, "½ [∇L(θ) + ∇L(θ + ε)].")
 
 
 def _gradient_at(theta: Tensor) -> Tensor:
@@ -184,6 +208,20 @@ def _sam_over_base(params: list[Tensor], closure: Callable[[], Tensor], base: Op
         for param, value in zip(params, before, strict=True):
             param.copy_(value)
     base.step()
+    return loss
+
+
+def _step_before_return(params: list[Tensor], closure: Callable[[], Tensor], base: Optimizer, rho: float) -> Tensor:
+    """A mistake that shows only over a base whose step depends on the weights."""
+    loss = closure()
+    length = torch.linalg.vector_norm(torch.cat([param.grad.flatten() for param in params if param.grad is not None]))
+    steps = [rho * param.grad / length for param in params if param.grad is not None]
+    with torch.no_grad():
+        torch._foreach_add_(params, steps)
+    closure()
+    base.step()
+    with torch.no_grad():
+        torch._foreach_sub_(params, steps)
     return loss
 
 

@@ -21,6 +21,7 @@ from renyi_lab.widgets._base import Explorer
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, GREY)
 _MOST_TICKS = 8  # with their values; more would overlap
+_SAME_RATE = 0.01  # relative: stored rates are rounded to three digits
 _FACTORS = {"¼": 0.25, "½": 0.5, "1": 1.0, "2": 2.0, "4": 4.0}
 
 
@@ -38,8 +39,8 @@ class TuningExplorer(Explorer):
 
     Raises:
         TypeError: ``tuning`` is not a sequence of such dictionaries.
-        ValueError: There is no record, a base with a method occurs twice, one base has more than five methods, or a
-            number is out of range.
+        ValueError: There is no record, a base with a method or a setting of them occurs twice, there are more than five
+            methods, one has settings with and without ``rho``, or a number is out of range.
     """
 
     def __init__(self, tuning: Sequence[Mapping[str, Any]]) -> None:
@@ -78,11 +79,11 @@ class TuningExplorer(Explorer):
             table = curves.get(method, np.empty((0, 4)))
             by_rate = _best_for_each_rate(table)
             rate = factor * by_rate[by_rate[:, 2].argmax(), 0] if len(table) else math.nan
-            here = table[np.isclose(table[:, 0], rate, rtol=0.1)]
+            here = table[np.isclose(table[:, 0], rate, rtol=_SAME_RATE)]
             has_rho = not np.isnan(table[:, 1]).all()
             self.left[method].show(here[:, 1:] if has_rho else _across(self.left[method].line.axes, here))
             self.right[method].show(by_rate[:, [0, 2, 3]])
-            dot = by_rate[np.isclose(by_rate[:, 0], rate, rtol=0.1)]
+            dot = by_rate[np.isclose(by_rate[:, 0], rate, rtol=_SAME_RATE)]
             self.dots[method].set_data(dot[:, 0], dot[:, 2])
             if len(here):
                 best = here[here[:, 2].argmax()]
@@ -149,7 +150,13 @@ def _checked(tuning: Any) -> dict[str, dict[str, FloatArray]]:
             raise ValueError(f"tuning[{index}] ({method} over {base}) has no settings.")
         if method in curves.setdefault(base, {}):
             raise ValueError(f"tuning[{index}]: {method} over {base} occurs twice.")
-        curves[base][method] = np.array(sorted(_checked_row(index, *row) for row in rows))
+        table = np.array(sorted(_checked_row(index, *row) for row in rows))
+        without_rho = np.isnan(table[:, 1])
+        if without_rho.any() and not without_rho.all():
+            raise ValueError(f"tuning[{index}] ({method} over {base}) has settings with rho and without; split them.")
+        if len(np.unique(np.nan_to_num(table[:, :2]), axis=0)) < len(table):
+            raise ValueError(f"tuning[{index}] ({method} over {base}) has the same lr and rho twice.")
+        curves[base][method] = table
     return curves
 
 

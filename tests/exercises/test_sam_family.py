@@ -101,6 +101,19 @@ def first_gradient(params: list[Tensor], closure: Callable[[], Tensor], base: An
     return loss
 
 
+def step_before_return(params: list[Tensor], closure: Callable[[], Tensor], base: Any, rho: float) -> Tensor:
+    loss = closure()
+    steps = [rho * param.grad / norm_of(params) for param in params]
+    with torch.no_grad():
+        for param, step in zip(params, steps, strict=True):
+            param.add_(step)
+    base.step(closure)
+    with torch.no_grad():
+        for param, step in zip(params, steps, strict=True):
+            param.sub_(step)
+    return loss
+
+
 def endless(params: list[Tensor], closure: Callable[[], Tensor], base: Any, rho: float) -> Tensor:
     while True:
         closure()
@@ -192,7 +205,9 @@ def test_the_library_stands_in_for_functions_that_are_not_solved() -> None:
         (second_loss, "return the loss of the first pass, at θ"),
         (silent, "the step is made, but nothing is returned"),
         (own_optimizer, "its state has counted no steps, not 2"),
-        (endless, "more than a hundred times"),
+        (endless, "not yet: closure is called more than a hundred times"),
+        (step_before_return, "base.step() is called at θ + ε"),
+        (lambda params, closure, base, rho: sam_step(params, closure, base, 0.5), "does not depend on rho"),
         (lambda params, closure, base, rho: (closure(), closure())[0], "base.step() is missing"),
         (lambda params, closure, base, rho: None, NOT_ATTEMPTED),
         (lambda params, closure, base, rho: "loss", "one number is expected, got str"),
@@ -224,6 +239,10 @@ def test_hints_for_the_step(function: Any, message: str) -> None:
             lambda gradient, theta, rho, alpha: 2 * sagm_gradient(gradient, theta, rho, alpha) - gradient(theta),
             "take its mean with that at θ",
         ),
+        (lambda gradient, theta, rho, alpha: -sagm_gradient(gradient, theta, rho, alpha), "the sign is wrong"),
+        (lambda gradient, theta, rho, alpha: theta - sagm_gradient(gradient, theta, rho, alpha), "new weights"),
+        (lambda gradient, theta, rho, alpha: (rho / gradient(theta).norm() - alpha) * gradient(theta), "this is ε"),
+        (lambda gradient, theta, rho, alpha: sagm_gradient(gradient, theta, 0.5, 0.2), "does not depend on rho"),
         (lambda gradient, theta, rho, alpha: theta.mul_(2), "theta itself was changed"),
         (lambda gradient, theta, rho, alpha: 1.0, "a tensor of shape (7,) is expected"),
         (lambda gradient, theta, rho, alpha: torch.full_like(theta, torch.nan), "NaN or infinite"),

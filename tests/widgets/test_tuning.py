@@ -90,6 +90,8 @@ def changed(index: int, key: str, value: Any) -> list[dict[str, Any]]:
         ([{"base": "SGD"}], TypeError, "KeyError 'method'"),
         ([{"base": "SGD", "method": "SAM", "settings": []}], ValueError, "tuning[0] (SAM over SGD) has no settings"),
         ([TUNING[0], TUNING[0]], ValueError, "tuning[1]: plain over SGD occurs twice"),
+        (changed(1, "rho", None), ValueError, "tuning[1] (SAM over SGD) has settings with rho and without"),
+        (changed(1, "rho", 0.5), ValueError, "tuning[1] (SAM over SGD) has the same lr and rho twice"),
         (changed(1, "lr", 0.0), ValueError, "lr of tuning[1] must lie in (0"),
         (changed(1, "rho", "1"), TypeError, "rho of tuning[1] must be a real number"),
         (changed(0, "accuracy", {"mean": 62.0, "error": 1.0}), ValueError, "mean accuracy of tuning[0]"),
