@@ -73,6 +73,8 @@ class TuningExplorer(Explorer):
         super().__init__([self.base, self.rate], figure, [*moving, *self.dots.values()], shows=shows)
 
     def _update(self) -> str:
+        if self.base.value is None:
+            raise ValueError("base: none is selected.")
         factor, curves = _FACTORS[self.rate.value], self._curves[self.base.value]
         parts = []
         for method in self.left:

@@ -68,6 +68,11 @@ def test_a_base_without_a_method_shows_the_others(explorer: TuningExplorer) -> N
     assert caption(explorer) == "plain 0.500 ± 0.010 (rate 0.01)"
 
 
+def test_a_control_without_a_value_is_refused(explorer: TuningExplorer) -> None:
+    with pytest.raises(ValueError, match="base: none is selected"):
+        explorer.base.value = None
+
+
 def test_a_page_shows_every_base(explorer: TuningExplorer) -> None:
     page = explorer.to_html()
     assert "SGD" in page
