@@ -20,6 +20,8 @@ from explorer_view import ExplorerPage, pixels
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[!.]*.ipynb"))
 MAX_BYTES = 4_000_000  # of all pages
+# The main control has no more choices: four noise levels whose networks were measured, four base optimizers.
+FEW_STOPS = {"06_generalization_bounds-bound-explorer.html": 4, "08b_sam_family-explorer.html": 4}
 
 
 def explorers() -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -56,7 +58,7 @@ def test_a_page_was_made_by_the_stored_run_of_its_cell(uri: str, cell: dict[str,
     same = np.array_equal(page.picture(page.start), picture)
     assert same, outdated
     assert len(page.image["alt"]) > 100
-    assert len(page.stops) >= 20
+    assert len(page.stops) >= FEW_STOPS.get(name, 20)
     assert not site.may_use_network(text)
 
 
