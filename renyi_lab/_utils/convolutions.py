@@ -38,11 +38,20 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _forward(layer: Any, inputs: Tensor) -> Tensor:
-    # Inside transformations of torch.func, and without a batch axis, torch's own.
-    if inputs.ndim != _LAYERS[type(layer)] + 2 or torch._C._are_functorch_transforms_active():
+    if inputs.ndim != _LAYERS[type(layer)] + 2 or _needs_torch(inputs):  # the first: without a batch axis
         outputs: Tensor = type(layer).forward(layer, inputs)
         return outputs
     return convolution(inputs, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _needs_torch(inputs: Tensor) -> bool:
+    """Whether only torch's own function is right: in transformations of torch.func, forward mode and autocast."""
+    return (
+        inputs.is_complex()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.is_autocast_enabled(inputs.device.type)
+    )
 
 
 def convolution(
@@ -66,7 +75,8 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         arguments = slopes[0], *ctx.saved_tensors, ctx.settings, ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():
+        # Where autograd batches gradients, a function of Python would lose the graph; the kernel keeps it.
+        if torch.is_grad_enabled() and not torch._C._functorch.is_legacy_batchedtensor(slopes[0]):
             function: Any = ConvolutionGradient
             return *function.apply(*arguments), None
         return *_gradients(*arguments), None

@@ -95,6 +95,8 @@ def full_precision() -> Iterator[None]:
         for device in ("cpu", "cuda", "mps", "xpu"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        before = [(settings, settings.fp32_precision) for settings in _float32_settings()]
+        stack.callback(_restore, before)  # last: the older interface changes these as well
         with contextlib.suppress(RuntimeError):  # set through the newer interface, see below
             precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
             if precision != "highest":
@@ -103,12 +105,18 @@ def full_precision() -> Iterator[None]:
             if tf32:
                 torch.backends.cudnn.allow_tf32 = False
                 stack.callback(setattr, torch.backends.cudnn, "allow_tf32", tf32)
-        for settings in _float32_settings():
-            before = settings.fp32_precision
-            if before not in ("none", "ieee"):
+        for settings, _ in before:
+            if settings.fp32_precision not in ("none", "ieee"):
                 settings.fp32_precision = "ieee"
-                stack.callback(setattr, settings, "fp32_precision", before)
         yield
+
+
+def _restore(before: Sequence[tuple[Any, str]]) -> None:
+    for settings, precision in before:
+        if settings.fp32_precision != precision:
+            settings.fp32_precision = "none"  # inherits that of the backend
+            if settings.fp32_precision != precision:
+                settings.fp32_precision = precision
 
 
 def _float32_settings() -> list[Any]:

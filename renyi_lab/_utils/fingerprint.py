@@ -35,7 +35,7 @@ class Fingerprint:
         own = [own_attributes(module) for module in self._modules]
         self._settings = _settings(self._modules, own)
         self._values = StoredValues(_state(self._modules, own))
-        self._attributes = [tuple(vars(module).values()) for module in self._modules]
+        self._attributes = [_entries(module) for module in self._modules]
         self._own = own
 
     def matches(self, roots: Sequence[nn.Module]) -> bool:
@@ -45,7 +45,7 @@ class Fingerprint:
             return False
         parameters = [parameter for module in modules for parameter in module._parameters.values()]
         own = [
-            known if _identical(tuple(vars(module).values()), before) else own_attributes(module)
+            known if _same_entries(_entries(module), before) else own_attributes(module)
             for module, before, known in zip(modules, self._attributes, self._own, strict=True)
         ]
         return (
@@ -62,6 +62,14 @@ def _modules(roots: Sequence[nn.Module]) -> list[nn.Module]:
 
 def _identical(some: Sequence[Any], others: Sequence[Any]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _entries(module: nn.Module) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    return tuple(vars(module)), tuple(vars(module).values())
+
+
+def _same_entries(some: tuple[Any, Any], others: tuple[Any, Any]) -> bool:
+    return bool(some[0] == others[0]) and _identical(some[1], others[1])
 
 
 def _versions(parameters: Sequence[Tensor | None]) -> list[tuple[int, int, bool]]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from renyi_lab import HessianOperator, estimate_spectrum, lanczos, models, sharpness_report
 from renyi_lab._utils import stored_values
-from renyi_lab._utils.evaluation import full_precision
+from renyi_lab._utils.evaluation import _float32_settings, full_precision
 from renyi_lab._utils.fingerprint import Fingerprint
 from renyi_lab._utils.stored_values import StoredValues
 from renyi_lab.operators import _batched_choice as batched
@@ -191,6 +191,34 @@ def test_full_precision_knows_the_newer_settings():
         assert convolutions.fp32_precision == matmul.fp32_precision == "tf32"
     finally:
         convolutions.fp32_precision, matmul.fp32_precision = before
+
+
+def test_full_precision_leaves_every_setting_as_it_was():
+    places = _float32_settings()
+    if not places:
+        pytest.skip("torch 2.9 and later")
+    matmul = torch.backends.cuda.matmul
+    before, tf32 = [settings.fp32_precision for settings in places], matmul.allow_tf32
+    try:
+        matmul.allow_tf32 = True  # unlike set_float32_matmul_precision, without effect on the CPU
+        found = [settings.fp32_precision for settings in places]
+        with pytest.raises(KeyError), full_precision():
+            raise KeyError
+        assert [settings.fp32_precision for settings in places] == found
+    finally:
+        matmul.allow_tf32 = tf32
+        for settings, precision in zip(places, before, strict=True):
+            settings.fp32_precision = precision
+
+
+def test_an_attribute_with_another_name_is_noticed():
+    model = models.mlp(6, 5, 3)
+    model.doubled = True
+    fingerprint = Fingerprint([model])
+    assert fingerprint.matches([model])
+    del model.doubled
+    model.tripled = True
+    assert not fingerprint.matches([model])
 
 
 def test_operators_and_reports_state_their_precision():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from renyi_lab._utils import convolutions
 from renyi_lab._utils.convolutions import Convolution, convolution
 
 CASES = [
@@ -62,3 +63,31 @@ def test_the_gradient_alone_needs_no_graph():
     assert not slope.requires_grad
     assert type(ours(layer, inputs).grad_fn).__name__ == "AddBackward0"
     assert Convolution.apply(inputs, layer.weight, (layer.stride, layer.padding, layer.dilation, layer.groups)).shape
+
+
+def test_batched_gradients_keep_their_graph():
+    layer, inputs = layer_and_inputs(*CASES[1])
+    results = []
+    for outputs in (layer(inputs), ours(layer, inputs)):
+        torch.manual_seed(1)
+        vectors = torch.randn(2, *outputs.shape, dtype=outputs.dtype)
+        (rows,) = torch.autograd.grad(outputs, layer.weight, vectors, is_grads_batched=True, create_graph=True)
+        results.append(torch.autograd.grad(rows.pow(2).sum(), inputs)[0])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_torch_computes_what_only_it_can():
+    layer, inputs = layer_and_inputs(*CASES[1])
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(inputs.detach(), torch.ones_like(inputs))
+        tangents = [torch.autograd.forward_ad.unpack_dual(f(dual)).tangent for f in (layer, forward_of(layer))]
+    torch.testing.assert_close(*tangents)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert forward_of(layer.float())(inputs.float()).dtype == torch.bfloat16
+    layer, inputs = layer.to(torch.complex128), inputs.to(torch.complex128)
+    torch.testing.assert_close(forward_of(layer)(inputs), layer(inputs))
+
+
+def forward_of(layer):
+    return lambda inputs: convolutions._forward(layer, inputs)
