@@ -109,9 +109,9 @@ def block_lanczos(
         basis[here] = rows
         known = basis[: below.start]
         products = (operator @ rows.T).T
-        diagonal = _numpy(rows.to(accumulator(rows)) @ products.to(accumulator(products)).T)
-        matrix[here, here] = (diagonal + diagonal.T) / 2
         with one_thread():  # as in orthogonal_to()
+            diagonal = _numpy(rows.to(accumulator(rows)) @ products.to(accumulator(products)).T)
+            matrix[here, here] = (diagonal + diagonal.T) / 2
             scale = max(scale, check_product(float(products.to(accumulator(products)).norm())))
             rows, coupling = _next_rows(orthogonal_to(products, known), known, scale, random_rows)
         matrix[below, here] = coupling

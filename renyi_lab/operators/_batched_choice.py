@@ -50,12 +50,13 @@ class BatchedChoice:
 
 def _measured_width(product: Callable[[Tensor], Tensor], rows: Tensor) -> int:
     single = [product(row.contiguous()) for row in rows]  # warms up as well
-    one_by_one = len(rows) / 2 * _seconds(lambda: [product(row.contiguous()) for row in rows[:2]])
+    device = rows.device
+    one_by_one = len(rows) / 2 * _seconds(device, lambda: [product(row.contiguous()) for row in rows[:2]])
     try:
         together: list[Tensor] = []
-        at_once = _seconds(lambda: together.append(product(rows)))
+        at_once = _seconds(device, lambda: together.append(product(rows)))
         if at_once >= _GAIN * one_by_one:
-            at_once = _seconds(lambda: product(rows))  # the first call chooses and loads kernels
+            at_once = _seconds(device, lambda: product(rows))  # the first call chooses and loads kernels
     except RuntimeError:  # out of memory, or an operation that cannot be batched
         return 1
     truth = torch.stack(single)
@@ -63,9 +64,9 @@ def _measured_width(product: Callable[[Tensor], Tensor], rows: Tensor) -> int:
     return _AT_ONCE if agrees and at_once < _GAIN * one_by_one else 1
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    torch.cuda.synchronize()
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    torch.cuda.synchronize(device)
     began = time.perf_counter()
     work()
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     return time.perf_counter() - began
