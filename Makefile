@@ -33,8 +33,9 @@ help: ## print this list
 lab: $(INSTALLED) ## open the course in JupyterLab
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb $(LAB_ARGS)
 
+# In the order of the folders: the browser tests, one long module, begin early and the other process does the rest.
 test: $(INSTALLED) ## run unit tests and doctests, then every notebook against its stored outputs, in two processes
-	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope renyi_lab tests
+	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope --no-loadscope-reorder renyi_lab tests
 	CI=1 OMP_NUM_THREADS=1 $(PY) -m pytest $(TWO_PROCESSES) --dist loadfile $(NBVAL) notebooks
 
 test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: about a minute on two free cores
