@@ -208,7 +208,9 @@ class Explorer(ipywidgets.VBox):
         """Move the artists; return the caption and the warnings, which a notebook hides in callbacks."""
         for control in self._controls:
             if isinstance(control.value, float) and not np.isfinite(control.value):  # a slider accepts NaN
-                raise ValueError(f"{control.description} must be finite, got {control.value}.")
+                raise ValueError(
+                    f"{control.description or 'the value of a slider'} must be finite, got {control.value}."
+                )
         with warnings.catch_warnings(record=True) as caught, self._without_redraws():
             warnings.simplefilter("always")
             caption = self._update()

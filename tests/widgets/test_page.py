@@ -285,7 +285,7 @@ def test_a_bad_path_is_refused_before_anything_is_drawn(
         ([ipywidgets.Dropdown(options=["a", "b"], value=None)], ValueError, "none is selected"),
         ([ipywidgets.Dropdown(options=[])], ValueError, "none is selected"),
         ([SLIDER(1.0, max=np.inf)], ValueError, "a finite value and range"),
-        ([SLIDER(np.nan)], ValueError, "a finite value and range"),
+        ([SLIDER(np.nan)], ValueError, "the value of a slider must be finite, got nan"),
     ],
 )
 def test_an_explorer_without_a_slider_has_no_page(controls: list[Any], error: type[Exception], match: str) -> None:
