@@ -8,12 +8,13 @@ compute the same. Measured on an H200 in float32, ResNet-20 with 512 images: 290
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from renyi_lab._utils.model_state import replaced_forward
 
 _LAYERS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
@@ -22,15 +23,9 @@ _Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
 @contextlib.contextmanager
 def fast_second_derivatives(model: nn.Module) -> Iterator[None]:
     """Let plain convolution layers on a GPU compute their second derivative with the kernels of the first."""
-    layers = [module for module in model.modules() if type(module) in _LAYERS and "forward" not in vars(module)]
-    chosen = [layer for layer in layers if layer.weight.is_cuda and _is_plain(layer)]
-    try:
-        for layer in chosen:
-            layer.forward = functools.partial(_forward, layer)
+    layers: list[Any] = [module for module in model.modules() if type(module) in _LAYERS]
+    with replaced_forward([layer for layer in layers if layer.weight.is_cuda and _is_plain(layer)], _forward):
         yield
-    finally:
-        for layer in chosen:
-            vars(layer).pop("forward", None)
 
 
 def _is_plain(layer: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -114,14 +114,22 @@ def affine_batch_norm(model: nn.Module) -> Iterator[None]:
     a tenth slower.
     """
     plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    layers = [module for module in model.modules() if type(module) in plain and "forward" not in vars(module)]
+    layers: list[Any] = [module for module in model.modules() if type(module) in plain]
     affine = [layer for layer in layers if not layer.training and layer.running_mean is not None]
+    with replaced_forward(affine, _affine):
+        yield
+
+
+@contextlib.contextmanager
+def replaced_forward(layers: Iterable[nn.Module], forward: Callable[[Any, Tensor], Tensor]) -> Iterator[None]:
+    """Call ``forward(layer, inputs)`` for the layers; those with a ``forward`` of their own keep it."""
+    chosen = [layer for layer in layers if "forward" not in vars(layer)]
     try:
-        for layer in affine:
-            layer.forward = functools.partial(_affine, layer)
+        for layer in chosen:
+            layer.forward = functools.partial(forward, layer)
         yield
     finally:
-        for layer in affine:
+        for layer in chosen:
             vars(layer).pop("forward", None)
 
 
