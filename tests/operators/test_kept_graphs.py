@@ -51,10 +51,15 @@ def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):
         return process.memory_info().rss, sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
     memory, tensors = after(100)
-    later_memory, later_tensors = after(1000)
-    assert later_tensors == tensors
-    # A thousand of the vectors alone would be 48 MB, of the graphs several times that.
-    assert later_memory - memory < 8e6
+    growths = []
+    for _ in range(4):
+        later_memory, later_tensors = after(250)
+        assert later_tensors == tensors
+        growths.append(later_memory - memory)
+        memory = later_memory
+    # What leaks grows in every round: by 12 MB if only the vectors stayed, by several times that with the graphs. The
+    # process, which runs other tests too, may grow in one round for reasons of its own.
+    assert min(growths) < 2e6
 
 
 @BUDGETS
