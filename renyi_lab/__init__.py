@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     )
     from renyi_lab.perturbation import reparametrize
     from renyi_lab.posterior import GibbsError, gibbs_error
-    from renyi_lab.sharpness import SharpnessReport, renyi_sharpness, sharpness_report
+    from renyi_lab.sharpness import Comparison, SharpnessReport, compare, renyi_sharpness, sharpness_report
     from renyi_lab.training import DivergenceError, Evaluation, History, evaluate, train
 
 # Names and modules of the higher stages are imported at first use: matplotlib, ipywidgets and others load slowly.
@@ -72,7 +72,9 @@ _LAZY_NAMES = {
     "GibbsError": "posterior",
     "gibbs_error": "posterior",
     "reparametrize": "perturbation",
+    "Comparison": "sharpness",
     "SharpnessReport": "sharpness",
+    "compare": "sharpness",
     "renyi_sharpness": "sharpness",
     "sharpness_report": "sharpness",
 }
@@ -83,6 +85,7 @@ __all__ = [
     "SAGM",
     "SAM",
     "AlphaChoice",
+    "Comparison",
     "DivergenceError",
     "Estimate",
     "Evaluation",
@@ -101,6 +104,7 @@ __all__ = [
     "as_operator",
     "bounds",
     "choose_alpha",
+    "compare",
     "course",
     "datasets",
     "default_device",

@@ -12,6 +12,8 @@ NAMES = [
     "ASAM",
     "bounds",
     "choose_alpha",
+    "compare",
+    "Comparison",
     "datasets",
     "default_device",
     "dense_hessian",

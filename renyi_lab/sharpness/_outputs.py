@@ -65,7 +65,10 @@ def _output_slopes(operator: ModelOperator, index: int) -> tuple[Tensor, Tensor]
             f"the model must return one row per sample, got {len(outputs)} rows for {operator.batches[index].size}."
         )
     free = outputs.detach().requires_grad_()
-    (slopes,) = torch.autograd.grad(operator.output_loss(free, index), free, materialize_grads=True)
+    loss = operator.output_loss(free, index)
+    if not loss.requires_grad:  # the loss does not depend on the outputs
+        return outputs, torch.zeros_like(free)
+    (slopes,) = torch.autograd.grad(loss, free, materialize_grads=True)
     return outputs, slopes
 
 

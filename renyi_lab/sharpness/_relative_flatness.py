@@ -89,7 +89,10 @@ def _curvature(operator: ModelOperator, index: int, outputs: Tensor, weight: Ten
     """
     free = outputs.requires_grad_()
     curvature = torch.zeros(len(free), dtype=free.dtype, device=free.device)
-    (slopes,) = torch.autograd.grad(operator.output_loss(free, index), free, create_graph=True, materialize_grads=True)
+    loss = operator.output_loss(free, index)
+    if not loss.requires_grad:  # it does not depend on the outputs
+        return curvature
+    (slopes,) = torch.autograd.grad(loss, free, create_graph=True, materialize_grads=True)
     if not slopes.requires_grad:  # the loss is (piecewise) linear in the outputs
         return curvature
     slopes = slopes.reshape(len(free), -1)

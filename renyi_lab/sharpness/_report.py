@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,71 +16,8 @@ from renyi_lab._utils.validation import check_int, check_reals
 from renyi_lab.operators import HessianOperator, random_subset
 from renyi_lab.sharpness._measures import Measure, Network, measures_at
 from renyi_lab.sharpness._norms import initial_weights
+from renyi_lab.sharpness._result import NAN, WHOLE, Row, SharpnessReport
 from renyi_lab.spectrum import Spectrum, estimate_spectrum
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-WHOLE = "whole"
-NAN = Estimate(math.nan, math.nan)
-Row = tuple[str, str]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class SharpnessReport:
-    """Every measure of one network, of the whole network and of its blocks.
-
-    Attributes:
-        estimates: Estimates by ``(measure, block)``, where the block ``"whole"`` is the whole network; NaN where a
-            measure could not be computed, with the reason in ``notes``.
-        spectra: Spectra by block.
-        notes: Remarks on single estimates by ``(measure, block)``; those on a spectrum by ``("spectrum", block)``.
-        precision: The arithmetic, such as ``"float32 on cuda:0"``.
-    """
-
-    estimates: Mapping[Row, Estimate]
-    spectra: Mapping[str, Spectrum]
-    notes: Mapping[Row, str]
-    precision: str = ""
-
-    def __getitem__(self, key: str | Row) -> Estimate:
-        """``report["trace"]`` of the whole network, ``report["trace", "layer1.weight"]`` of a block."""
-        measure, block = (key, WHOLE) if isinstance(key, str) else key
-        try:
-            return self.estimates[measure, block]
-        except KeyError:
-            measures, blocks = (list(dict.fromkeys(part)) for part in zip(*self.estimates, strict=True))
-            raise KeyError(f"no {measure!r} of {block!r}; measures: {measures}; blocks: {blocks}") from None
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per estimate, with columns ``measure``, ``block``, ``value`` and ``standard_error``."""
-        import pandas as pd
-
-        rows = [(*key, estimate.value, estimate.standard_error) for key, estimate in self.estimates.items()]
-        return pd.DataFrame(rows, columns=["measure", "block", "value", "standard_error"])
-
-    def table(self) -> pd.DataFrame:
-        """One row per measure, one column per block; values only."""
-        frame = self.to_frame()
-        order = [list(dict.fromkeys(frame[column])) for column in ("measure", "block")]
-        return frame.pivot(index="measure", columns="block", values="value").reindex(index=order[0], columns=order[1])
-
-    def _note_lines(self) -> list[str]:
-        """One line per different note, after the names of all rows that have it; the precision first."""
-        rows: dict[str, list[str]] = {}
-        for (measure, block), note in self.notes.items():
-            rows.setdefault(note, []).append(measure if block == WHOLE else f"{measure}, {block}")
-        lines = [f"{'; '.join(names)}: {note}" for note, names in rows.items()]
-        return [f"computed in {self.precision}", *lines] if self.precision else lines
-
-    def __repr__(self) -> str:
-        table = self.table().to_string(float_format="{:.4g}".format, na_rep="")
-        return "\n".join([table, *self._note_lines()])
-
-    def _repr_html_(self) -> str:
-        table = str(self.table().to_html(float_format="{:.4g}".format, na_rep=""))
-        notes = "".join(f"<li>{html.escape(line)}</li>" for line in self._note_lines())
-        return table + (f"<ul>{notes}</ul>" if notes else "")
 
 
 def sharpness_report(

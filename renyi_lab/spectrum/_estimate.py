@@ -47,7 +47,7 @@ def exact_spectrum(operator: Any) -> Spectrum:
         depends on them has a standard error.
 
     Raises:
-        ValueError: ``n`` is above 20,000.
+        ValueError: ``n`` is above 20,000, or an entry of the matrix is not finite.
 
     Example:
         >>> import torch
@@ -59,6 +59,8 @@ def exact_spectrum(operator: Any) -> Spectrum:
     dense = matrix.to_dense()
     with one_thread() if matrix.dim <= _SMALL_MATRIX else contextlib.nullcontext():
         dense = dense.cpu().double()
+        if not dense.isfinite().all():
+            raise ValueError("an entry of the matrix is not finite. Likely causes: diverged weights, NaN in the data.")
         eigenvalues = torch.linalg.eigvalsh((dense + dense.T) / 2)
     spectrum = Spectrum.from_eigenvalues(eigenvalues, num_matvecs=matrix.dim)
     return replace(spectrum, eps=torch.finfo(matrix.dtype).eps)

@@ -182,7 +182,7 @@ def test_blocks_false_measures_only_the_whole_network():
 def test_it_prints_as_a_table_with_notes():
     report = exact_report(net(), alphas=[1.0], blocks=["layer1.weight", "layer3.weight"])
     lines = repr(report).splitlines()
-    assert lines[0].split() == ["block", "whole", "layer1.weight", "layer3.weight"]
+    assert lines[0].split() == ["measure", "whole", "layer1.weight", "layer3.weight"]
     row = next(line for line in lines if line.startswith("renyi_sharpness_1"))
     values = [report["renyi_sharpness_1", block].value for block in ("whole", "layer1.weight", "layer3.weight")]
     assert row.split()[1:] == [f"{value:.4g}" for value in values]
