@@ -111,8 +111,8 @@ class SharpnessReport:
             >>> from renyi_lab.sharpness import sharpness_report
             >>> data = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
             >>> report = sharpness_report(nn.Linear(2, 1), nn.MSELoss(), data)
-            >>> report.plot().alt[:64]
-            'Measures of sharpness of one network: dots with two standard err'
+            >>> report.plot().alt[:58]
+            'Measures of sharpness of the whole network and of 2 blocks'
         """
         if other is not None and not isinstance(other, SharpnessReport):
             raise TypeError(

@@ -107,9 +107,9 @@ def html_table(table: pd.DataFrame) -> str:
 
 def check_labels(labels: tuple[str, str]) -> tuple[str, str]:
     """The names of two networks as a tuple."""
-    if isinstance(labels, str) or len(labels) != 2 or not all(isinstance(label, str) for label in labels):
+    pair = tuple(labels) if isinstance(labels, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(label, str) for label in pair):
         raise TypeError(f'labels must be two strings such as ("sgd", "sam"), got {labels!r}.')
-    first, second = labels
-    if first == second:
-        raise ValueError(f"labels must differ, got {first!r} twice.")
-    return first, second
+    if pair[0] == pair[1]:
+        raise ValueError(f"labels must differ, got {pair[0]!r} twice.")
+    return pair
