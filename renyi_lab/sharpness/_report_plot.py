@@ -184,7 +184,7 @@ def _plot_ratios(ax: Axes, reports: Sequence[Estimates], labels: Sequence[str], 
     pairs = [[with_error(report.get((m, _WHOLE), Estimate(math.nan))) for report in reports] for m in measures]
     _beside(ax, ["  →  ".join(pair) for pair in pairs])
     a, b = labels
-    ax.set_title(f"whole network: ratio {b} / {a}, and the values {a} → {b}", fontsize="medium")
+    ax.set_title("whole network: ratio of the second to the first, and both values", fontsize="medium")
     ax.set_xlabel(f"larger for {a}   ←   1   →   larger for {b}", fontsize="small")
 
 

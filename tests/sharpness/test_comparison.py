@@ -267,7 +267,7 @@ def test_a_figure_shows_every_estimate_with_two_standard_errors(trained):
         errors = [report["lambda_max", block].standard_error for block in report.blocks]
         np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 4 * np.array(errors), atol=1e-12)
     assert [text.get_text() for text in axes["trace"].get_yticklabels()] == list(trained.a.blocks)
-    ratios = axes["whole network: ratio second / first, and the values first → second"]
+    ratios = axes["whole network: ratio of the second to the first, and both values"]
     names = [text.get_text() for text in ratios.get_yticklabels()]
     dot = next(
         line
