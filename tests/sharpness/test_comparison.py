@@ -60,7 +60,7 @@ def test_differences_of_quadratics_are_those_of_the_closed_form():
     assert comparison["gradient_norm"].value == pytest.approx(18.25**0.5 - 4.25**0.5, rel=1e-12)
 
 
-def test_a_scaled_loss_scales_the_differences_of_curvature_and_leaves_renyi_sharpness():
+def test_a_second_equal_output_doubles_the_trace_and_lowers_renyi_sharpness_by_log_two():
     x = torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     thin, wide = nn.Linear(4, 1, bias=False).double(), nn.Linear(4, 2, bias=False).double()
     comparison = compare(thin, wide, lambda out, y: out.square().sum(1).mean(), (x, x), progress=False, blocks=False)
@@ -111,7 +111,7 @@ def test_a_copy_of_a_model_differs_by_nothing_but_rounding():
     np.testing.assert_allclose(frame["value_b"], frame["value_a"], rtol=1e-9, atol=1e-12)
 
 
-def test_differences_are_covered_and_errors_of_the_same_probes_are_correlated_positively():
+def test_differences_of_estimates_are_covered_within_two_standard_errors():
     """Two networks of one architecture and 778 parameters, with dense spectra as the reference."""
     x = torch.randn(100, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = torch.arange(100) % 10
