@@ -26,6 +26,7 @@ from renyi_lab.models import TwoLayer
 from renyi_lab.training import DivergenceError
 
 _MOST_CORRECTIONS = 50  # quadratic convergence: about five are needed near a solution
+_SINGULAR = 1e-12  # relative size of eigenvalues that are rounding, as from equal samples
 
 
 class _Weights:
@@ -203,7 +204,8 @@ def to_interpolation(model: TwoLayer, data: Any) -> TwoLayer:
         before = float(errors.abs().max())
         if before < target:
             return weights.write(copy.deepcopy(model))
-        solution = torch.linalg.lstsq(gram(at, products).double(), errors.double()[:, None]).solution.to(errors)
+        system = gram(at, products).double().cpu(), errors.double().cpu()[:, None]
+        solution = torch.linalg.lstsq(*system, rcond=_SINGULAR, driver="gelsd").solution.to(errors)
         first, second = (solution * at.of_preactivations).T @ weights.x, (solution * at.of_second).sum(0)
         start, size = (weights.first, weights.second), 1.0
         while size > 1e-3:
