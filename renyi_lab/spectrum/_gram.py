@@ -48,9 +48,9 @@ def gram_spectrum(
         is the number of gradients.
 
     Raises:
-        ValueError: Another loss; batches that are not pairs of inputs and targets; outputs that differ from the targets,
-            so that the neglected part of the Hessian would exceed 1e-8 of it (1e-5 in single precision); more than
-            20,000 outputs.
+        ValueError: Another loss; batches that are not pairs of inputs and targets; outputs that differ from targets, so
+            that the neglected part of the Hessian would exceed 1e-8 of it (1e-5 in single precision); more than 20,000
+            outputs.
         TypeError: ``model``, ``data`` or ``loss_fn`` of a kind that `HessianOperator` refuses.
 
     Example:
