@@ -40,12 +40,14 @@ from renyi_lab.spectrum import (
     escort_probabilities,
     estimate_spectrum,
     exact_spectrum,
+    gram_spectrum,
     renyi_entropy,
 )
 
 if TYPE_CHECKING:
     from renyi_lab import (
         bounds,
+        counterexamples,
         datasets,
         diagrams,
         exercises,
@@ -105,6 +107,7 @@ __all__ = [
     "bounds",
     "choose_alpha",
     "compare",
+    "counterexamples",
     "course",
     "datasets",
     "default_device",
@@ -117,6 +120,7 @@ __all__ = [
     "exact_spectrum",
     "exercises",
     "gibbs_error",
+    "gram_spectrum",
     "hutchinson_trace",
     "hvp",
     "lanczos",

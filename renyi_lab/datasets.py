@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.random import preserved_rng
-from renyi_lab._utils.validation import check_int, check_real, check_reals
+from renyi_lab._utils.validation import check_choice, check_int, check_real, check_reals
 
 _LARGEST_NUMPY_SEED = 2**32 - 1
 _MOST_DOMAINS = 100  # 17 images in each
@@ -174,7 +174,13 @@ def rotated_digits(angles: Sequence[float] = (0, 15, 30, 45, 60, 75), *, seed: i
 
 
 def xor(
-    *, num_samples: int = 200, num_features: int = 30, num_test: int = 1000, label_noise: float = 0.0, seed: int = 0
+    *,
+    num_samples: int = 200,
+    num_features: int = 30,
+    num_test: int = 1000,
+    label_noise: float = 0.0,
+    targets: str = "classes",
+    seed: int = 0,
 ) -> tuple[TensorDataset, TensorDataset]:
     """Sparse parity: the label is the product of the first two signs; all other features are irrelevant.
 
@@ -189,10 +195,12 @@ def xor(
         num_features: Number of features d, at least 2. Default 30 (heuristic: of 2³⁰ points the parts share none).
         num_test: Number of test samples. Default 1000 (heuristic: a standard error of at most 0.016 in accuracy).
         label_noise: Probability in [0, 1] that a training label is flipped; test labels stay clean.
+        targets: ``"classes"`` (default): 0 and 1, for cross-entropy. ``"signs"``: −1 and +1, for squared loss.
         seed: Random seed for all draws.
 
     Returns:
-        ``(train_set, test_set)``. Inputs: float32, ``(N, num_features)``, ±1. Labels: int64, ``(N,)``, 0 or 1.
+        ``(train_set, test_set)``. Inputs: float32, ``(N, num_features)``, ±1. Labels: int64, ``(N,)``, 0 or 1;
+        signs are float32, ``(N,)``.
 
     Raises:
         ValueError: An argument is out of range.
@@ -205,16 +213,21 @@ def xor(
         >>> x, y = xor(num_samples=4)[0].tensors
         >>> bool((x[:, 0] * x[:, 1] == 2 * y - 1).all())
         True
+        >>> xor(num_samples=4, targets="signs")[0].tensors[1].tolist()
+        [-1.0, -1.0, -1.0, 1.0]
     """
     num_samples, num_test = check_int("num_samples", num_samples), check_int("num_test", num_test)
     num_features = check_int("num_features", num_features, minimum=2)
     label_noise = check_real("label_noise", label_noise, 0.0, 1.0)
+    check_choice("targets", targets, ("classes", "signs"))
     generator = torch.Generator().manual_seed(check_int("seed", seed, minimum=0))
     signs = torch.randint(2, (num_samples + num_test, num_features), generator=generator, dtype=torch.int64) * 2 - 1
     labels = (signs[:, 0] * signs[:, 1] + 1) // 2
     flipped = torch.rand(num_samples, generator=generator, dtype=torch.float64) < label_noise
     labels[:num_samples] = torch.where(flipped, 1 - labels[:num_samples], labels[:num_samples])
     x = signs.to(torch.float32)
+    if targets == "signs":
+        labels = 2 * labels.to(torch.float32) - 1
     train = TensorDataset(x[:num_samples].clone(), labels[:num_samples].clone())
     return train, TensorDataset(x[num_samples:].clone(), labels[num_samples:].clone())
 

@@ -57,6 +57,72 @@ def mlp(*widths: int, activation: str = "relu", bias: bool = True, seed: int = 0
     return nn.Sequential(blocks)
 
 
+class TwoLayer(nn.Module):
+    """A ReLU network with one hidden layer and one output, as `two_layer` makes it.
+
+    Attributes:
+        layer1: The first layer, with or without biases.
+        layer2: The second layer, without a bias.
+        norm: ``None`` or ``"layer"``.
+    """
+
+    EPS = 1e-3
+    """Smallest length that layer norm divides by."""
+
+    def __init__(self, in_features: int, width: int, bias: bool = True, norm: str | None = None) -> None:
+        super().__init__()
+        self.layer1 = nn.Linear(in_features, width, bias=bias)
+        self.layer2 = nn.Linear(width, 1, bias=False)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs, ``(N,)``, for inputs ``(N, in_features)``."""
+        hidden = torch.relu(self.layer1(x))
+        if self.norm == "layer":
+            hidden = hidden / hidden.square().sum(-1, keepdim=True).clamp_min(self.EPS**2).sqrt()
+        outputs: Tensor = self.layer2(hidden).squeeze(-1)
+        return outputs
+
+
+def two_layer(in_features: int, width: int, *, bias: bool = True, norm: str | None = None, seed: int = 0) -> TwoLayer:
+    r"""The two-layer ReLU network of Wen, Li & Ma, with one output: where sharpness and generalization part.
+
+        f(x) = w₂ · h(x) ,   h = relu(W₁x + b₁) ,   with layer norm  h / max(‖h‖, ε)
+
+    On `datasets.xor` with squared loss, the flattest such network generalizes without biases; with biases a network
+    that memorizes is as flat; with layer norm as well, but training finds the other one. Their layer norm is
+    simplified: nothing is centred and nothing is learned; ε is 1e-3 here.
+
+    Args:
+        in_features: Number of input features, positive.
+        width: Number of hidden units, positive.
+        bias: Whether the first layer has biases. The second has none.
+        norm: ``None``, or ``"layer"`` for layer norm of the hidden units.
+        seed: Random seed of the initialization.
+
+    Returns:
+        The network, with blocks ``layer1`` and ``layer2``; it takes inputs of shape ``(N, in_features)`` and returns
+        ``(N,)``, so that ``F.mse_loss(model(x), y)`` needs no reshaping.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Source:
+        Wen, Li & Ma 2023, *Sharpness minimization algorithms do not only minimize sharpness to achieve better
+        generalization*, arXiv:2307.11007.
+
+    Example:
+        >>> model = two_layer(30, 100)
+        >>> model(torch.ones(5, 30)).shape, sum(p.numel() for p in model.parameters())
+        (torch.Size([5]), 3200)
+    """
+    in_features, width = check_int("in_features", in_features), check_int("width", width)
+    if norm is not None:
+        check_choice("norm", norm, ("layer",))
+    with seeded_rng(check_int("seed", seed, minimum=0)):
+        return TwoLayer(in_features, width, bool(bias), norm)
+
+
 def cnn1d(
     *, num_classes: int = 10, channels: int = 25, in_features: int = 40, batch_norm: bool = False, seed: int = 0
 ) -> nn.Sequential:

@@ -28,6 +28,7 @@ STAGES = (
     "training",
     "datasets",
     "models",
+    "counterexamples",
     "plots",
     "diagrams",
     "posterior",
