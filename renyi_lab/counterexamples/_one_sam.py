@@ -196,9 +196,9 @@ def _check_finite(errors: Tensor, step: int, lr: float, rho: float) -> None:
 @torch.no_grad()
 @one_thread()
 def to_interpolation(model: TwoLayer, data: Any) -> TwoLayer:
-    r"""A copy of the network, moved by the least change that makes its outputs equal to the targets.
+    r"""A copy of the network, moved a little so that its outputs are equal to the targets.
 
-    Gauss–Newton steps of least length, ``−Jᵀ(JJᵀ)⁻¹(f − y)`` with the gradients of the outputs in the rows of ``J``,
+    By Gauss–Newton steps of least length, ``−Jᵀ(JJᵀ)⁻¹(f − y)`` with the gradients of the outputs in the rows of ``J``,
     halved where they would not reduce the loss. A training that stops near interpolation, or hovers around it as SAM
     does, can then be looked at with `gram_spectrum`.
 

@@ -6,8 +6,8 @@ The three cases of Wen, Li & Ma 2023 (arXiv:2307.11007): without biases, with bi
 gradient descent, with weight decay, and by 1-SAM (the mean of SAM with batch size 1 over all samples), beside the
 constructed memorizing and four-neuron networks. Then the run in which test accuracy falls while sharpness improves.
 
-Spectra are those of the Hessian at interpolation: a trained network is first moved there by the least change of its
-outputs (``to_interpolation``), and ``moved`` is the length of that move relative to the weights. Names that begin with
+Spectra are those of the Hessian at interpolation: a trained network is first moved there by Gauss-Newton steps of
+least length (``to_interpolation``), and ``moved`` is the length of that move relative to the weights. Names that begin with
 ``as trained`` are those of the Gauss-Newton matrix before the move, which is the Hessian only where a network
 interpolates. Accuracies are those of the network as it was trained. About five minutes on one thread. The course has a
 copy of the JSON file.
