@@ -45,7 +45,12 @@ def with_shuffled_targets(batch: Batch, seed: int) -> Batch | None:
 
 
 def num_distinct(batches: Sequence[Batch]) -> int | None:
-    """Number of different samples, told apart by a random projection; ``None`` without an axis of samples."""
+    """Number of different samples, told apart by a random projection.
+
+    ``None`` without an axis of samples, and where all is integers: tokens and categories may well repeat.
+    """
+    if not any(tensor.is_floating_point() for batch in batches for tensor in tensors_in(batch.content)):
+        return None
     generator = torch.Generator("cpu").manual_seed(0)
     directions: list[Tensor] = []
     values = []

@@ -76,7 +76,8 @@ def _huge(model: nn.Module) -> Iterator[str]:
 
 def precision(model: nn.Module) -> Finding:
     """Whether weights are in single or double precision."""
-    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()})
+    trainable = [p for p in model.parameters() if p.requires_grad and p.is_floating_point()]
+    kinds = sorted({str(p.dtype).removeprefix("torch.") for p in trainable})
     half = [kind for kind in kinds if kind not in ("float32", "float64")]
     if half:
         return problem(
@@ -95,7 +96,8 @@ def data(batches: Sequence[Batch]) -> Finding:
     bad = sum(int((t.isnan() | (t == torch.inf)).sum()) for t in tensors)
     if bad:
         return problem(
-            "data", f"{bad:,} entries are NaN or infinite. Find out where they come from; remove or replace them."
+            "data",
+            f"NaN or infinity in {bad:,} {'entry' if bad == 1 else 'entries'}. Find out why; remove or replace them.",
         )
     total, distinct = sum(batch.size for batch in batches), num_distinct(batches)
     targets = targets_of(batches)
@@ -151,7 +153,7 @@ def frozen(model: nn.Module) -> Finding:
 
 def in_mode(model: nn.Module, mode: str) -> Finding:
     """Whether dropout and batch norm are as they are at prediction."""
-    layers = stochastic_layers(model)
+    layers = [name for name in (*stochastic_layers(model), *_hidden_dropout(model)) if _drops(model, name)]
     if mode == "train" and layers:
         return warning(
             "mode",
@@ -168,6 +170,16 @@ def in_mode(model: nn.Module, mode: str) -> Finding:
             "model(x) computes another function now; call model.eval() before you compare with its predictions.",
         )
     return ok("mode", "evaluation mode" if mode == "eval" else "training mode, without dropout and batch norm")
+
+
+def _hidden_dropout(model: nn.Module) -> list[str]:
+    """Layers that call dropout as a function."""
+    kinds = (nn.MultiheadAttention, nn.RNNBase)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module.dropout > 0]
+
+
+def _drops(model: nn.Module, name: str) -> bool:
+    return getattr(dict(model.named_modules()).get(name, model), "p", 1.0) > 0
 
 
 def _training(model: nn.Module, name: str) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from renyi_lab._utils.batches import Batch, freeze_batches, is_tensor_data_set
+from renyi_lab._utils.masses import LossReduction
 from renyi_lab._utils.model_state import unwrap_model
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng, seed_all
@@ -19,7 +20,7 @@ from renyi_lab._utils.validation import check_choice, check_int
 from renyi_lab.checks._before import before
 from renyi_lab.checks._finding import PROBLEM, Finding, problem
 from renyi_lab.checks._point import at_point, point_of
-from renyi_lab.checks._products import products, same_data
+from renyi_lab.checks._products import REPEATABILITY, products, same_data, training_flag
 from renyi_lab.checks._result import Checkup
 from renyi_lab.checks._spectra import at_spectrum, spectra_of
 from renyi_lab.checks._subject import subject_of
@@ -27,7 +28,7 @@ from renyi_lab.checks._units import without_effect
 from renyi_lab.operators import HessianOperator
 
 # Findings after which nothing can be computed.
-_FATAL = ("weights", "precision", "data")
+_FATAL = ("weights", "precision")
 _NUM_STEPS = 8  # of the progress bar
 
 
@@ -89,6 +90,9 @@ def checkup(
     check_choice("mode", mode, ("eval", "train"))
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}.")
+    if loss_style is not None:
+        check_choice("loss_style", loss_style, ("output_target", "model_batch"))
+    LossReduction(loss_fn, reduction, batch_mass)  # raises where these contradict each other
     module = unwrap_model(model)
     batches = freeze_batches(data, _device(module))
     subject = subject_of(module, loss_fn, batches, mode)
@@ -143,9 +147,13 @@ def _measured(
     point = point_of(H, H.seed)
     add(at_point(H, point))
     add(without_effect(H, point.gradient))
-    add(products(H, build, H.seed))
+    if not any(finding.name == "mode" and not finding.is_ok for finding in findings):
+        add(filter(None, [training_flag(H)]))
+    of_products = list(products(H, build, H.seed))
+    add(of_products)
+    is_random = any(finding.name == REPEATABILITY and not finding.is_ok for finding in of_products)
     spectra = spectra_of(H, num_matvecs, H.seed, on_step)
-    add(at_spectrum(H, spectra))
+    add(at_spectrum(H, spectra, is_random))
     return replace(result, spectrum=spectra.whole, cost=H.estimate_cost(num_matvecs), data_errors=spectra.data_errors)
 
 

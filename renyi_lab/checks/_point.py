@@ -18,9 +18,10 @@ from renyi_lab.operators import HessianOperator
 # All limits are heuristics, set by networks of the course at and away from the end of their training.
 _NOT_BELOW = 0.95  # of the baseline's loss
 _FAR_ABOVE = 2.0
+_FEWEST = 10  # samples
 _SATURATED = 100.0  # machine precisions, of the baseline's loss
 _STEP = 0.1  # of the weights' norm: the largest step for which a quadratic model is asked
-_DESCENT = 0.02  # of the baseline's loss
+_DESCENT = 0.1  # of the baseline's loss
 # Losses that have a best constant output: convex, and defined for every output.
 _CONVEX = (
     F.cross_entropy,
@@ -56,8 +57,16 @@ def point_of(H: HessianOperator, seed: int) -> Point:
     """Measure loss, gradient, outputs and baseline."""
     loss, gradient = H.loss_and_gradient()
     outputs = _outputs(H)
+    if not _comparable(H):
+        return Point(loss, gradient, outputs, None, "")
     baseline, meaning = _constant_loss(H, outputs) if outputs is not None else _shuffled_loss(H, seed)
     return Point(loss, gradient, outputs, baseline, meaning)
+
+
+def _comparable(H: HessianOperator) -> bool:
+    """Whether one output for all samples does not fit them trivially."""
+    targets = targets_of(H.batches)
+    return H.num_samples >= _FEWEST and (targets is None or bool((targets != targets[0]).any()))
 
 
 def _outputs(H: HessianOperator) -> Tensor | None:
@@ -130,13 +139,15 @@ def at_point(H: HessianOperator, point: Point) -> Iterator[Finding]:
 
 def _loss(H: HessianOperator, point: Point) -> Finding:
     if point.baseline is None:
-        return ok("loss", f"{point.loss:.4g}; not compared with a baseline, since targets are not known")
+        return ok(
+            "loss", f"{point.loss:.4g}; not compared with a baseline, since targets are unknown, all the same, or few"
+        )
     compared = f"the loss is {point.loss:.4g}; with {point.meaning} it is {point.baseline:.4g}"
     if point.loss > point.baseline + (_FAR_ABOVE - 1) * abs(point.baseline) + 1e-12:
         return problem(
             "loss",
-            f"{compared}: the model is far worse than no model. It has diverged, is untrained, or gets data that are "
-            "prepared in another way than at training.",
+            f"{compared}: the model is far worse than no model. It has diverged or is untrained; or these are not its "
+            "training data, or inputs or labels that are prepared in another way.",
         )
     if point.loss > point.baseline - (1 - _NOT_BELOW) * abs(point.baseline):
         return warning(
@@ -164,11 +175,11 @@ def _constant_outputs(point: Point) -> Finding | None:
 
 def _saturated(H: HessianOperator, point: Point) -> Finding | None:
     targets = targets_of(H.batches)
-    if not bool(point.gradient.any()):
+    if not bool(point.gradient.any()) and not bool((H @ torch.ones_like(point.gradient)).any()):
         return problem(
             "saturation",
-            "the gradient is zero in every parameter: the loss is exactly flat here (a saturated softmax, dead units, "
-            "or no dependence on the parameters). There is no curvature to measure.",
+            "gradient and curvature are exactly zero in every parameter: the loss is flat here (a saturated softmax, "
+            "dead units, or no dependence on the parameters). There is nothing to measure.",
         )
     if targets is None or targets.is_floating_point() or not point.baseline:
         return None
@@ -194,7 +205,7 @@ def _gradient(H: HessianOperator, point: Point) -> Finding:
     decrease = step * norm - step**2 / 2 * curvature
     scale = abs(point.baseline if point.baseline is not None else point.loss) or 1.0
     measured = (
-        f"the norm is {norm:.3g}; one step along the gradient would lower the loss by about {decrease:.2g}, "
+        f"the norm is {norm:.3g}; one step along it would lower the loss by about {decrease:.2g}, "
         f"{100 * decrease / scale:.2g} % of {'the loss of the baseline' if point.baseline is not None else 'the loss'}"
     )
     if decrease > _DESCENT * scale:

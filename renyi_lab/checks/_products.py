@@ -21,6 +21,7 @@ _SYMMETRIC = 1e-3
 _DIFFERENCES, _NUM_SAMPLES = 1e-2, 256
 # Relative to the weights. Small, so that few ReLUs switch in between; the best of several, against rounding.
 _STEPS = (1e-5, 1e-6, 1e-7, 1e-8)
+REPEATABILITY = "repeatability"
 Build = Callable[..., HessianOperator]
 
 
@@ -112,7 +113,7 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def _random(H: HessianOperator, build: Build) -> Finding:
-    name = "repeatability"
+    name = REPEATABILITY
     again = H.total_loss()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -134,6 +135,26 @@ def _random(H: HessianOperator, build: Build) -> Finding:
             "loss must not call model.train().",
         )
     return ok(name, "the loss is the same when it is computed again, and for another seed")
+
+
+def training_flag(H: HessianOperator) -> Finding | None:
+    """Whether a model that is left in training mode computes another function there, whatever its layers are."""
+    if H.mode == "train" or not H.model.training:
+        return None
+    other = H.restricted()
+    other.mode = "train"
+    try:
+        loss = other.total_loss()
+    except ValueError:  # batch norm of a single sample
+        return None
+    if not abs(loss - H.loss) > 1e-3 * abs(H.loss):
+        return None
+    return warning(
+        "training mode",
+        f"the model was left in training mode, where its loss is {loss:.4g} instead of {H.loss:.4g} (dropout, "
+        "batch norm "
+        "or a branch on self.training). Everything here is measured in evaluation mode; call model.eval().",
+    )
 
 
 def same_data(H: HessianOperator, again: Sequence[Batch], build: Build) -> Finding:

@@ -40,7 +40,7 @@ def _dead(H: HessianOperator, parts: dict[str, Tensor]) -> Finding:
     worst, dead_total, total = [], 0, 0
     for prefix, module in H.model.named_modules():
         name = f"{prefix}.weight" if prefix else "weight"
-        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or name not in parts or parts[name].ndim < 2:
+        if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or name not in parts or not parts[name].any():
             continue
         if isinstance(module, nn.modules.conv._ConvTransposeNd):
             continue
