@@ -56,7 +56,7 @@ def num_distinct(batches: Sequence[Batch]) -> int | None:
     values = []
     for batch in batches:
         tensors = tensors_in(batch.content)
-        if any(tensor.ndim == 0 or len(tensor) != batch.size for tensor in tensors):
+        if any(not _has_rows(tensor, batch.size) for tensor in tensors):
             return None
         flat = [tensor.detach().reshape(batch.size, -1).cpu().double() for tensor in tensors]
         for index, part in enumerate(flat):
@@ -68,10 +68,14 @@ def num_distinct(batches: Sequence[Batch]) -> int | None:
     return len(torch.unique(torch.cat(values)))
 
 
+def _has_rows(tensor: Tensor, size: int) -> bool:
+    return tensor.layout == torch.strided and tensor.ndim > 0 and len(tensor) == size
+
+
 def halves(batches: Sequence[Batch], seed: int) -> tuple[list[Batch], list[Batch]] | None:
     """Two random halves of the samples, in as many batches each; ``None`` where they cannot be taken apart."""
     total = sum(batch.size for batch in batches)
-    if total < 2 or any(t.ndim == 0 or len(t) != batch.size for batch in batches for t in tensors_in(batch.content)):
+    if total < 2 or any(not _has_rows(tensor, batch.size) for batch in batches for tensor in tensors_in(batch.content)):
         return None
     generator = torch.Generator("cpu").manual_seed(seed)
     in_first = torch.zeros(total, dtype=torch.bool, device="cpu")

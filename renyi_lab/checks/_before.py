@@ -92,7 +92,7 @@ def precision(model: nn.Module) -> Finding:
 
 def data(batches: Sequence[Batch]) -> Finding:
     """Whether the data are finite, differ from each other, and have more than one target."""
-    tensors = [t for batch in batches for t in tensors_in(batch.content) if t.is_floating_point()]
+    tensors = [t for batch in batches for t in tensors_in(batch.content) if _has_values(t)]
     bad = sum(int((t.isnan() | (t == torch.inf)).sum()) for t in tensors)
     if bad:
         return problem(
@@ -115,6 +115,10 @@ def data(batches: Sequence[Batch]) -> Finding:
             "duplicates, or count the different ones only.",
         )
     return ok("data", "finite, with different targets" if targets is not None else "finite")
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout == torch.strided
 
 
 def samples(batches: Sequence[Batch]) -> Finding:

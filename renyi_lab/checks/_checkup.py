@@ -53,8 +53,8 @@ def checkup(
     with twice the steps and with twice the samples. Whatever is found says what was measured, what it means and what
     to do. The limits are heuristics, set so that usual trained networks pass; no check proves anything.
 
-    It costs about two and a half spectra with ``num_matvecs`` products, and as much memory as one and a copy of the
-    model in double precision. The model is left unchanged, bit for bit.
+    It costs about twice as much as one spectrum of ``num_matvecs`` products, and as much memory as one and a copy of
+    the model in double precision. The model is left unchanged, bit for bit.
 
     Args:
         model: Any module with trainable parameters.
@@ -144,7 +144,7 @@ def _measured(
 
     if _can_be_read_again(data):
         add([same_data(H, _second_pass(data, H.device, H.seed), build)])
-    point = point_of(H, H.seed)
+    point = point_of(H, build, H.seed)
     add(at_point(H, point))
     add(without_effect(H, point.gradient))
     if not any(finding.name == "mode" and not finding.is_ok for finding in findings):

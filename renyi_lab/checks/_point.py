@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from renyi_lab._utils.losses import torch_loss
+from renyi_lab._utils.random import seeded_rng
 from renyi_lab.checks._batches import targets_of, with_shuffled_targets
 from renyi_lab.checks._finding import Finding, ok, problem, warning
 from renyi_lab.operators import HessianOperator
@@ -53,13 +55,21 @@ class Point:
     meaning: str
 
 
-def point_of(H: HessianOperator, seed: int) -> Point:
-    """Measure loss, gradient, outputs and baseline."""
+def point_of(H: HessianOperator, build: Callable[..., HessianOperator], seed: int) -> Point:
+    """Measure loss, gradient, outputs and baseline.
+
+    Args:
+        H: The operator.
+        build: Makes an operator like it: ``build(model, loss_fn, batches, seed)``.
+        seed: Random seed of what the loss is compared with.
+    """
     loss, gradient = H.loss_and_gradient()
     outputs = _outputs(H)
     if not _comparable(H):
         return Point(loss, gradient, outputs, None, "")
     baseline, meaning = _constant_loss(H, outputs) if outputs is not None else _shuffled_loss(H, seed)
+    if baseline is None:
+        baseline, meaning = _initial_loss(H, build, seed)
     return Point(loss, gradient, outputs, baseline, meaning)
 
 
@@ -125,6 +135,22 @@ def _shuffled_loss(H: HessianOperator, seed: int) -> tuple[float | None, str]:
         return H.restricted(batches=known).loss, "the targets of other samples"
     except ValueError:  # not finite, or the batch is not what it seems
         return None, ""
+
+
+def _initial_loss(H: HessianOperator, build: Callable[..., HessianOperator], seed: int) -> tuple[float | None, str]:
+    """The smaller loss of two copies of the model with fresh initial weights, for layers that can be reset."""
+    found = []
+    for offset in (1, 2):
+        try:
+            model = copy.deepcopy(H.model)
+            with seeded_rng(seed + offset):
+                for module in model.modules():
+                    if callable(reset := getattr(module, "reset_parameters", None)):
+                        reset()
+            found.append(build(model, H.loss_fn, H.batches, seed).loss)
+        except Exception:  # whatever a user's model raises when it is copied or reset
+            return None, ""
+    return min(found), "fresh initial weights"
 
 
 def at_point(H: HessianOperator, point: Point) -> Iterator[Finding]:

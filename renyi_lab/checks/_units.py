@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from renyi_lab.checks._finding import Finding, ok, warning
 from renyi_lab.operators import HessianOperator
 
-# Heuristic: a dead unit or two are common in networks that train well.
-_DEAD_SHARE, _FEWEST_DEAD = 0.1, 2
+# Heuristic: in networks that train well, up to a fifth of a layer's units were found dead.
+_DEAD_SHARE, _FEWEST_DEAD = 0.25, 2
 
 
 def without_effect(H: HessianOperator, gradient: Tensor) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def _dead(H: HessianOperator, parts: dict[str, Tensor]) -> Finding:
         rows = parts[name].reshape(len(parts[name]), -1)
         dead = int((~rows.bool().any(1)).sum())
         dead_total, total = dead_total + dead, total + len(rows)
-        if dead >= _FEWEST_DEAD and dead > _DEAD_SHARE * len(rows):
+        if dead >= _FEWEST_DEAD and dead >= _DEAD_SHARE * len(rows):
             worst.append(f"{dead} of {len(rows)} units of {prefix or 'the layer'}")
     if worst:
         return warning(

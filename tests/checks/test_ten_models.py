@@ -58,7 +58,7 @@ def trained(model: nn.Module, data: Any, **options: Any) -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """A small transformer with dropout; ``with_labels`` gives the model of dictionaries of batches."""
+    """A small transformer with dropout."""
 
     def __init__(self, num_tokens: int = 12, width: int = 16) -> None:
         super().__init__()
@@ -100,6 +100,19 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.tanh(self.hidden(self.embedding(x))))
+
+
+def next_token_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """A loss whose targets are in its inputs."""
+    return F.cross_entropy(model(batch["input_ids"][:, :-1]).flatten(0, 1), batch["input_ids"][:, 1:].flatten())
+
+
+def sentences() -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randint(0, 12, (120, 1), generator=generator)
+    for _ in range(6):
+        x = torch.cat([x, (x[:, -1:] * 5 + 3 + torch.randint(0, 2, (120, 1), generator=generator)) % 12], 1)
+    return [{"input_ids": x[:60]}, {"input_ids": x[60:]}]
 
 
 def dictionary_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -222,10 +235,10 @@ def dropout_in_eval_mode() -> Case:
     return copy.deepcopy(_dropout_net()), F.cross_entropy, first(500), {}
 
 
-def tied_weights() -> Case:
-    x = torch.randint(0, 12, (400,), generator=torch.Generator().manual_seed(5))
-    y = (x * 5 + 3 + torch.randint(0, 2, (400,), generator=torch.Generator().manual_seed(6))) % 12
-    return trained(Tied(), (x, y), lr=0.02), F.cross_entropy, (x, y), {}
+def language_model_with_tied_weights() -> Case:
+    x = torch.cat([batch["input_ids"] for batch in sentences()])
+    pairs = x[:, :-1].flatten(), x[:, 1:].flatten()
+    return trained(Tied(), pairs, lr=0.02), next_token_loss, sentences(), {}
 
 
 HEALTHY = [
@@ -246,7 +259,7 @@ HEALTHY = [
     linear_classifier_of_digits,
     recurrent,
     dropout_in_eval_mode,
-    tied_weights,
+    language_model_with_tied_weights,
 ]
 
 
@@ -401,6 +414,10 @@ def untrained_with_dictionaries() -> Case:
     return Encoder().eval(), dictionary_loss, [{"input_ids": x, "labels": y}], {}
 
 
+def untrained_language_model() -> Case:
+    return Tied().eval(), next_token_loss, sentences(), {}
+
+
 def other_labels() -> Case:
     x, y = first(500)
     return curve_net(), F.cross_entropy, (x, y.roll(37)), {}
@@ -532,6 +549,7 @@ TROUBLED: list[tuple[Maker, str, str]] = [
     (untrained, "loss", "untrained"),
     (untrained_regression, "loss", "untrained"),
     (untrained_with_dictionaries, "loss", "untrained"),
+    (untrained_language_model, "loss", "untrained"),
     (other_labels, "loss", "labels"),
     (inputs_of_another_scale, "loss", "prepared in another way"),
     (saturated, "saturation", "saturated"),
