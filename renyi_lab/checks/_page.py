@@ -26,6 +26,7 @@ from renyi_lab.sharpness import SharpnessReport
 from renyi_lab.spectrum import Spectrum
 
 _TEMPLATE = Path(__file__).with_name("_page.html")
+_LONGEST_NUMBER = 20  # characters that are not broken into two lines
 _MOST_BLOCKS = 200  # rows of the table of parameters
 
 
@@ -46,9 +47,9 @@ class Result(Protocol):
     def data_errors(self) -> Any: ...
 
 
-def page(result: Result, verdict: str, report: SharpnessReport | None) -> str:
+def page(result: Result, verdict: str, report: SharpnessReport | None, title: str | None, date: str | None) -> str:
     """The page as text."""
-    title = f"Hessian spectrum of {result.subject}"
+    title = title or f"Hessian spectrum of {result.subject}"
     passed = [finding for finding in result.findings if finding.is_ok]
     parts = {
         "title": html.escape(title),
@@ -61,7 +62,7 @@ def page(result: Result, verdict: str, report: SharpnessReport | None) -> str:
         "entropies": _entropies(result.spectrum, result.data_errors),
         "measures": _measures(report),
         "blocks": _blocks(result.subject),
-        "versions": html.escape(_versions()),
+        "versions": html.escape(f"{date}. {_versions()}" if date else _versions()),
     }
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(parts)
 
@@ -145,8 +146,8 @@ def _entropies(spectrum: Spectrum | None, data_errors: Any) -> str:
     for alpha, row in spectrum.report().iterrows():
         data = data_errors.get(alpha, math.nan)
         total = math.hypot(row["standard_error"], 0.0 if math.isnan(data) else data)
-        errors = [row["sampling_error"], row["truncation_error"], row["rounding_error"], data]
-        rows.append([f"{alpha:g}", _number(row["entropy"]), *(_error(e) for e in (total, *errors)), str(row["remark"])])
+        errors = (total, row["sampling_error"], row["truncation_error"], row["rounding_error"])
+        rows.append([f"{alpha:g}", _number(row["entropy"]), *map(_error, errors), _rough(data), str(row["remark"])])
     columns = ["α", "H_α in nats", "standard error", "probes", "truncation", "rounding", "data", "remark"]
     return _table(columns, rows)
 
@@ -158,7 +159,11 @@ def _measures(report: SharpnessReport | None) -> str:
         (row.measure, row.block, _number(row.value), _error(row.standard_error))
         for row in report.to_frame().itertuples()
     ]
-    return "<h2>Sharpness measures</h2>" + _table(["measure", "block", "value", "standard error"], rows)
+    notes = "".join(
+        f"<li>{html.escape(f'{measure} of {block}: {note}')}</li>" for (measure, block), note in report.notes.items()
+    )
+    table = _table(["measure", "block", "value", "standard error"], rows)
+    return f"<h2>Sharpness measures</h2>{table}{f'<ul>{notes}</ul>' if notes else ''}"
 
 
 def _blocks(subject: Subject) -> str:
@@ -173,10 +178,14 @@ def _blocks(subject: Subject) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], head: bool = True) -> str:
     top = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>{"".join(f"<td>{html.escape(c)}</td>" for c in rest)}</tr>'
-        for first, *rest in rows
+        f'<tr><th scope="row">{html.escape(first)}</th>{"".join(map(_cell, rest))}</tr>' for first, *rest in rows
     )
     return f"<table>{f'<thead><tr>{top}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    number = ' class="number"' if len(text) < _LONGEST_NUMBER else ""
+    return f"<td{number}>{html.escape(text)}</td>"
 
 
 def _counted(number: int, one: str, many: str = "") -> str:
@@ -185,6 +194,10 @@ def _counted(number: int, one: str, many: str = "") -> str:
 
 def _number(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:.4g}"
+
+
+def _rough(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.1g}"
 
 
 def _error(value: float) -> str:

@@ -26,8 +26,9 @@ class Checkup:
         subject: What was checked: model, data, loss and precision.
         spectrum: The spectrum; ``None`` where a problem made it impossible.
         cost: What a spectrum with as many products costs; ``None`` likewise.
-        data_errors: Standard error of the entropy by order that comes from the sample: half the difference between the
-            spectra of two halves of the data. Empty where these cannot be taken apart.
+        data_errors: Standard error of the entropy by order that comes from the sample, roughly: from half of the
+            difference between two halves of the data, and the change from half of the data to all. Empty where these
+            cannot be taken apart.
     """
 
     findings: list[Finding]
@@ -70,14 +71,23 @@ class Checkup:
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(f'Checkup of {self.subject}: {self._verdict()}')}</p>{findings_table(self.findings)}"
 
-    def to_html(self, path: str | os.PathLike[str], *, report: SharpnessReport | None = None) -> Path:
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        report: SharpnessReport | None = None,
+        title: str | None = None,
+        date: str | None = None,
+    ) -> Path:
         """Write one self-contained HTML page to hand on: findings, spectrum, entropies with their errors, versions.
 
         It holds its picture, loads nothing from a network, runs no script, and is the same each time it is written.
 
         Args:
             path: File to write, such as ``"report.html"``; replaced if it exists, written whole or not at all.
-            report: Result of `sharpness_report` for the same model, for a table of its measures.
+            report: Result of `sharpness_report` for the same parameters, for a table of its measures.
+            title: Title of the page. ``None``: model, parameters and samples.
+            date: A date to show, such as ``str(datetime.date.today())``. ``None``: no date.
 
         Returns:
             The path.
@@ -85,7 +95,19 @@ class Checkup:
         Raises:
             OSError: The folder does not exist or cannot be written to, or ``path`` is a folder.
             TypeError: ``report`` is something else.
+            ValueError: ``report`` is of a network of another size.
         """
-        if report is not None and not isinstance(report, SharpnessReport):
+        self._check_report(report)
+        return write_page(path, page(self, self._verdict(), report, title, date))
+
+    def _check_report(self, report: SharpnessReport | None) -> None:
+        if report is None:
+            return
+        if not isinstance(report, SharpnessReport):
             raise TypeError(f"report must be the result of sharpness_report, got {type(report).__name__}.")
-        return write_page(path, page(self, self._verdict(), report))
+        sizes = {spectrum.dim for block, spectrum in report.spectra.items() if block == "whole"}
+        if sizes - {self.subject.num_parameters}:
+            raise ValueError(
+                f"report is of a network of {sizes.pop():,} parameters, the check-up of one of "
+                f"{self.subject.num_parameters:,}; pass the report of the same network."
+            )

@@ -26,6 +26,21 @@ _RELIABLE = tuple(alpha for alpha in ALPHAS if alpha >= 1)  # smaller orders hav
 
 
 @dataclass(frozen=True)
+class Change:
+    """What more samples change in an entropy.
+
+    Attributes:
+        of_half: The mean entropy of two halves of the samples.
+        to_all: That of all samples.
+        between: Difference between the halves.
+    """
+
+    of_half: float
+    to_all: float
+    between: float
+
+
+@dataclass(frozen=True)
 class Spectra:
     """The spectrum, one with half the steps, and those of two halves of the data.
 
@@ -45,18 +60,21 @@ class Spectra:
     def data_errors(self) -> dict[float, float]:
         """The standard error of each entropy that comes from the sample.
 
-        Its variance is half the difference between the halves, squared, and the bias: an entropy of twice the samples
-        is taken to differ by as much as that of all from the mean of the halves, squared.
+        Its square is that of half the difference between the halves, plus that of the bias: twice the samples are taken
+        to change an entropy by as much as all samples do beside half of them. Entropies of subsets are too small.
         """
+        return {a: math.hypot(change.between / 2, change.to_all - change.of_half) for a, change in self.changes.items()}
+
+    @property
+    def changes(self) -> dict[float, Change]:
+        """Entropies of half of the samples and of all by order, from equally many products with the same probes."""
         if self.halves is None:
             return {}
-        whole, first, second = (entropies(spectrum) for spectrum in (self.whole, *self.halves))
+        of_all, first, second = map(entropies, (self.fewer or self.whole, *self.halves))
         return {
-            a: math.hypot(
-                (first[a].value - second[a].value) / 2, whole[a].value - (first[a].value + second[a].value) / 2
-            )
+            a: Change((first[a].value + second[a].value) / 2, of_all[a].value, abs(first[a].value - second[a].value))
             for a in ALPHAS
-            if a in whole and a in first and a in second
+            if a in of_all and a in first and a in second
         }
 
 
@@ -153,10 +171,11 @@ def _samples(H: HessianOperator, spectra: Spectra, is_random: bool) -> Finding:
     if not errors:
         return problem(name, "the Hessian of half of the samples is zero.")
     worst = max((a for a in _RELIABLE if a in errors), key=lambda a: errors[a])
+    change = spectra.changes[worst]
     measured = (
-        f"from half of the samples to all, and between two halves, H_{worst:g} changes such that the sample leaves "
-        "it a "
-        f"standard error of about {errors[worst]:.2g}"
+        f"H_{worst:g} is {change.of_half:.2f} from half of the samples and {change.to_all:.2f} from all, with equally "
+        f"many products; two halves differ by {change.between:.2g}. This leaves an error of about "
+        f"{errors[worst]:.1g}"
     )
     if errors[worst] > _DATA_ERROR:
         return warning(
@@ -190,7 +209,7 @@ def spectra_of(H: HessianOperator, num_matvecs: int, seed: int, on_spectrum: Cal
     parts = _half_operators(H, seed)
     if parts is None:
         return Spectra(whole, fewer, None, None)
-    first, second = (spectrum(part, of_half, seed) for part in parts)
+    first, second = (spectrum(part, of_half, seed + 1) for part in parts)  # the probes of `fewer`
     # A mean over all is that of the halves' means, weighted; sums add up.
     masses = [part.total_mass if H.reduction == "mean" else 1.0 for part in parts]
     total = sum(mass * part.loss for mass, part in zip(masses, parts, strict=True))

@@ -11,6 +11,7 @@ from renyi_lab.operators import HessianOperator
 
 # Heuristic: in networks that train well, up to a fifth of a layer's units were found dead.
 _DEAD_SHARE, _FEWEST_DEAD = 0.25, 2
+_WITHOUT_EFFECT = 0.5  # of the parameters outside embeddings, whose rows are those of the tokens in the data
 
 
 def without_effect(H: HessianOperator, gradient: Tensor) -> Iterator[Finding]:
@@ -33,7 +34,21 @@ def _unused(H: HessianOperator, parts: dict[str, Tensor], unused: list[str]) -> 
             f"the loss does not depend on {names}: not used in the forward pass, detached, or behind units that are "
             f"zero; {share}. They are rows of zeros in the Hessian. Freeze or remove them, or find out why.",
         )
+    embeddings = {name for name, _ in _parameters_of(H.model, (nn.Embedding, nn.EmbeddingBag))}
+    others = [part for name, part in parts.items() if name not in embeddings]
+    if sum(int((p == 0).sum()) for p in others) >= _WITHOUT_EFFECT * max(1, sum(p.numel() for p in others)):
+        return warning(
+            "unused parameters",
+            f"{share}: the inputs of a layer are zero (dead units before it, features that are always zero). Entropies "
+            "are those of the remaining parameters, and counts of directions are smaller than they seem.",
+        )
     return ok("unused parameters", share)
+
+
+def _parameters_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[tuple[str, nn.Parameter]]:
+    for prefix, module in model.named_modules():
+        if isinstance(module, kinds):
+            yield from module.named_parameters(prefix)
 
 
 def _dead(H: HessianOperator, parts: dict[str, Tensor]) -> Finding:

@@ -261,7 +261,7 @@ def test_the_page_shows_findings_entropies_blocks_and_versions(found: Checkup, t
     assert all(finding.name in text and finding.message in text for finding in found.findings)
     assert found.spectrum is not None
     assert f"{found.spectrum.report().entropy[1.5]:.4g}" in text
-    assert f"{found.data_errors[1.5]:.2g}" in text
+    assert f"{found.data_errors[1.5]:.1g}" in text
     for word in ("layer1.weight", "32 × 40", "2,698", torch.__version__, "1,000 samples", "What may be claimed"):
         assert word in text
 
@@ -272,8 +272,19 @@ def test_the_page_shows_a_report(network: tuple[nn.Module, Any], found: Checkup,
     text = Parsed(found.to_html(tmp_path / "page.html", report=report).read_text(encoding="utf-8")).text
     assert f"{report['trace'].value:.4g}" in text
     assert "gradient_norm" in text
+    assert report.notes["distance_from_initialization", "whole"] in text
+    other = rl.sharpness_report(line(), nn.MSELoss(), points(), num_matvecs=5, blocks=False)
+    with pytest.raises(ValueError, match="of 4 parameters"):
+        found.to_html(tmp_path / "other.html", report=other)
     with pytest.raises(TypeError, match="sharpness_report"):
         found.to_html(tmp_path / "other.html", report=found.spectrum)  # type: ignore[arg-type]
+
+
+def test_the_page_has_a_date_and_a_title_only_if_given(found: Checkup, tmp_path: Path) -> None:
+    page = found.to_html(tmp_path / "page.html", title="My <network>", date="2020-02-03").read_text(encoding="utf-8")
+    assert "<title>My &lt;network&gt;</title>" in page
+    assert "2020-02-03" in page
+    assert not re.search(r"20\d\d-\d\d", found.to_html(tmp_path / "page.html").read_text(encoding="utf-8"))
 
 
 def test_the_page_escapes_everything(tmp_path: Path) -> None:

@@ -369,6 +369,14 @@ def fine_tuned_head() -> Case:
     return model, F.cross_entropy, first(500), {}
 
 
+def head_after_dead_units() -> Case:
+    model, loss_fn, data, options = fine_tuned_head()
+    inner: Any = model
+    with torch.no_grad():
+        inner.layer2.bias[:20] = -1e3
+    return model, loss_fn, data, options
+
+
 def float16() -> Case:
     x, y = first(500)
     return curve_net().half(), F.cross_entropy, (x.half(), y), {}
@@ -541,6 +549,7 @@ TROUBLED: list[tuple[Maker, str, str]] = [
     (dead_relus, "dead units", "12 of 32 units of layer2"),
     (all_relus_dead, "outputs", "dead"),
     (fine_tuned_head, "frozen parameters", "layer3.weight, layer3.bias"),
+    (head_after_dead_units, "unused parameters", "200 of 330"),
     (float16, "precision", "float16"),
     (bfloat16, "precision", "bfloat16"),
     (autocast_inside, "loss", "autocast"),
