@@ -165,6 +165,14 @@ def in_mode(model: nn.Module, mode: str) -> Finding:
             "dropout masks, and batch norm makes it depend on how the data are split into batches. For the network "
             'that predicts, use mode="eval".',
         )
+    if mode == "eval" and (mixing := _without_statistics(model)):
+        return warning(
+            "mode",
+            f"batch norm without running statistics in {_listed(mixing)}: outputs depend on what else is in the "
+            "batch in "
+            "evaluation mode too, so that the Hessian depends on how the data are split into batches. Use one batch, "
+            "or layer norm, or track_running_stats=True.",
+        )
     left = [name for name in layers if _training(model, name)]
     if left:
         kinds = _kinds(model, left)
@@ -184,6 +192,11 @@ def _hidden_dropout(model: nn.Module) -> list[str]:
 
 def _drops(model: nn.Module, name: str) -> bool:
     return getattr(dict(model.named_modules()).get(name, model), "p", 1.0) > 0
+
+
+def _without_statistics(model: nn.Module) -> list[str]:
+    kind = nn.modules.batchnorm._BatchNorm
+    return [name for name, module in model.named_modules() if isinstance(module, kind) and module.running_mean is None]
 
 
 def _training(model: nn.Module, name: str) -> bool:

@@ -37,14 +37,17 @@ def products(H: HessianOperator, build: Build, seed: int) -> Iterator[Finding]:
     u, v = (
         torch.randn(2, H.dim, generator=generator, dtype=torch.float64, device="cpu").to(H.dtype).to(H.device).unbind()
     )
-    yield _symmetry(u, H @ u, v, H @ v)
+    yield _symmetry(H, u, v)
     yield _differences(H, build, v)
     yield _random(H, build)
 
 
-def _symmetry(u: Tensor, product_u: Tensor, v: Tensor, product_v: Tensor) -> Finding:
+def _symmetry(H: HessianOperator, u: Tensor, v: Tensor) -> Finding:
+    product_u, product_v = H @ u, H @ v
     size = float(u.norm() * product_v.norm() + v.norm() * product_u.norm()) / 2
-    gap = abs(float(u @ product_v) - float(v @ product_u)) / size if size else 0.0
+    # What is not more than rounding, of a loss of the size of 1, says nothing.
+    size = max(size, 1e4 * torch.finfo(H.dtype).eps * max(1.0, abs(H.loss)) * len(u) ** 0.5)
+    gap = abs(float(u @ product_v) - float(v @ product_u)) / size
     measured = f"⟨u, Hv⟩ and ⟨v, Hu⟩ differ by {gap:.1g} of ‖u‖‖Hv‖"
     if gap > _SYMMETRIC:
         return problem(
@@ -76,7 +79,7 @@ def _differences(H: HessianOperator, build: Build, direction: Tensor) -> Finding
             name,
             f"of the gradient differ from a product by {gap:.1g} of its length: the Hessian is not the derivative of "
             "the gradient. Some operation of the model or the loss hides a dependence (detach(), no_grad(), a rounded "
-            "or straight-through value).",
+            "or straight-through value); or the weights are exactly at a kink, such as weights of zero before a ReLU.",
         )
     return ok(name, measured)
 

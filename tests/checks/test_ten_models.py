@@ -409,6 +409,12 @@ def batch_norm_in_train_mode() -> Case:
     return copy.deepcopy(_norm_net()), F.cross_entropy, first(500), {"mode": "train"}
 
 
+def batch_norm_without_statistics() -> Case:
+    model: Any = copy.deepcopy(_norm_net())
+    model.norm2 = nn.BatchNorm1d(8, track_running_stats=False)
+    return trained(model, first(500), epochs=5), F.cross_entropy, first(500), {}
+
+
 def untrained() -> Case:
     return rl.models.mlp(40, 32, 32, 10).eval(), F.cross_entropy, first(500), {}
 
@@ -555,6 +561,7 @@ TROUBLED: list[tuple[Maker, str, str]] = [
     (autocast_inside, "loss", "autocast"),
     (batch_norm_left_in_train_mode, "mode", "batch norm left in training mode"),
     (batch_norm_in_train_mode, "mode", "batch norm"),
+    (batch_norm_without_statistics, "mode", "without running statistics"),
     (untrained, "loss", "untrained"),
     (untrained_regression, "loss", "untrained"),
     (untrained_with_dictionaries, "loss", "untrained"),
