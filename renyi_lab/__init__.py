@@ -47,8 +47,8 @@ from renyi_lab.spectrum import (
 if TYPE_CHECKING:
     from renyi_lab import (
         bounds,
-        counterexamples,
         checks,
+        counterexamples,
         datasets,
         diagrams,
         exercises,
@@ -91,8 +91,8 @@ __all__ = [
     "SAGM",
     "SAM",
     "AlphaChoice",
-    "Comparison",
     "Checkup",
+    "Comparison",
     "DivergenceError",
     "Estimate",
     "Evaluation",
