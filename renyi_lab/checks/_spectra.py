@@ -19,7 +19,7 @@ ALPHAS = (0.5, 1.0, 1.5, 2.0)
 # All limits are heuristics, in nats where they are about entropies: networks of a study differ by a few tenths.
 _NEGATIVE = 0.45  # share of tr |H|
 _MOVED = 4.0  # standard errors, for the largest of several differences
-_LARGE_ERROR = 0.15
+_LARGE_ERROR = 0.3
 _DATA_ERROR = math.log(2)  # a factor of two in the effective number
 _ROUNDING = 0.1
 _RELIABLE = tuple(alpha for alpha in ALPHAS if alpha >= 1)  # smaller orders have their errors in the table
