@@ -3,13 +3,14 @@ r"""The rescaled Hessian ``D⁻¹ H D⁻¹`` of a larger network, from a matrix 
 *Reduction.* ``D`` is constant on each group of rows, so for an orthonormal basis ``V`` whose columns each lie in one
 group ``D⁻¹ V = V C⁻¹`` with a diagonal ``C``, and ``C⁻¹ (Vᵀ H V) C⁻¹`` has the Ritz values of the rescaled Hessian for
 *every* choice of scales. ``V`` contains, cut into groups, the leading eigenvectors of ``H`` and of each layer's block,
-and random probes ``z`` with ``H z``, separately for the part of ``z`` in the layer itself and in all others.
+and random probes ``z`` with ``H² z`` and ``H z``, the latter separately for the part of ``z`` in the layer itself and
+in all others.
 
 *Quadrature.* Ritz pairs whose residual shows that they are eigenvectors count once. The others share the remaining
 dimensions in proportion to ``Σ_z (uᵀz)²``, which makes ``Σ w f(θ)`` an estimate of ``tr f``.
 
-*Entropy.* The quadrature has few nodes per probe, so its entropies are too high, by some hundredths of a nat at
-``α = 1.5``, and by some tenths at ``α = 0.5``. Only the *change* of the entropy is taken from it and added to an
+*Entropy.* The quadrature has few nodes per probe, so its entropies are off, by some hundredths of a nat at
+``α = 1.5``, and by one or two tenths at ``α = 0.5``. Only the *change* of the entropy is taken from it and added to an
 `estimate_spectrum` of ``H``. The standard error contains that of the estimate, the jackknife over the probes, and, at
 full size from a scale of 2 on, the offset between both at the initial scales.
 """
@@ -113,10 +114,10 @@ class ReducedHessian:
         weight_groups = {int(groups[rows[0]]) for rows in blocks}
         per_group = min(_MOST_PER_GROUP, _WEIGHT_COLUMNS // len(blocks))
         num_probes = max(4, per_group * 12 // 81)
-        num_shared = (per_group - 3 * num_probes) * 2 // 3
+        num_shared = (per_group - 4 * num_probes) * 2 // 3
         columns = [_leading(operator, num_shared, seed)]
         for rows in blocks:
-            block = _leading(_Rows(operator, rows), per_group - 3 * num_probes - num_shared, seed)
+            block = _leading(_Rows(operator, rows), per_group - 4 * num_probes - num_shared, seed)
             columns.append(_embedded(block, rows, operator))
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, (operator.dim, num_probes), generator=generator)
@@ -124,13 +125,14 @@ class ReducedHessian:
         owner = _layer_of_rows(groups, blocks, operator.dim)
         products = [operator @ (probes * (owner == layer)[:, None].to(probes)) for layer in range(len(blocks))]
         total = torch.stack(products).sum(dim=0)
+        second = operator @ total
         num_bias_groups = int(groups.max()) + 1 - len(weight_groups)
         bases = []
         for group in range(int(groups.max()) + 1):
             rows = np.flatnonzero(groups == group)
             own = products[int(owner[rows[0]])]
             most = per_group if group in weight_groups else _BIAS_COLUMNS // num_bias_groups
-            candidates = [*columns, probes, own, total - own]
+            candidates = [*columns, probes, own, total - own, second]
             bases.append(_embedded(_orthonormal(candidates, rows, most), rows, operator))
         self._owners = np.repeat(np.arange(len(bases)), [basis.shape[1] for basis in bases])
         basis = torch.cat(bases, dim=1)

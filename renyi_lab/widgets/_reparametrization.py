@@ -41,7 +41,7 @@ class ReparametrizationExplorer(Explorer):
     of each block and of the whole has changed. Right: their Rényi entropies, before (grey rings) and now.
 
     Up to 400 rows all of it is exact. Above, the factors of the blocks and that their entropies do not change are
-    exact, and the rest is estimated from about 1,500 Hessian products at construction: error bars are ± 2 standard
+    exact, and the rest is estimated from about 1,300 Hessian products at construction: error bars are ± 2 standard
     errors, and the caption says what is estimated.
 
     Args:

@@ -133,6 +133,10 @@ def largest_matrix() -> ReparametrizationExplorer:
     return ReparametrizationExplorer(half + half.T, layers={"a": 150, "b": 150, "c": 100})
 
 
+def estimated() -> ReparametrizationExplorer:
+    return ReparametrizationExplorer(operator(40, 100, 100, 10))
+
+
 def bounds() -> BoundExplorer:
     sigmas, settings = np.geomspace(0.01, 0.3, 30), {"squared_distance": 0.1, "num_samples": 1000, "num_draws": 1000}
     return BoundExplorer(np.geomspace(1e-6, 1, 5000), sigmas, sigmas.tolist(), beta=1e3, **settings)
@@ -166,6 +170,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[Any], f
     "perturbation": (perturbations, lambda e: e.rho, np.linspace(0.05, 1, 20), 0.1),
     "radius": (lambda: RadiusExplorer(operator(6, 8, 4)), lambda e: e.rho, np.linspace(0.05, 0.95, 19), 0.1),
     "reparametrization": (largest_matrix, lambda e: e.sliders["a"], np.geomspace(0.2, 5.0, 15), 0.25),
+    "reparametrization, estimated": (estimated, lambda e: e.sliders["layer1"], np.geomspace(0.2, 5.0, 15), 0.15),
     "rsam": (RSAMExplorer, lambda e: e.alpha, np.linspace(0.5, 3.0, 20), 0.1),
     "spectrum": (lambda: SpectrumExplorer(matrix()), lambda e: e.steps, range(20, 0, -1), 0.2),
     "study": (
@@ -240,7 +245,7 @@ def test_the_page_of_every_explorer_shows_what_the_slider_shows_and_changes_noth
             control.index = 0 if index == 0 else len(control.options) - 1
         else:
             end = control.max if index else control.min
-            control.value = getattr(control, "base", 1) ** end if case == "reparametrization" else end
+            control.value = getattr(control, "base", 1) ** end if case.startswith("reparametrization") else end
         assert page.stops[index]["caption"] == explorer.caption.value
         assert_same_picture(page.picture(index), explorer)
 
