@@ -227,7 +227,8 @@ def _orthonormal(candidates: list[Tensor], rows: NDArray[np.int64], most: int) -
     """An orthonormal basis of the candidates' entries in the given rows, of at most ``most`` columns."""
     parts = [c[rows] / c.norm(dim=0).clamp_min(torch.finfo(c.dtype).tiny) for c in candidates]
     vectors, sizes, _ = torch.linalg.svd(torch.cat(parts, dim=1), full_matrices=False)
-    return vectors[:, sizes > _INDEPENDENT * sizes[0]][:, :most]
+    basis: Tensor = vectors[:, sizes > _INDEPENDENT * sizes[0]][:, :most]
+    return basis
 
 
 def _layer_of_rows(groups: NDArray[np.int64], blocks: list[NDArray[np.int64]], dim: int) -> Tensor:

@@ -19,7 +19,8 @@ from explorer_view import ExplorerPage, pixels
 from matplotlib import _pylab_helpers
 from matplotlib.artist import Artist
 from nbclient import NotebookClient
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
+from two_layer_networks import TwoLayer, sign_data
 
 from renyi_lab import HessianOperator, models
 from renyi_lab.course import load_results
@@ -32,6 +33,7 @@ from renyi_lab.widgets import (
     DifferenceExplorer,
     Explorer,
     LanczosExplorer,
+    LandscapeExplorer,
     PerturbationExplorer,
     RadiusExplorer,
     ReparametrizationExplorer,
@@ -151,6 +153,12 @@ def perturbations() -> PerturbationExplorer:
     return PerturbationExplorer(operator(40, 100, 100, 10), "layer2", directions={"A": haar_orthogonal(100)})
 
 
+def landscape() -> LandscapeExplorer:
+    models_, (x, _) = [TwoLayer(30, 104, seed) for seed in range(2)], sign_data(100, 30)
+    y = x[:, 0] * x[:, 1]
+    return LandscapeExplorer(*models_, mse_loss, (x, y), test_data=(x, y))
+
+
 def tuning() -> TuningExplorer:
     return TuningExplorer(load_results("base_optimizers")["tuning"])
 
@@ -166,6 +174,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[Any], f
     ),
     "bound": (bounds, lambda e: e.sigma, np.geomspace(0.01, 0.3, 30)[:25], 0.2),
     "differences": (differences, lambda e: e.step, np.logspace(-11, 0, 45)[:20], 0.15),
+    "landscape": (landscape, lambda e: e.t, [0.0, 0.5, 1.0] * 5, 0.1),
     "lanczos": (lambda: LanczosExplorer(matrix()), lambda e: e.step, range(2, 22), 0.2),
     "perturbation": (perturbations, lambda e: e.rho, np.linspace(0.05, 1, 20), 0.1),
     "radius": (lambda: RadiusExplorer(operator(6, 8, 4)), lambda e: e.rho, np.linspace(0.05, 0.95, 19), 0.1),
