@@ -36,7 +36,8 @@ class LandscapeExplorer(Explorer):
 
     Trace and ``H_α`` are those of the Hessian of the training loss, also where the residuals are not zero. For
     ``layer2(relu(layer1(x)))`` with one output and squared loss they are exact. For other networks they are estimated
-    on the path only, with bands of ± 2 standard errors.
+    on the path only, with bands of ± 2 standard errors. The dotted line is ``log n``, the largest entropy possible with
+    one output and squared loss where all ``n`` samples are fitted.
 
     Which path is straight depends on the order of the neurons: permuting those of ``b`` changes no function, but the
     path.
@@ -178,7 +179,7 @@ class LandscapeExplorer(Explorer):
         empty = np.full(len(plane.ts), np.nan)
         extremes = [plane.entropy(*key, order) for key in plane.spectra for order in (0.5, 4.0)]
         seen = np.array([e.value + k * e.standard_error for e in extremes for k in (-2, 2)])
-        (self.entropy_curve,) = self._draw_curve(ax, f"$H_\\alpha$ of the Hessian (nats){self._note}", empty, seen)
+        (self.entropy_curve,) = self._draw_curve(ax, f"$H_\\alpha$ (nats){self._note}", empty, seen)
         self.entropy_band = [ax.plot(positions(plane.ts), empty, color=BLUE, lw=0.8, ls=":")[0] for _ in range(2)]
         if plane.is_exact:
             bound, right = math.log(plane.operator.num_samples), float(positions(plane.ts[-1]))

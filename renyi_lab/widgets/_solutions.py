@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators import HessianOperator, LossSurface
 from renyi_lab.perturbation import random_direction
 from renyi_lab.spectrum import Spectrum, estimate_spectrum, weighted_renyi_entropy
+from renyi_lab.widgets._networks import ROLES, at, check_architectures, check_targets, error_at
 from renyi_lab.widgets._reduced import quiet_entropy
 from renyi_lab.widgets._two_layer import TwoLayerHessian
 
@@ -59,6 +60,8 @@ class SolutionPlane:
         self.operator = HessianOperator(copy.deepcopy(models[0]), loss_fn, data)
         names = self.operator.parameter_names
         points = [self.operator.flatten([dict(m.named_parameters())[n].detach() for n in names]) for m in models]
+        for name, point in zip(ROLES, points, strict=False):
+            check_finite(f"the weights of {name}", point, "a training that diverged.")
         self._start, self._along = points[0], points[1] - points[0]
         self._across, self.third = self._second_direction(points, seed)
         low, high = (-1, 5) if self.third is not None else (-3, 3)
@@ -68,7 +71,7 @@ class SolutionPlane:
         self._check_function(models, loss_fn, data)
         test = None if test_data is None else HessianOperator(self.operator.model, loss_fn, test_data)
         if test:
-            _check_targets(test)
+            check_targets(test)
         self._hessian = self._two_layer()
         self.is_exact = self._hessian is not None
         self.ts = _grid_of_t(self.third, 1 if self.is_exact else 2)
@@ -77,7 +80,7 @@ class SolutionPlane:
             self.spectra: dict[tuple[int, int], Spectrum] = {}
             for i, t in enumerate(self.ts.tolist()):
                 losses.append([self._surface.loss(self.point(t, s)) for s in self.fine_rows.tolist()])
-                errors.append([_error(test, self.point(t, s)) for s in self.rows.tolist()] if test else [])
+                errors.append([error_at(test, self.point(t, s)) for s in self.rows.tolist()] if test else [])
                 for j, s in enumerate(self.rows.tolist()):
                     if self.is_exact or s == 0:
                         self.spectra[i, j] = self._spectrum(t, s)
@@ -141,7 +144,7 @@ class SolutionPlane:
         """Layers of other kinds may have parameters of the same names and shapes."""
         weights = self.point(*_GENERIC)
         expected = self._surface.loss(weights)
-        for name, model in zip(("b", "third"), models[1:], strict=False):
+        for name, model in zip(ROLES[1:], models[1:], strict=False):
             found = LossSurface(HessianOperator(copy.deepcopy(model), loss_fn, data)).loss(weights)
             if not math.isclose(expected, found, rel_tol=1e-5) and math.isfinite(expected):
                 raise ValueError(
@@ -166,49 +169,6 @@ class SolutionPlane:
         return Spectrum(nodes[order], np.append(np.ones(len(found)), float(rest))[order], self.operator.dim)
 
 
-@contextmanager
-def at(operator: HessianOperator, weights: Tensor) -> Iterator[None]:
-    """The operator's own copy of the model has these weights inside the block."""
-
-    def write(parts: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, part in zip(operator.parameters.values(), parts, strict=True):
-                parameter.copy_(part)
-
-    before = [parameter.detach().clone() for parameter in operator.parameters.values()]
-    try:
-        write(operator.unflatten(weights))
-        yield
-    finally:
-        write(before)
-
-
-def check_architectures(models: Sequence[nn.Module]) -> None:
-    """Raise unless all are modules of one architecture that differ in trainable parameters only."""
-    names = ("a", "b", "third")
-    for name, model in zip(names, models, strict=False):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"{name} must be a torch.nn.Module, got {type(model).__name__}.")
-    first = models[0]
-    for name, other in zip(names[1:], models[1:], strict=False):
-        if [(n, type(m), m.extra_repr()) for n, m in first.named_modules()] != [
-            (n, type(m), m.extra_repr()) for n, m in other.named_modules()
-        ]:
-            raise ValueError(f"a and {name} are networks of different architectures, so no path connects them.")
-        trainable = {n for n, p in first.named_parameters() if p.requires_grad}
-        own, its = first.state_dict(), other.state_dict()
-        for key in own | its:
-            if key not in own or key not in its or own[key].shape != its[key].shape or own[key].dtype != its[key].dtype:
-                raise ValueError(
-                    f"{key} differs in shape or dtype between a and {name}; constructed networks are widened with "
-                    "neurons whose weights are zero."
-                )
-            if key not in trainable and not torch.equal(own[key].cpu(), its[key].cpu()):
-                raise ValueError(
-                    f"{key} is not trainable and differs between a and {name}: the path would not end there."
-                )
-
-
 def positions(t: Any) -> Any:
     """``u`` for ``t = (1 − cos πu) / 2``, so that steps are smaller near the solutions; beyond them a parabola."""
     t = np.asarray(t, dtype=np.float64)
@@ -226,33 +186,3 @@ def _grid_of_t(third: float | None, coarser: int) -> FloatArray:
     inside = (1 - np.cos(math.pi * np.clip(u, 0, 1))) / 2
     beyond = (math.pi / 2) ** 2 * (np.maximum(u - 1, 0) ** 2 - np.maximum(-u, 0) ** 2)
     return np.asarray(np.round(inside + beyond, 6), dtype=np.float64)
-
-
-def _check_targets(test: HessianOperator) -> None:
-    """Raise unless predictions can be right or wrong."""
-    for index, batch in enumerate(test.batches):
-        with test.evaluation_point(), torch.no_grad():
-            outputs, targets = test.outputs(index), batch.content[1]
-        if outputs.numel() == len(targets):
-            fits = bool((targets.abs() == 1).all())
-        else:
-            fits = outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point()
-        if not fits:
-            raise ValueError(
-                "test_data needs targets ±1 for a single output, or class labels (N,) for outputs (N, C); leave it out "
-                "for other tasks."
-            )
-
-
-def _error(test: HessianOperator, weights: Tensor) -> float:
-    """Share of wrong predictions: the sign of a single output, of which 0 counts half, or the largest of several."""
-    wrong, total = 0.0, 0
-    with at(test, weights), test.evaluation_point(), torch.no_grad():
-        for index, batch in enumerate(test.batches):
-            outputs, targets = test.outputs(index), batch.content[1]
-            if outputs.numel() == len(targets):
-                share = (1 - outputs.reshape(-1).sign() * targets.reshape(-1)) / 2
-            else:
-                share = (outputs.argmax(dim=1) != targets).double()
-            wrong, total = wrong + float(share.sum()), total + len(targets)
-    return wrong / total
