@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.perturbation import LossPlane
@@ -39,8 +40,7 @@ class LandscapeExplorer(Explorer):
     on the path only, with bands of ± 2 standard errors. The dotted line is ``log n``, the largest entropy possible with
     one output and squared loss where all ``n`` samples are fitted.
 
-    Which path is straight depends on the order of the neurons: permuting those of ``b`` changes no function, but the
-    path.
+    The path depends on the order of the neurons: permuting those of ``b`` does not change its function, but the path.
 
     Args:
         a: First solution, at ``t = 0``. No model is changed.
@@ -155,7 +155,7 @@ class LandscapeExplorer(Explorer):
         ax.set(xlabel="t (smaller steps near the solutions)", ylabel="s", title="training loss")
 
     def _draw_curves(self) -> None:
-        plane, origin = self.plane, self.plane.origin
+        plane, origin, note = self.plane, self.plane.origin, _note(self.plane)
         indices = range(len(plane.ts))
         loss = np.array([plane.loss(i, origin) for i in indices])
         self._draw_curve(self._loss_axes, "training loss", loss, plane.losses.ravel())
@@ -166,20 +166,20 @@ class LandscapeExplorer(Explorer):
         traces = [plane.trace(i, origin) for i in indices]
         middle, spread = np.array([e.value for e in traces]), np.array([2 * e.standard_error for e in traces])
         seen = np.append([plane.trace(*key).value for key in plane.spectra], [middle - spread, middle + spread])
-        self._draw_curve(self._trace_axes, f"trace of the Hessian{self._note}", middle, seen)
+        self._draw_curve(self._trace_axes, f"trace of the Hessian{note}", middle, seen)
         if not plane.is_exact:
-            low, high = middle - spread, middle + spread
-            self._trace_axes.fill_between(positions(plane.ts), low, high, color=BLUE, alpha=0.25, lw=0)
+            band = {"color": BLUE, "alpha": 0.25, "lw": 0}
+            self._trace_axes.fill_between(positions(plane.ts), middle - spread, middle + spread, **band)
         self._draw_entropies()
         for axes in (self._trace_axes, self._entropy_axes):
             axes.set(xticks=[0, 1], xticklabels=self._labels[:2])
 
     def _draw_entropies(self) -> None:
-        plane, ax = self.plane, self._entropy_axes
+        plane, ax, note = self.plane, self._entropy_axes, _note(self.plane)
         empty = np.full(len(plane.ts), np.nan)
         extremes = [plane.entropy(*key, order) for key in plane.spectra for order in (0.5, 4.0)]
         seen = np.array([e.value + k * e.standard_error for e in extremes for k in (-2, 2)])
-        (self.entropy_curve,) = self._draw_curve(ax, f"$H_\\alpha$ (nats){self._note}", empty, seen)
+        (self.entropy_curve,) = self._draw_curve(ax, f"$H_\\alpha$ (nats){note}", empty, seen)
         self.entropy_band = [ax.plot(positions(plane.ts), empty, color=BLUE, lw=0.8, ls=":")[0] for _ in range(2)]
         if plane.is_exact:
             bound, right = math.log(plane.operator.num_samples), float(positions(plane.ts[-1]))
@@ -196,18 +196,13 @@ class LandscapeExplorer(Explorer):
         else:
             margin = 0.06 * (high - low) or 0.5
             ax.set_ylim(low - margin, high + margin)
-        ends = positions(self.plane.ts[[0, -1]])
-        ax.set(xlim=ends)
-        for u in (0.0, 1.0):
-            ax.axvline(u, color="0.9", lw=1, zorder=0)
+        ax.set(xlim=positions(self.plane.ts[[0, -1]]))
+        ax.vlines([0.0, 1.0], *ax.get_ylim(), color="0.9", lw=1, zorder=0)
         ax.set_title(title, fontsize="medium")
         ax.spines[["top", "right"]].set_visible(False)
         return ax.plot(positions(self.plane.ts), np.maximum(curve, ax.get_ylim()[0]), color=BLUE)
 
-    @property
-    def _note(self) -> str:
-        return "" if self.plane.is_exact else ", estimated"
-
+    @one_thread()  # two would wait for each other on a busy machine
     def _update(self) -> str:
         plane, (i, j), alpha = self.plane, self._index, self.alpha.value
         t, s = float(plane.ts[i]), float(plane.rows[j])
@@ -249,3 +244,7 @@ class LandscapeExplorer(Explorer):
 def _alignment(u: float) -> str:
     """Of a label, so that it does not leave the picture."""
     return "left" if u < 0.2 else "right" if u > 0.8 else "center"
+
+
+def _note(plane: SolutionPlane) -> str:
+    return "" if plane.is_exact else ", estimated"

@@ -81,32 +81,39 @@ class ReducedHessian:
             self._reduce(counted, groups.reshape(-1), list(blocks.values()), seed)
         self._exponents = patterns[self._owners]
         self.move(np.zeros(exponents.shape[1]))
-        self.before, self._offset_nodes = self.now, (self._nodes, self._found, self._shares)
+        self.before, self._start = self.now, (self._nodes, self._found, self._shares)
+        self._alpha = math.nan  # of the entropies that do not depend on the scales
 
     def move(self, log_scales: FloatArray) -> None:
         """Compute the spectrum at the given logarithms of all scales."""
-        inverse = np.exp(-self._exponents @ log_scales)
-        nodes, vectors = np.linalg.eigh(self._matrix * inverse[:, None] * inverse)
-        self._nodes = nodes
-        self._shares = (vectors.T @ self._probes) ** 2
+        # Unlike NumPy's, torch's algebra is done on as many threads as torch is told to use.
+        inverse = torch.from_numpy(np.exp(-(self._exponents * log_scales).sum(axis=1)))
+        nodes, vectors = torch.linalg.eigh(self._matrix * inverse[:, None] * inverse)
+        self._nodes: FloatArray = nodes.numpy()
+        self._shares: FloatArray = (vectors.T @ self._probes).square().numpy()
         self._found = self._converged(nodes, vectors * inverse[:, None], inverse)
         self._reach = min(1.0, float(np.abs(log_scales).max()) / math.log(2))
-        self.now = QuadratureRule(nodes, self._weights(self._found, self._shares), self._dim)
+        self.now = QuadratureRule(self._nodes, self._weights(self._found, self._shares), self._dim)
 
     def entropy(self, alpha: float) -> tuple[Estimate, Estimate]:
         """``H_α`` of the whole before and after rescaling."""
-        before = quiet_entropy(self.whole, alpha)
-        value, leave_one_out = self._reduced_entropies(self._nodes, self._found, self._shares, alpha)
-        start, start_leave_one_out = self._reduced_entropies(*self._offset_nodes, alpha)
-        changes = leave_one_out - start_leave_one_out
-        sampling = math.sqrt((len(changes) - 1) * changes.var())
-        offset = abs(start - before.value)
-        lower = max(alpha - _OFFSET_STEP, 0.5)
-        nearby = self._reduced_entropies(*self._offset_nodes, lower)[0] - quiet_entropy(self.whole, lower).value
-        truncation = self._reach * max(offset, _OFFSET_SHARE * abs(nearby))
+        if alpha != self._alpha:
+            self._alpha, self._initial = alpha, self._initial_entropies(alpha)
+        before, start, leave_one_out, offset = self._initial
+        value, moved_leave_one_out = self._reduced_entropies(self._nodes, self._found, self._shares, alpha)
+        changes = moved_leave_one_out - leave_one_out
+        sampling, truncation = math.sqrt((len(changes) - 1) * changes.var()), self._reach * offset
         error = math.sqrt(before.standard_error**2 + sampling**2 + truncation**2)
         moved = min(max(before.value + value - start, 0.0), math.log(self._dim))
         return before, Estimate(moved, error, truncation_error=truncation)
+
+    def _initial_entropies(self, alpha: float) -> tuple[Estimate, float, FloatArray, float]:
+        """The estimate, the quadrature's value with all probes and with each left out, and their offset."""
+        before = quiet_entropy(self.whole, alpha)
+        start, leave_one_out = self._reduced_entropies(*self._start, alpha)
+        lower = max(alpha - _OFFSET_STEP, 0.5)
+        nearby = self._reduced_entropies(*self._start, lower)[0] - quiet_entropy(self.whole, lower).value
+        return before, start, leave_one_out, max(abs(start - before.value), _OFFSET_SHARE * abs(nearby))
 
     def _reduce(
         self, operator: LinearOperator, groups: NDArray[np.int64], blocks: list[NDArray[np.int64]], seed: int
@@ -135,23 +142,23 @@ class ReducedHessian:
             candidates = [*columns, probes, own, total - own, second]
             bases.append(_embedded(_orthonormal(candidates, rows, most), rows, operator))
         self._owners = np.repeat(np.arange(len(bases)), [basis.shape[1] for basis in bases])
+        self._first_columns = [int(np.flatnonzero(self._owners == group)[0]) for group in range(len(bases))]
         basis = torch.cat(bases, dim=1)
         image = operator @ basis
-        matrix = _array(basis.T @ image)
+        matrix = _doubles(basis.T @ image)
         self._matrix = (matrix + matrix.T) / 2
-        self._probes = _array(basis.T @ probes)
+        self._probes = _doubles(basis.T @ probes)
         # For the residuals: ‖D⁻¹ H D⁻¹ V y‖² is a sum over groups, each a quadratic form.
-        self._images = [_array(image[groups == group].T @ image[groups == group]) for group in range(len(bases))]
+        self._images = [_doubles(image[groups == group].T @ image[groups == group]) for group in range(len(bases))]
 
-    def _converged(self, nodes: FloatArray, vectors: FloatArray, inverse: FloatArray) -> NDArray[np.bool_]:
-        leading = np.argsort(-np.abs(nodes))[: _MOST_PER_GROUP - 1]  # no other is close to an eigenvector
-        chosen, squares = vectors[:, leading], -(nodes[leading] ** 2)
-        for group, image in enumerate(self._images):
-            scale = inverse[np.flatnonzero(self._owners == group)[0]]
-            squares = squares + scale**2 * (chosen * (image @ chosen)).sum(axis=0)
-        found = np.zeros(len(nodes), dtype=bool)
-        found[leading] = np.maximum(squares, 0.0) < (_CONVERGED * nodes[leading]) ** 2
-        return found
+    def _converged(self, nodes: Tensor, vectors: Tensor, inverse: Tensor) -> NDArray[np.bool_]:
+        leading = nodes.abs().argsort(descending=True)[: _MOST_PER_GROUP - 1]  # no other is close to an eigenvector
+        chosen, squares = vectors[:, leading], -nodes[leading].square()
+        for first, image in zip(self._first_columns, self._images, strict=True):
+            squares = squares + inverse[first] ** 2 * (chosen * (image @ chosen)).sum(dim=0)
+        found = torch.zeros(len(nodes), dtype=torch.bool)
+        found[leading] = squares.clamp_min(0) < (_CONVERGED * nodes[leading]).square()
+        return found.numpy()
 
     def _weights(self, found: NDArray[np.bool_], shares: FloatArray) -> FloatArray:
         weights = np.where(found, 1.0, shares.mean(axis=1))
@@ -238,5 +245,5 @@ def _layer_of_rows(groups: NDArray[np.int64], blocks: list[NDArray[np.int64]], d
     return torch.from_numpy(order[np.maximum(np.searchsorted(starts[order], np.arange(dim), side="right") - 1, 0)])
 
 
-def _array(tensor: Tensor) -> FloatArray:
-    return np.asarray(tensor.double().cpu().numpy())
+def _doubles(tensor: Tensor) -> Tensor:
+    return tensor.double().cpu()

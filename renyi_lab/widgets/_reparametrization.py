@@ -58,6 +58,7 @@ class ReparametrizationExplorer(Explorer):
     Source: Dinh et al. 2017, arXiv:1703.04933 (rescaling); Zhang et al., arXiv:2510.07758 (invariance).
 
     Example:
+        >>> import torch
         >>> hessian = torch.diag(torch.tensor([4.0, 1.0, 2.0, 2.0]))
         >>> explorer = ReparametrizationExplorer(hessian, layers={"first": 2, "second": 2}, alpha=2.0)
         >>> explorer.sliders["first"].value = 2.0
@@ -81,6 +82,7 @@ class ReparametrizationExplorer(Explorer):
         self.sliders = _scale_sliders(names, scales or {})
         self.alpha = float_slider("α", check_real("alpha", alpha, lowest, 4.0), lowest, 4.0)
         self._source = (DenseHessian if exact else ReducedHessian)(operator, exponents, blocks)
+        self._alpha_of_blocks = math.nan
         self._scales_of_spectrum = dict.fromkeys(names, 1.0)
         figure = new_figure(10.4, 3.3)
         left, middle, right = figure.subplots(1, 3, width_ratios=(5, 3, 3))
@@ -145,10 +147,12 @@ class ReparametrizationExplorer(Explorer):
         factors = [growth, *(scale**-2 for scale in scales.values())]
         self.factors.set_data(factors, range(len(factors)))
         whole = self._source.entropy(alpha)
-        blocks = [quiet_entropy(block, alpha) for block in self._source.blocks.values()]  # they do not change
+        if alpha != self._alpha_of_blocks:  # the scales do not change these
+            self._block_entropies = [quiet_entropy(block, alpha) for block in self._source.blocks.values()]
+            self._alpha_of_blocks = alpha
         for estimates, dots, bars in (
-            ([whole[0], *blocks], self.rings, self.old_bars),
-            ([whole[1], *blocks], self.entropies, self.bars),
+            ([whole[0], *self._block_entropies], self.rings, self.old_bars),
+            ([whole[1], *self._block_entropies], self.entropies, self.bars),
         ):
             dots.set_data([estimate.value for estimate in estimates], range(len(estimates)))
             bars.set_data(*_error_bars(estimates))
