@@ -15,7 +15,6 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
-import torch
 from _common import Target, argument_parser, finish, positive, prepare, show
 from torch import nn
 
@@ -40,17 +39,9 @@ class Problem:
         self.operator = rl.HessianOperator(self.model, self.loss_fn, self.data)
         small = rl.models.mlp(40, 7, 10, seed=0)  # its dense Hessian is diagonalised at each move
         self.small_operator = rl.HessianOperator(small, self.loss_fn, self.data)
-        x = torch.randint(0, 2, (100, 30), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
-        self.signs = x, (x[:, 0] * x[:, 1])[:, None]
-        self.solutions = [self.two_layer(seed) for seed in range(3)]
+        self.signs, self.test_signs = rl.datasets.xor(num_samples=100, targets="signs")
+        self.solutions = [rl.models.two_layer(30, 104, seed=seed) for seed in range(3)]
         self.spectrum = rl.estimate_spectrum(self.operator, num_matvecs=200, progress=False)
-
-    def two_layer(self, seed: int) -> nn.Module:
-        """A network of 104 neurons whose Hessian is diagonalised exactly on a plane."""
-        network = rl.models.mlp(30, 104, 1, seed=seed)
-        network.layer2 = nn.Linear(104, 1, bias=False)
-        nn.init.constant_(network.layer2.weight, 0.1 * (seed + 1))
-        return network
 
 
 # An explorer that is missing here fails the benchmark, so that none stays unmeasured.
@@ -62,7 +53,7 @@ EXPLORERS: dict[str, Callable[[Problem], widgets.Explorer]] = {
     ),
     "DifferenceExplorer": lambda p: widgets.DifferenceExplorer(p.model, p.loss_fn, p.data),
     "LandscapeExplorer": lambda p: widgets.LandscapeExplorer(
-        *p.solutions[:2], nn.functional.mse_loss, p.signs, test_data=p.signs, third=p.solutions[2]
+        *p.solutions[:2], nn.functional.mse_loss, p.signs, test_data=p.test_signs, third=p.solutions[2]
     ),
     "LanczosExplorer": lambda p: widgets.LanczosExplorer(p.operator, num_steps=100),
     "PerturbationExplorer": lambda p: widgets.PerturbationExplorer(p.operator),

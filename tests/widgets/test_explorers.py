@@ -20,9 +20,8 @@ from matplotlib import _pylab_helpers
 from matplotlib.artist import Artist
 from nbclient import NotebookClient
 from torch.nn.functional import cross_entropy, mse_loss
-from two_layer_networks import TwoLayer, sign_data
 
-from renyi_lab import HessianOperator, models
+from renyi_lab import HessianOperator, datasets, models
 from renyi_lab.course import load_results
 from renyi_lab.perturbation import haar_orthogonal
 from renyi_lab.plots import new_figure
@@ -154,9 +153,9 @@ def perturbations() -> PerturbationExplorer:
 
 
 def landscape() -> LandscapeExplorer:
-    models_, (x, _) = [TwoLayer(30, 104, seed) for seed in range(2)], sign_data(100, 30)
-    y = x[:, 0] * x[:, 1]
-    return LandscapeExplorer(*models_, mse_loss, (x, y), test_data=(x, y))
+    train_set, test_set = datasets.xor(num_samples=100, targets="signs")
+    solutions = [models.two_layer(30, 104, seed=seed) for seed in range(2)]
+    return LandscapeExplorer(*solutions, mse_loss, train_set, test_data=test_set)
 
 
 def tuning() -> TuningExplorer:

@@ -10,16 +10,51 @@ import numpy as np
 import pytest
 import torch
 from explorer_view import caption
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from two_layer_networks import TwoLayer, empty, four_neurons, memorizing, sign_data
+from torch.utils.data import TensorDataset
 
-from renyi_lab import HessianOperator, models
+from renyi_lab import HessianOperator, datasets, models
+from renyi_lab.counterexamples import four_neuron_network, memorizing_network
+from renyi_lab.models import TwoLayer
 from renyi_lab.spectrum import exact_spectrum
 from renyi_lab.widgets import LandscapeExplorer
 from renyi_lab.widgets._two_layer import TwoLayerHessian
 
-X, Y = sign_data(12, 6)
+
+def sign_data(num_samples: int, features: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random signs, and the product of the first two."""
+    sets = datasets.xor(num_samples=num_samples, num_features=features, targets="signs", seed=seed)
+    x, y = sets[0].tensors
+    return x.double(), y.double()
+
+
+def two_layer(features: int, width: int, seed: int = 0, bias: bool = True) -> TwoLayer:
+    return models.two_layer(features, width, bias=bias, seed=seed).double()
+
+
+def memorizing() -> TwoLayer:
+    return memorizing_network(TensorDataset(X, Y), width=WIDTH)
+
+
+def four_neurons(width: int) -> TwoLayer:
+    return four_neuron_network(6, width=width)
+
+
+def empty() -> TwoLayer:
+    model = two_layer(6, WIDTH)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return model
+
+
+class Tanh(TwoLayer):
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.layer2(torch.tanh(self.layer1(x)))
+        return outputs[:, 0]
+
+
+X, Y = sign_data(12, 6, seed=0)
 TEST = sign_data(64, 6, seed=1)
 WIDTH = 14
 NAMES = ("memorizing", "four neurons", "random")
@@ -28,7 +63,7 @@ NAMES = ("memorizing", "four neurons", "random")
 def solutions() -> tuple[TwoLayer, TwoLayer, TwoLayer]:
     distinct = len(torch.unique(X, dim=0))
     assert distinct == len(X), "no sample occurs twice"
-    return memorizing(X, Y, WIDTH), four_neurons(6, WIDTH), TwoLayer(6, WIDTH, seed=3)
+    return memorizing(), four_neurons(WIDTH), two_layer(6, WIDTH, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +97,7 @@ def at(explorer: LandscapeExplorer) -> TwoLayer:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("width", "num_samples"), [(3, 30), (9, 8)])
 def test_the_small_matrix_has_the_eigenvalues_of_the_dense_hessian(bias: bool, width: int, num_samples: int) -> None:
-    model = TwoLayer(5, width, seed=1, bias=bias)
+    model = two_layer(5, width, seed=1, bias=bias)
     H = HessianOperator(model, F.mse_loss, sign_data(num_samples, 5))
     small = TwoLayerHessian.of(H)
     assert small is not None
@@ -77,8 +112,8 @@ def test_the_small_matrix_has_the_eigenvalues_of_the_dense_hessian(bias: bool, w
     ("model", "loss_fn", "target"),
     [
         (models.mlp(6, 5, 1), F.mse_loss, Y[:, None]),  # a bias in the second layer
-        (TwoLayer(6, 5), F.l1_loss, Y),
-        (TwoLayer(6, 5), nn.MSELoss(reduction="sum"), Y),
+        (two_layer(6, 5), F.l1_loss, Y),
+        (two_layer(6, 5), nn.MSELoss(reduction="sum"), Y),
         (nn.Sequential(nn.Linear(6, 1, bias=False)), F.mse_loss, Y[:, None]),
     ],
 )
@@ -87,11 +122,7 @@ def test_other_networks_and_losses_are_not_taken_for_two_layers(model: nn.Module
 
 
 def test_names_of_layers_are_not_trusted() -> None:
-    class Smooth(TwoLayer):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer2(torch.tanh(self.layer1(x)))[:, 0]
-
-    assert TwoLayerHessian.of(HessianOperator(Smooth(6, 5), F.mse_loss, (X, Y))) is None
+    assert TwoLayerHessian.of(HessianOperator(Tanh(6, 5).double(), F.mse_loss, (X, Y))) is None
 
 
 @pytest.mark.parametrize("position", [(0, 0), (5, 0), (-5, 0), (12, 2), (13, -1), (9, 4)])
@@ -180,27 +211,22 @@ def test_models_and_random_state_are_left_alone() -> None:
 
 
 def frozen() -> TwoLayer:
-    model = four_neurons(6, WIDTH)
+    model = four_neurons(WIDTH)
     for parameter in model.layer2.parameters():
         parameter.requires_grad_(False)
     return model
-
-
-class Tanh(TwoLayer):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer2(torch.tanh(self.layer1(x)))[:, 0]
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"b": torch.zeros(3)}, TypeError, "b must be a torch.nn.Module, got Tensor"),
-        ({"b": four_neurons(6, WIDTH + 1)}, ValueError, "different architectures"),
+        ({"b": four_neurons(WIDTH + 1)}, ValueError, "different architectures"),
         ({"b": models.mlp(6, WIDTH, 1)}, ValueError, "different architectures"),
-        ({"b": Tanh(6, WIDTH)}, ValueError, "different architectures"),
-        ({"b": memorizing(X, Y, WIDTH)}, ValueError, "a and b have the same weights"),
-        ({"a": frozen(), "b": memorizing(X, Y, WIDTH)}, ValueError, "layer2.weight is not trainable and differs"),
-        ({"third": empty(6, WIDTH), "a": four_neurons(6, WIDTH), "b": empty(6, WIDTH)}, ValueError, "no plane"),
+        ({"b": Tanh(6, WIDTH).double()}, ValueError, "different architectures"),
+        ({"b": memorizing()}, ValueError, "a and b have the same weights"),
+        ({"a": frozen(), "b": memorizing()}, ValueError, "layer2.weight is not trainable and differs"),
+        ({"third": empty(), "a": four_neurons(WIDTH), "b": empty()}, ValueError, "no plane"),
         ({"data": None}, (TypeError, ValueError), "data"),
         ({"data": (X[:0], Y[:0])}, ValueError, "data"),
         ({"alpha": 0.1}, ValueError, r"alpha must lie in \[0.5, 4\]"),
