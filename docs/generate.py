@@ -43,6 +43,7 @@ BENCHMARKS = (
     "intervention_walk",
     "base_optimizers",
     "domain_generalization",
+    "counterexamples",
     "explorers",
     "busy",
 )

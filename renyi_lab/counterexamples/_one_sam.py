@@ -20,12 +20,22 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.threads import one_thread
-from renyi_lab._utils.validation import check_int, check_real
-from renyi_lab.counterexamples._pieces import Pieces, check_network, gram, inputs_and_signs, pieces, with_ones
+from renyi_lab._utils.validation import check_finite, check_int, check_real
+from renyi_lab.counterexamples._pieces import (
+    Pieces,
+    check_all_trainable,
+    check_forward,
+    check_network,
+    gram,
+    inputs_and_signs,
+    pieces,
+    with_ones,
+)
 from renyi_lab.models import TwoLayer
 from renyi_lab.training import DivergenceError
 
 _MOST_CORRECTIONS = 50  # quadratic convergence: about five are needed near a solution
+_CHECK_EVERY = 100  # steps; a network that has diverged stays so
 _SINGULAR = 1e-12  # relative size of eigenvalues that are rounding, as from equal samples
 
 
@@ -33,6 +43,7 @@ class _Weights:
     """The weights of a two-layer network as ``(W₁, b₁)``, one matrix, and ``w₂``; its data; and steps on them."""
 
     def __init__(self, model: TwoLayer, data: Any, name: str) -> None:
+        check_all_trainable(model)
         self.bias = model.layer1.bias is not None
         x, self.y = inputs_and_signs(name, data, model.layer1.weight)
         if x.shape[1] != model.layer1.in_features:
@@ -41,6 +52,7 @@ class _Weights:
         self.lengths = self.x.square().sum(1)
         parts = [model.layer1.weight, *([model.layer1.bias[:, None]] if self.bias else [])]
         self.first, self.second = torch.cat(parts, dim=1).detach(), model.layer2.weight[0].detach().clone()
+        check_forward(model, x, self.pieces().outputs)
 
     def pieces(self) -> Pieces:
         return pieces(self.x @ self.first.T, self.second, self.norm)
@@ -88,7 +100,7 @@ def one_sam_gradients(model: TwoLayer, data: Any, rho: float) -> dict[str, Tenso
 
     Raises:
         TypeError: Another kind of model or data.
-        ValueError: Data that do not fit, or a negative radius.
+        ValueError: Data that do not fit, frozen parameters, weights that are not finite, or a negative radius.
     """
     weights = _Weights(check_network(model), data, "data")
     first, second, _ = weights.gradients(check_real("rho", rho, 0.0))
@@ -133,7 +145,7 @@ def train_one_sam(
 
     Raises:
         TypeError: Another kind of model or data.
-        ValueError: An argument out of range.
+        ValueError: An argument out of range, data that do not fit, frozen parameters, or weights that are not finite.
         DivergenceError: An output is not finite; the weights are then those from before training.
 
     Source: Wen, Li & Ma 2023, arXiv:2307.11007 (1-SAM); the mean by rank-one perturbations is ours.
@@ -151,6 +163,8 @@ def train_one_sam(
     decay, steps = check_real("weight_decay", weight_decay, 0.0), check_int("steps", steps, minimum=0)
     if first_layer_norm is not None:
         check_real("first_layer_norm", first_layer_norm, 0.0, open_minimum=True)
+    if not isinstance(keep, Iterable):
+        raise TypeError(f"keep must be numbers of steps, such as keep=({keep},), got {type(keep).__name__}.")
     wanted = {check_int("each entry of keep", step, minimum=0) for step in keep}
     if late := [step for step in sorted(wanted) if step > steps]:
         raise ValueError(f"keep has {late[0]}, but training has {steps} steps.")
@@ -164,8 +178,9 @@ def train_one_sam(
             first, second, errors = weights.gradients(rho)
             weights.first -= lr * (first + decay * weights.first)
             weights.second -= lr * (second + decay * weights.second)
-            if step % 100 == 0 or step == steps - 1:
+            if step % _CHECK_EVERY == 0:
                 _check_finite(errors, step, lr, rho)
+    _check_finite(weights.pieces().outputs, steps, lr, rho)
     weights.write(model)
     return kept
 
@@ -173,7 +188,7 @@ def train_one_sam(
 def _check_finite(errors: Tensor, step: int, lr: float, rho: float) -> None:
     if not math.isfinite(float(errors.abs().sum())):
         raise DivergenceError(
-            f"training diverged before step {step + 1}: an output is not finite. Likely causes: lr={lr:g} or "
+            f"training diverged by step {step}: an output is not finite. Likely causes: lr={lr:g} or "
             f"rho={rho:g} is too large. The weights from before training are unchanged."
         )
 
@@ -181,9 +196,9 @@ def _check_finite(errors: Tensor, step: int, lr: float, rho: float) -> None:
 @torch.no_grad()
 @one_thread()
 def to_interpolation(model: TwoLayer, data: Any) -> TwoLayer:
-    r"""A copy of the network, moved by the least change that makes its outputs equal to the targets.
+    r"""A copy of the network, moved a little so that its outputs are equal to the targets.
 
-    Gauss–Newton steps of least length, ``−Jᵀ(JJᵀ)⁻¹(f − y)`` with the gradients of the outputs in the rows of ``J``,
+    By Gauss–Newton steps of least length, ``−Jᵀ(JJᵀ)⁻¹(f − y)`` with the gradients of the outputs in the rows of ``J``,
     halved where they would not reduce the loss. A training that stops near interpolation, or hovers around it as SAM
     does, can then be looked at with `gram_spectrum`.
 
@@ -193,7 +208,8 @@ def to_interpolation(model: TwoLayer, data: Any) -> TwoLayer:
 
     Raises:
         TypeError: Another kind of model or data.
-        ValueError: No interpolation was reached, such as with fewer parameters than samples.
+        ValueError: No interpolation was reached, such as with fewer parameters than samples; data that do not fit,
+            frozen parameters, or weights that are not finite.
     """
     weights = _Weights(check_network(model), data, "data")
     products = weights.x @ weights.x.T
@@ -232,7 +248,9 @@ def sign_accuracy(model: TwoLayer, data: Any) -> float:
 
     Raises:
         TypeError: Another kind of model or data.
+        ValueError: Data that do not fit, or outputs that are not finite.
     """
     x, y = inputs_and_signs("data", data, check_network(model).layer1.weight)
     outputs = model(x)
+    check_finite("model's output", outputs, "training diverged.")
     return float(((outputs.sign() == y).double() + 0.5 * (outputs == 0).double()).mean())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.data_sets import check_data
+from renyi_lab._utils.validation import check_finite
 from renyi_lab.models import TwoLayer
 
 
@@ -58,6 +59,26 @@ def check_network(model: Any) -> TwoLayer:
     if not isinstance(model, TwoLayer):
         raise TypeError(f"model must be a network of renyi_lab.models.two_layer, got {type(model).__name__}.")
     return model
+
+
+def check_all_trainable(model: TwoLayer) -> None:
+    """An error for frozen parameters, which the functions here would move all the same."""
+    if frozen := [name for name, parameter in model.named_parameters() if not parameter.requires_grad]:
+        raise ValueError(
+            f"model has frozen parameters ({', '.join(frozen)}), but all weights are trained here; call "
+            "model.requires_grad_()."
+        )
+
+
+def check_forward(model: TwoLayer, x: Tensor, outputs: Tensor) -> None:
+    """An error unless the model computes ``outputs``, which it does not after its layers have been changed."""
+    check_finite("model's output", outputs, "training diverged.")
+    error = float((model(x) - outputs).abs().max() / outputs.abs().max().clamp_min(1.0))
+    if not error < 100 * torch.finfo(outputs.dtype).eps ** 0.5:
+        raise TypeError(
+            "model does not compute w₂ · relu(W₁x + b₁) or its layer norm: it has hooks, or a layer was replaced. Make "
+            "it with renyi_lab.models.two_layer."
+        )
 
 
 def inputs_and_signs(name: str, data: Any, like: Tensor) -> tuple[Tensor, Tensor]:

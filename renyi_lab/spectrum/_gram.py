@@ -25,7 +25,9 @@ from renyi_lab.spectrum._spectrum import Spectrum
 # Largest relative size of the neglected part. Heuristic: its square root is that of rounding in double precision.
 _INTERPOLATION = 1e-8
 _NUM_PROBES = 3
-_FAR = 30.0  # outputs are moved by about this many units, past the point where Huber's loss becomes linear
+# Outputs are moved by about this many units, past the point where Huber's loss becomes linear; larger outputs in
+# proportion, so that rounding of the outputs does not hide the change of slope.
+_FAR = 30.0
 
 
 def gram_spectrum(
@@ -63,7 +65,8 @@ def gram_spectrum(
     G = GGNOperator(model, loss_fn, data, params)
     with G.unchanged():
         rows = _gradient_rows(G)
-        _check_interpolation(HessianOperator(model, loss_fn, data, params), G)
+        frozen = [batch.content for batch in G.batches]  # the same samples, should the loader shuffle them
+        _check_interpolation(HessianOperator(model, loss_fn, frozen, params), G)
     small = rows if len(rows) <= G.dim else rows.T
     with one_thread():
         eigenvalues = torch.linalg.eigvalsh(small @ small.T).clamp_min(0.0).cpu().numpy()
@@ -103,8 +106,9 @@ def _output_curvature(G: GGNOperator, outputs: Tensor, index: int) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(0)
     signs = (torch.randint(2, outputs.shape, generator=generator) * 2 - 1).to(outputs)
     sizes = (1 + torch.rand(outputs.shape, generator=generator)).to(outputs)
-    here = slope(outputs)
-    one_by_one = [(slope(outputs + step) - here) / step for step in (_FAR * signs, _FAR * signs * sizes, -sizes)]
+    unit, here = max(1.0, float(outputs.abs().max())), slope(outputs)
+    far = _FAR * unit * signs
+    one_by_one = [(slope(outputs + step) - here) / step for step in (far, far * sizes, -unit * sizes)]
     curvature = one_by_one[0]
     size = float(curvature.abs().max())
     tolerance = 1e3 * torch.finfo(outputs.dtype).eps * size

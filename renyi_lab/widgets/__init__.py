@@ -5,6 +5,7 @@ from renyi_lab.widgets._base import Explorer
 from renyi_lab.widgets._bound import BoundExplorer
 from renyi_lab.widgets._differences import DifferenceExplorer
 from renyi_lab.widgets._lanczos import LanczosExplorer
+from renyi_lab.widgets._landscape import LandscapeExplorer
 from renyi_lab.widgets._perturbation import PerturbationExplorer
 from renyi_lab.widgets._radius import RadiusExplorer
 from renyi_lab.widgets._reparametrization import ReparametrizationExplorer
@@ -19,6 +20,7 @@ __all__ = [
     "DifferenceExplorer",
     "Explorer",
     "LanczosExplorer",
+    "LandscapeExplorer",
     "PerturbationExplorer",
     "RSAMExplorer",
     "RadiusExplorer",

@@ -6,9 +6,11 @@ The three cases of Wen, Li & Ma 2023 (arXiv:2307.11007): without biases, with bi
 gradient descent, with weight decay, and by 1-SAM (the mean of SAM with batch size 1 over all samples), beside the
 constructed memorizing and four-neuron networks. Then the run in which test accuracy falls while sharpness improves.
 
-Spectra are those of the Hessian at interpolation: a trained network is first moved there by the least change of its
-outputs (``to_interpolation``), and ``moved`` is the length of that move relative to the weights. Accuracies are those
-of the network as it was trained. About five minutes on one thread. The course has a copy of the JSON file.
+Spectra are those of the Hessian at interpolation: a trained network is first moved there by Gauss-Newton steps of
+least length (``to_interpolation``), and ``moved`` is the length of that move relative to the weights. Names that begin
+with ``as trained`` are those of the Gauss-Newton matrix before the move, which is the Hessian only where a network
+interpolates. Accuracies are those of the network as it was trained. About five minutes on one thread. The course has a
+copy of the JSON file.
 """
 
 from __future__ import annotations
@@ -103,9 +105,14 @@ def measured(model: nn.Module, seed: int) -> dict[str, float]:
         "test_loss": losses[1],
         "moved": float(moves[0]) ** 0.5,
     }
+    x, y = (tensor.double() for tensor in train_set.tensors)
+    # The Gauss-Newton matrix of a squared loss does not depend on the targets.
+    as_trained = rl.gram_spectrum(model, nn.functional.mse_loss, (x, model(x).detach()))
+    row["as trained trace"] = float(as_trained.trace)
+    row["as trained lambda_max"] = float(as_trained.max_eigenvalue)
+    row.update({f"as trained S_{alpha:g}": float(as_trained.renyi_sharpness(alpha)) for alpha in ALPHAS})
     for prefix, params in BLOCKS.items():
-        pair = tuple(tensor.double() for tensor in train_set.tensors)
-        spectrum = rl.gram_spectrum(beside, nn.functional.mse_loss, pair, params=params)
+        spectrum = rl.gram_spectrum(beside, nn.functional.mse_loss, (x, y), params=params)
         row[f"{prefix}trace"] = float(spectrum.trace)
         row[f"{prefix}lambda_max"] = float(spectrum.max_eigenvalue)
         for alpha in ALPHAS:
@@ -145,7 +152,7 @@ def constructed(num_seeds: int) -> list[dict[str, Any]]:
 
 
 def long_run(setting: Setting, steps: tuple[int, ...], num_seeds: int) -> dict[str, Any]:
-    """Every quantity along a training, and τ of the sharpness measures with the test loss within each seed."""
+    """Every quantity along a training; within each seed, its late change, and τ of sharpness with the test loss."""
     by_seed = []
     for seed in range(num_seeds):
         kept = trained(setting, seed, steps)
@@ -159,7 +166,11 @@ def long_run(setting: Setting, steps: tuple[int, ...], num_seeds: int) -> dict[s
         }
         for rows in by_seed
     ]
-    return {**setting._asdict(), "path": path, "tau": summary(taus) if len(late) > 1 else {}}
+    if len(late) < 2:
+        return {**setting._asdict(), "path": path, "tau": {}, "change": {}}
+    names = [name for name in path[0] if name != "step"]
+    changes = [{name: rows[late[-1]][name] - rows[late[0]][name] for name in names} for rows in by_seed]
+    return {**setting._asdict(), "path": path, "tau": summary(taus), "change": summary(changes)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -179,6 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append({**setting._asdict(), "minimal_trace": bound, **summary(seeds)})
     built = constructed(num_seeds)
     shown = ("test_accuracy", "train_loss", "moved", "trace", "lambda_max", "S_1", "S_1.5", "layer1 S_1", "layer2 S_1")
+    shown += ("as trained trace", "as trained S_1")
     show(
         "Trained and constructed: means over seeds",
         [

@@ -232,6 +232,58 @@ def test_other_models_and_data_are_refused():
         counterexamples.sign_accuracy(rl.models.two_layer(8, 4), [1, 2])
 
 
+EVERY_FUNCTION = pytest.mark.parametrize(
+    "function",
+    [
+        lambda model, data: counterexamples.one_sam_gradients(model, data, 0.1),
+        lambda model, data: counterexamples.train_one_sam(model, data, rho=0.1, lr=0.1, steps=1),
+        counterexamples.to_interpolation,
+    ],
+    ids=["gradients", "training", "interpolation"],
+)
+
+
+@EVERY_FUNCTION
+def test_frozen_parameters_are_refused_rather_than_moved(function):
+    model = rl.models.two_layer(8, 10).double()
+    model.layer1.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"frozen parameters \(layer1.weight, layer1.bias\)"):
+        function(model, parity())
+
+
+@EVERY_FUNCTION
+def test_a_network_whose_layers_were_changed_is_refused(function):
+    with_bias, hooked = (rl.models.two_layer(8, 10).double() for _ in range(2))
+    with_bias.layer2 = torch.nn.Linear(10, 1).double()
+    hooked.layer1.register_forward_hook(lambda layer, inputs, output: 2 * output)
+    for model in (with_bias, hooked):
+        with pytest.raises(TypeError, match="a layer was replaced"):
+            function(model, parity())
+
+
+@EVERY_FUNCTION
+def test_weights_that_are_not_finite_are_named(function):
+    model = rl.models.two_layer(8, 10).double()
+    with torch.no_grad():
+        model.layer1.weight[0, 0] = math.nan
+    with pytest.raises(ValueError, match="model's output is not finite"):
+        function(model, parity())
+    with pytest.raises(ValueError, match="model's output is not finite"):
+        counterexamples.sign_accuracy(model, parity())
+
+
+def test_a_last_step_that_diverges_is_noticed():
+    model = rl.models.two_layer(8, 10).double()
+    with pytest.raises(DivergenceError, match="by step 1"):
+        counterexamples.train_one_sam(model, parity(), rho=0.0, lr=1e308, steps=1)
+    assert bool(model(parity().tensors[0].double()).isfinite().all())
+
+
+def test_keep_must_be_several_numbers():
+    with pytest.raises(TypeError, match=r"keep=\(3,\)"):
+        counterexamples.train_one_sam(rl.models.two_layer(8, 4), parity(), rho=0.1, lr=0.1, steps=3, keep=3)
+
+
 # ---------------------------------------------------------------- interpolation
 
 

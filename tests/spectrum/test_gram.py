@@ -112,6 +112,35 @@ def test_single_precision():
     assert_equal_spectra(found, rl.HessianOperator(model, F.mse_loss, data), tolerance=1e-5)
 
 
+def test_large_outputs_in_single_precision():
+    """As for prices: rounding of the outputs must not look like a loss that is not quadratic."""
+    model = tanh_network().float()
+    with torch.no_grad():
+        model.layer2.bias += 1e4
+    data = fitted(model, inputs().float())
+    found = rl.gram_spectrum(model, F.mse_loss, data)
+    assert_equal_spectra(found, rl.HessianOperator(model, F.mse_loss, data), tolerance=1e-5)
+
+
+def test_data_are_read_once():
+    """A loader that shuffles and drops samples, and batches that can be read only once."""
+    model = tanh_network()
+    x, y = fitted(model, inputs())
+    loader = DataLoader(TensorDataset(x, y), batch_size=5, shuffle=True, drop_last=True)
+    assert rl.gram_spectrum(model, F.mse_loss, loader).num_matvecs == 10 * 3
+    assert_equal_spectra(
+        rl.gram_spectrum(model, F.mse_loss, iter([(x, y)])), rl.HessianOperator(model, F.mse_loss, (x, y))
+    )
+
+
+def test_with_its_own_outputs_as_targets_it_is_the_spectrum_of_the_gauss_newton_matrix():
+    """Of a squared loss, whose Gauss-Newton matrix does not depend on the targets."""
+    model = tanh_network()
+    found = rl.gram_spectrum(model, F.mse_loss, fitted(model, inputs()))
+    far_away = inputs(), inputs(12, 3, seed=1)
+    assert_equal_spectra(found, rl.GGNOperator(model, F.mse_loss, far_away))
+
+
 def test_it_is_refused_away_from_interpolation_with_the_size_of_what_it_neglects():
     model = tanh_network()
     x, y = fitted(model, inputs())

@@ -19,9 +19,9 @@ from explorer_view import ExplorerPage, pixels
 from matplotlib import _pylab_helpers
 from matplotlib.artist import Artist
 from nbclient import NotebookClient
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
-from renyi_lab import HessianOperator, models
+from renyi_lab import HessianOperator, datasets, models
 from renyi_lab.course import load_results
 from renyi_lab.perturbation import haar_orthogonal
 from renyi_lab.plots import new_figure
@@ -32,6 +32,7 @@ from renyi_lab.widgets import (
     DifferenceExplorer,
     Explorer,
     LanczosExplorer,
+    LandscapeExplorer,
     PerturbationExplorer,
     RadiusExplorer,
     ReparametrizationExplorer,
@@ -133,6 +134,10 @@ def largest_matrix() -> ReparametrizationExplorer:
     return ReparametrizationExplorer(half + half.T, layers={"a": 150, "b": 150, "c": 100})
 
 
+def estimated() -> ReparametrizationExplorer:
+    return ReparametrizationExplorer(operator(40, 100, 100, 10))
+
+
 def bounds() -> BoundExplorer:
     sigmas, settings = np.geomspace(0.01, 0.3, 30), {"squared_distance": 0.1, "num_samples": 1000, "num_draws": 1000}
     return BoundExplorer(np.geomspace(1e-6, 1, 5000), sigmas, sigmas.tolist(), beta=1e3, **settings)
@@ -145,6 +150,12 @@ def differences() -> DifferenceExplorer:
 
 def perturbations() -> PerturbationExplorer:
     return PerturbationExplorer(operator(40, 100, 100, 10), "layer2", directions={"A": haar_orthogonal(100)})
+
+
+def landscape() -> LandscapeExplorer:
+    train_set, test_set = datasets.xor(num_samples=100, targets="signs")
+    solutions = [models.two_layer(30, 104, seed=seed) for seed in range(2)]
+    return LandscapeExplorer(*solutions, mse_loss, train_set, test_data=test_set)
 
 
 def tuning() -> TuningExplorer:
@@ -162,10 +173,12 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Iterable[Any], f
     ),
     "bound": (bounds, lambda e: e.sigma, np.geomspace(0.01, 0.3, 30)[:25], 0.2),
     "differences": (differences, lambda e: e.step, np.logspace(-11, 0, 45)[:20], 0.15),
+    "landscape": (landscape, lambda e: e.t, [0.0, 0.5, 1.0] * 5, 0.1),
     "lanczos": (lambda: LanczosExplorer(matrix()), lambda e: e.step, range(2, 22), 0.2),
     "perturbation": (perturbations, lambda e: e.rho, np.linspace(0.05, 1, 20), 0.1),
     "radius": (lambda: RadiusExplorer(operator(6, 8, 4)), lambda e: e.rho, np.linspace(0.05, 0.95, 19), 0.1),
     "reparametrization": (largest_matrix, lambda e: e.sliders["a"], np.geomspace(0.2, 5.0, 15), 0.25),
+    "reparametrization, estimated": (estimated, lambda e: e.sliders["layer1"], np.geomspace(0.2, 5.0, 15), 0.15),
     "rsam": (RSAMExplorer, lambda e: e.alpha, np.linspace(0.5, 3.0, 20), 0.1),
     "spectrum": (lambda: SpectrumExplorer(matrix()), lambda e: e.steps, range(20, 0, -1), 0.2),
     "study": (
@@ -240,7 +253,7 @@ def test_the_page_of_every_explorer_shows_what_the_slider_shows_and_changes_noth
             control.index = 0 if index == 0 else len(control.options) - 1
         else:
             end = control.max if index else control.min
-            control.value = getattr(control, "base", 1) ** end if case == "reparametrization" else end
+            control.value = getattr(control, "base", 1) ** end if case.startswith("reparametrization") else end
         assert page.stops[index]["caption"] == explorer.caption.value
         assert_same_picture(page.picture(index), explorer)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from renyi_lab import models
 from renyi_lab.operators import HessianOperator
 from renyi_lab.perturbation import reparametrize
-from renyi_lab.spectrum import exact_spectrum
+from renyi_lab.spectrum import Spectrum, exact_spectrum
 from renyi_lab.widgets import ReparametrizationExplorer
 
 TANH = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
@@ -162,10 +162,78 @@ def test_every_control_is_shown_with_a_label(explorer):
     assert [control.description for control in row] == ["layer1", "layer2", "layer3", "α", "Reset"]
 
 
+@pytest.fixture(scope="module")
+def larger() -> tuple[HessianOperator, ReparametrizationExplorer]:
+    x = torch.randn(300, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = models.mlp(20, 18, 14, 5, seed=1).double()
+    H = HessianOperator(model, F.cross_entropy, (x, torch.arange(300) % 5))
+    assert H.dim == 719
+    return H, ReparametrizationExplorer(H, alpha=1.5)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (2.0, 1.0), (0.5, 4.0), (8.0, 1.0), (1.0, 0.125), (8.0, 8.0)])
+def test_above_400_rows_estimates_contain_the_dense_values(larger: Any, scales: tuple[float, float]) -> None:
+    H, explorer = larger
+    explorer.sliders["layer1"].value, explorer.sliders["layer2"].value = scales
+    rescaled = HessianOperator(reparametrize(H.model, explorer.scales), F.cross_entropy, H.batches[0].content)
+    dense, before = exact_spectrum(rescaled), exact_spectrum(H)
+    factors = explorer.factors.get_xdata()
+    assert factors[1:] == pytest.approx([scale**-2 for scale in explorer.scales.values()])
+    assert factors[0] == pytest.approx(dense.magnitudes.max() / before.magnitudes.max(), rel=0.01)
+    for alpha in (0.5, 1.0, 1.5, 2.0, 4.0):
+        explorer.alpha.value = alpha
+        entropy, row_of_bars = dense.renyi_entropy(alpha).value, np.array(explorer.bars.get_xdata()).reshape(-1, 3)
+        low, high, _ = row_of_bars[0]
+        assert low - (high - low) / 4 <= entropy <= high + (high - low) / 4, "three standard errors"
+        assert high - low < 4 * 0.35
+        assert f"<b>{(low + high) / 2:.2f} ± {(high - low) / 4:.2f}</b> nats" in explorer.caption.value
+        for index, block in enumerate(H.restricted(params=f"{name}.weight") for name in explorer.scales):
+            low, high, _ = row_of_bars[index + 1]
+            true = exact_spectrum(block).renyi_entropy(alpha).value
+            assert low - (high - low) / 4 - 1e-9 <= true <= high + (high - low) / 4 + 1e-9
+    assert explorer.status.value == ""
+
+
+def test_above_400_rows_the_caption_says_what_is_estimated(larger: Any) -> None:
+    _, explorer = larger
+    assert "Exact: the factors of the blocks" in explorer.caption.value
+    assert "Estimated: all H" in explorer.caption.value
+    assert "standard errors where they are estimated" in explorer.alt
+    assert "Estimated" not in ReparametrizationExplorer(operator()).caption.value
+    assert explorer.spectrum.weights.sum() == pytest.approx(719)
+    ranks, magnitudes = explorer.curve.get_data()
+    assert ranks[0] == pytest.approx(1.0)
+    assert (np.diff(ranks) > 0).all()
+    assert (np.diff(magnitudes[~np.isnan(magnitudes)]) <= 0).all()
+
+
+def test_a_larger_matrix_with_layer_sizes_is_rescaled() -> None:
+    factor = np.random.default_rng(0).standard_normal((450, 60)) * np.geomspace(1, 0.01, 60)
+    matrix, d = factor @ factor.T, np.repeat([2.0, 0.5], [300, 150])
+    explorer = ReparametrizationExplorer(matrix, layers={"a": 300, "b": 150}, scales={"a": 2.0}, alpha=2.0)
+    dense = Spectrum.from_eigenvalues(np.linalg.eigvalsh(matrix / d[:, None] / d))
+    assert explorer.spectrum.nodes[-1] == pytest.approx(dense.nodes[-1], rel=1e-6)
+    low, high, _ = explorer.bars.get_xdata()[:3]
+    assert low <= dense.renyi_entropy(2.0).value <= high
+
+
+def test_the_estimate_leaves_the_model_and_the_random_state_alone() -> None:
+    H = HessianOperator(models.mlp(20, 18, 5, seed=1), F.cross_entropy, (torch.ones(8, 20), torch.arange(8) % 5))
+    assert H.dim == 473
+    weights, state = [p.detach().clone() for p in H.model.parameters()], torch.get_rng_state()
+    ReparametrizationExplorer(H).sliders["layer1"].value = 2.0
+    assert torch.equal(torch.get_rng_state(), state)
+    for parameter, before in zip(H.model.parameters(), weights, strict=True):
+        assert torch.equal(parameter, before)
+        assert parameter.grad is None
+
+
 @pytest.mark.parametrize(
     ("hessian", "options", "error", "message"),
     [
-        (np.eye(401), {"layers": {"a": 400, "b": 1}}, ValueError, "401 rows, but"),
+        (np.eye(420), {"layers": {f"l{i}": 20 for i in range(21)}}, ValueError, "21 layers; above 400 rows at most 20"),
+        (np.eye(401), {"layers": {"a": 400, "b": 1}, "alpha": 0.4}, ValueError, r"alpha must lie in \[0.5, 4\]"),
+        (np.zeros((401, 401)), {"layers": {"a": 400, "b": 1}}, ValueError, "all zero"),
         (np.eye(3), {}, ValueError, "needs layers"),
         (np.eye(3), {"layers": {"a": 2}}, ValueError, "add up to the matrix's 3 rows"),
         (np.eye(3), {"layers": {"a": 3}}, ValueError, "at least two layers"),
