@@ -9,6 +9,7 @@ model again. How values are extrapolated and standard errors computed is describ
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from renyi_lab._utils.validation import check_choice
 from renyi_lab.spectrum._entropy import check_alpha
 from renyi_lab.spectrum._errors import Sampling, estimate, remark
 from renyi_lab.spectrum._rule import QuadratureRule
+from renyi_lab.spectrum._stored import read_stored, write_stored
 from renyi_lab.spectrum._weighted_entropy import spectral_entropy, spectral_influence
 
 if TYPE_CHECKING:  # pandas and matplotlib would slow down every import of the package
@@ -92,6 +94,43 @@ class Spectrum(QuadratureRule):
             )
         nodes = np.sort(values)
         return cls(nodes, np.ones_like(nodes), len(nodes), num_matvecs)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the spectrum to a file, from which `load` restores it exactly, standard errors and warnings included.
+
+        The file is written as a whole or not at all, and replaces one of the same name. It holds arrays and JSON, as
+        ``numpy.load(path)`` shows, and nothing pickled.
+
+        Args:
+            path: Name of the file, which ends in ``.npz``.
+
+        Raises:
+            ValueError: ``path`` does not end in ``.npz``.
+            OSError: The file cannot be written there.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "spectrum.npz")
+            ...     Spectrum.from_eigenvalues([1.0, 2.0]).save(path)
+            ...     Spectrum.load(path)
+            Spectrum(dim=2, exact, eigenvalues in [1, 2])
+        """
+        write_stored(path, self)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Spectrum:
+        """Read a spectrum that `save` has written.
+
+        Args:
+            path: Name of the file.
+
+        Raises:
+            OSError: There is no such file, or it may not be read.
+            ValueError: The file is damaged, of another kind, or written by a later version of the package.
+        """
+        spectrum: Spectrum = read_stored(path, (Spectrum, Sampling, QuadratureRule))
+        return spectrum
 
     @property
     def is_exact(self) -> bool:
