@@ -1,4 +1,4 @@
-"""A spectrum as a file: arrays in an NPZ file, which NumPy alone can read, and a description of how they belong together.
+"""A spectrum as a file: arrays in an NPZ file, which NumPy alone can read, and a description of how they are joined.
 
 The entry ``renyi_lab`` of the file holds JSON: the version of the format, and the tree of fields. An array stands there
 as the name of its own entry, such as ``sampling.polynomials``. Fields that a class gets later are stored too, and a
