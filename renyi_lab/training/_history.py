@@ -49,6 +49,7 @@ class History:
         seconds: Duration of the training; not compared by ``==``.
         perturbation_norm: Mean ‖ε‖ over the epoch's steps of a sharpness-aware optimizer (0 in warm-up); empty for
             others.
+        lr: Learning rate of each epoch (of the first parameter group); empty without a scheduler.
 
     Example:
         >>> from renyi_lab import datasets, models, training
@@ -64,6 +65,7 @@ class History:
     num_gradients: int
     seconds: float = field(compare=False)
     perturbation_norm: tuple[float, ...] = ()
+    lr: tuple[float, ...] = ()
 
     @property
     def epochs(self) -> int:
