@@ -18,3 +18,33 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def writable(path: str | os.PathLike[str], example: str) -> Path:
+    """The path, if a file can be written there.
+
+    Args:
+        path: Name of the file.
+        example: A good name, for messages.
+
+    Raises:
+        TypeError: ``path`` is not a path.
+        OSError: The folder does not exist, ``path`` is a folder, a device or no possible name, or may not be written.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path must be a file name, such as {example}, got {path!r} of type {type(path).__name__}.")
+    target = Path(path)
+    try:
+        folder = target.resolve().parent
+    except (ValueError, RuntimeError):  # a character that no name may have, or a link to itself (Python < 3.13)
+        raise OSError(f"path is not a file name that this system knows: {str(path)!r}; choose another one.") from None
+    if target.is_dir():
+        raise IsADirectoryError(f"path is a folder: {str(target)!r}; add the name of a file, such as {example}.")
+    if not folder.is_dir():
+        kind = NotADirectoryError if folder.exists() else FileNotFoundError
+        raise kind(f"path needs an existing folder, got {str(target)!r}; create {str(folder)!r} first.")
+    if target.exists() and not target.is_file():
+        raise OSError(f"path is not an ordinary file: {str(target)!r}; choose another file name.")
+    if not os.access(folder, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+        raise PermissionError(f"path may not be written: {str(target)!r}; choose another folder or file name.")
+    return target

@@ -84,9 +84,9 @@ class BoundReport:
 
 def bound_report(
     model: nn.Module,
-    initial: nn.Module,
     train_set: Dataset[Any] | Pair,
-    *,
+    *more: Any,
+    initial: nn.Module | None = None,
     alphas: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
     sigmas: Sequence[float] = (0.02, 0.05, 0.1, 0.2),
     rho: float = 0.05,
@@ -103,8 +103,10 @@ def bound_report(
 
     Args:
         model: Trained network with scores (batch, classes).
-        initial: The same network before training: the prior's mean.
         train_set: Samples of (input, class index) that it was trained on.
+        more: Nothing; in earlier versions ``initial`` and ``train_set`` stood here, which is refused with the new call.
+        initial: The same network before training, required: the prior's mean, which may not depend on the data. Make
+            it by ``copy.deepcopy(model)`` before `train`, which changes the model in place.
         alphas: Orders α > 0 of the Rényi bounds. Default 0.5, 1, 1.5, 2: those of the paper's rule, and between.
         sigmas: Noise levels of the PAC-Bayes bounds, which take the best by a union bound. The level sets have the
             volume of a ball of radius σ√n for the middle one, the typical length of such noise. Default 0.02 … 0.2
@@ -118,22 +120,35 @@ def bound_report(
         progress: Show a bar; ``None``: in a terminal or notebook.
 
     Raises:
-        TypeError: A model of the wrong kind.
-        ValueError: Another network as ``initial``, labels that are not class indices, an empty grid, or an argument
-            outside its range.
+        TypeError: A model of the wrong kind, or ``initial`` is missing.
+        ValueError: Another network as ``initial``, or the trained one itself; labels that are not class indices, an
+            empty grid, or an argument outside its range.
+
+    Example:
+        >>> from renyi_lab import datasets, models, training
+        >>> model, train_set = models.mlp(64, 10), datasets.digits()[0][:300]
+        >>> initial = copy.deepcopy(model)
+        >>> history = training.train(model, train_set, epochs=2)
+        >>> report = bound_report(model, train_set, initial=initial, alphas=[2.0], num_draws=2)
+        >>> report["PAC-Bayes, Langford–Seeger"].is_certificate
+        True
     """
-    if not isinstance(initial, nn.Module):
-        raise TypeError(f"initial must be the network before training, got {type(initial).__name__}.")
+    if more or isinstance(train_set, nn.Module):
+        raise TypeError(
+            "the initial network is a keyword now: call bound_report(model, train_set, initial=initial), with all "
+            "other options by keyword too."
+        )
+    before = _check_initial(initial, check_module(model))
     data = check_data("train_set", train_set)
     n = check_int("the size of train_set", len(data), minimum=2)  # type: ignore[arg-type]  # check_data() did that
     levels = check_reals("sigmas", sigmas, 0.0, open_minimum=True)
     orders = check_reals("alphas", alphas, 0.0, open_minimum=True, allow_infinite=True)
     if not levels or not orders:
         raise ValueError("sigmas and alphas must each hold at least one number.")
-    chance = chance_error(check_module(model), data, "train_set")
+    chance = chance_error(model, data, "train_set")
     loss = evaluate(model, data).loss
     seed = check_int("seed", seed, minimum=0)
-    case = _Case(model, initial, data, n, levels, check_delta(delta), num_draws, seed)
+    case = _Case(model, before, data, n, levels, check_delta(delta), num_draws, seed)
     with progress_bar(4, "bounds", progress) as bar:
         found = case.isotropic()
         bar.update()
@@ -148,6 +163,22 @@ def bound_report(
         found += level_set_bounds(spectrum, min(1.0, loss / LOSS_CLIP), radius, orders, n, delta=delta)
         bar.update()
     return BoundReport(tuple(found))
+
+
+def _check_initial(initial: Any, model: nn.Module) -> nn.Module:
+    if not isinstance(initial, nn.Module):
+        got = "it is missing" if initial is None else f"got {type(initial).__name__}"
+        raise TypeError(
+            f"initial must be the network before training, but {got}: its weights are the prior's mean, which may not "
+            "depend on the data. Make initial = copy.deepcopy(model) before train(model, ...), and pass "
+            "initial=initial."
+        )
+    if not {id(p) for p in model.parameters()}.isdisjoint(id(p) for p in initial.parameters()):
+        raise ValueError(
+            "initial shares its weights with model, so the prior would be the trained network; make initial = "
+            "copy.deepcopy(model) before train(model, ...), which changes the model in place."
+        )
+    return initial
 
 
 @dataclass(frozen=True, eq=False)

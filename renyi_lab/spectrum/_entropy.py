@@ -15,7 +15,7 @@ Sources: Rényi 1961, *On measures of entropy and information*; Hill 1973 (effec
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, overload
 
 import numpy as np
@@ -118,14 +118,40 @@ def escort_probabilities(p: NDArray[Any] | Sequence[float], alpha: float) -> Flo
     return weighted_escort(values, np.ones_like(values), check_alpha(alpha))
 
 
-def check_alpha(alpha: float) -> float:
+def check_alpha(alpha: float, name: str = "alpha") -> float:
     """Return the order as a ``float`` in ``[0, inf]``, or raise an error that names the special orders."""
     try:
-        return check_real("alpha", alpha, 0.0, math.inf, allow_infinite=True)
+        return check_real(name, alpha, 0.0, math.inf, allow_infinite=True)
     except ValueError as error:
         raise ValueError(
             f"{error} Use 0 (Hartley), 1 (Shannon), math.inf (min-entropy) or any order between."
         ) from None
+
+
+def check_alphas(alphas: Any, name: str = "alpha") -> list[float] | None:
+    """Return several orders as floats, each checked by `check_alpha`; ``None`` if ``alphas`` is a single value.
+
+    Args:
+        alphas: A sequence or a vector of orders.
+        name: What messages call it; entries are ``name[0]``, ``name[1]`` and so on.
+
+    Raises:
+        TypeError: An entry is not a number, or the order of the entries is not defined.
+        ValueError: No entry, a matrix, or an entry that is negative or NaN.
+    """
+    single = isinstance(alphas, (str, bytes)) or not isinstance(alphas, Iterable)
+    if single or (isinstance(alphas, (np.ndarray, Tensor)) and alphas.ndim == 0):
+        return None
+    if isinstance(alphas, (Set, Mapping)):
+        raise TypeError(
+            f"{name} must be a number or a sequence of numbers, got a {type(alphas).__name__}; use sorted(...)."
+        )
+    if isinstance(alphas, (np.ndarray, Tensor)) and alphas.ndim > 1:
+        raise ValueError(f"{name} must be a number or a vector, got shape {tuple(alphas.shape)}; use {name}.ravel().")
+    entries = alphas.tolist() if isinstance(alphas, (np.ndarray, Tensor)) else list(alphas)
+    if not entries:
+        raise ValueError(f"{name} is empty; give at least one order, such as [0.5, 1, 2].")
+    return [check_alpha(entry, f"{name}[{place}]") for place, entry in enumerate(entries)]
 
 
 def _as_probability_weights(p: Any) -> Tensor:

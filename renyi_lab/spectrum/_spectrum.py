@@ -9,27 +9,32 @@ model again. How values are extrapolated and standard errors computed is describ
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice
-from renyi_lab.spectrum._entropy import check_alpha
+from renyi_lab.spectrum._entropy import check_alpha, check_alphas
 from renyi_lab.spectrum._errors import Sampling, estimate, remark
 from renyi_lab.spectrum._rule import QuadratureRule
+from renyi_lab.spectrum._stored import read_stored, write_stored
 from renyi_lab.spectrum._weighted_entropy import spectral_entropy, spectral_influence
 
 if TYPE_CHECKING:  # pandas and matplotlib would slow down every import of the package
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
+
+
+Orders = Sequence[float] | NDArray[Any] | torch.Tensor
 
 
 def check_spectrum(spectrum: Any) -> Spectrum:
@@ -96,6 +101,43 @@ class Spectrum(QuadratureRule):
         nodes = np.sort(values)
         return cls(nodes, np.ones_like(nodes), len(nodes), num_matvecs)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the spectrum to a file, from which `load` restores it exactly, standard errors and warnings included.
+
+        The file is written as a whole or not at all, and replaces one of the same name. It holds arrays and JSON, as
+        ``numpy.load(path)`` shows, and nothing pickled.
+
+        Args:
+            path: Name of the file, which ends in ``.npz``.
+
+        Raises:
+            ValueError: ``path`` does not end in ``.npz``.
+            OSError: The file cannot be written there.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = pathlib.Path(folder, "spectrum.npz")
+            ...     Spectrum.from_eigenvalues([1.0, 2.0]).save(path)
+            ...     Spectrum.load(path)
+            Spectrum(dim=2, exact, eigenvalues in [1, 2])
+        """
+        write_stored(path, self)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Spectrum:
+        """Read a spectrum that `save` has written.
+
+        Args:
+            path: Name of the file.
+
+        Raises:
+            OSError: There is no such file, or it may not be read.
+            ValueError: The file is damaged, of another kind, or written by a later version of the package.
+        """
+        spectrum: Spectrum = read_stored(path, (Spectrum, Sampling, QuadratureRule))
+        return spectrum
+
     @property
     def is_exact(self) -> bool:
         """Whether no part of the spectrum was sampled."""
@@ -154,7 +196,11 @@ class Spectrum(QuadratureRule):
             total, self, values, self.sampling, self.num_matvecs, size=size, eps=self.eps, leaving_out=self.leaving_out
         )
 
-    def renyi_entropy(self, alpha: float, *, normalization: str = "absolute") -> Estimate:
+    @overload
+    def renyi_entropy(self, alpha: float, *, normalization: str = "absolute") -> Estimate: ...
+    @overload
+    def renyi_entropy(self, alpha: Orders, *, normalization: str = "absolute") -> list[Estimate]: ...
+    def renyi_entropy(self, alpha: float | Orders, *, normalization: str = "absolute") -> Estimate | list[Estimate]:
         r"""Rényi entropy of the spectrum, ``H_α = 1/(1−α)·[log tr|H|^α − α log tr|H|]``, in nats, with standard error.
 
         For an estimated spectrum the value is ``H_α`` of the nodes and weights *plus* the Richardson extrapolation
@@ -166,30 +212,48 @@ class Spectrum(QuadratureRule):
             alpha: Order in ``[0, inf]``: 0 Hartley, 1 Shannon, 2 collision, ``math.inf`` min-entropy. At 0 the number
                 of non-zero eigenvalues of an *estimated* spectrum is unknown: the value is the bound ``log n``, its
                 standard error infinite. Below 0.5 use ``model.double()``: in single precision eigenvalues below about
-                1e-7 of the largest are rounding errors, and a small ``alpha`` is sensitive to them.
+                1e-7 of the largest are rounding errors, and a small ``alpha`` is sensitive to them. Or a sequence or
+                vector of orders.
             normalization: ``"absolute"`` divides by ``tr|H|``; ``"signed"`` by ``tr H`` as the authors' research code
                 does (``α ≠ 1`` and a positive trace; the two agree when ``H ⪰ 0``).
 
+        Returns:
+            The entropy, or a list with that of each order.
+
         Raises:
-            ValueError: Negative ``alpha``, an all-zero spectrum, or a signed normalisation that is undefined.
+            TypeError: ``alpha`` or an entry of it is not a number.
+            ValueError: Negative ``alpha``, an empty list, an all-zero spectrum, or a signed normalisation that is
+                undefined.
 
         Source: Zhang et al., arXiv:2510.07758 (2025).
-        """
-        return self._entropy(alpha, normalization)
 
-    def _entropy(self, alpha: float, normalization: str = "absolute") -> Estimate:
-        """As `renyi_entropy`; called by public methods, whose caller a warning points at."""
-        order = check_alpha(alpha)
+        Example:
+            >>> spectrum = Spectrum.from_eigenvalues([1.0, 1.0, 1.0, 1.0])
+            >>> spectrum.renyi_entropy(2)
+            Estimate(1.38629 ± 0)
+            >>> [round(float(entropy), 4) for entropy in spectrum.renyi_entropy([0.5, 1, 2])]
+            [1.3863, 1.3863, 1.3863]
+        """
+        return self._of_orders(alpha, normalization, lambda entropy: entropy)
+
+    def _of_orders(
+        self, alpha: float | Orders, normalization: str, function: Callable[[Estimate], Estimate]
+    ) -> Estimate | list[Estimate]:
+        """A function of the entropy of each order; called by public methods, whose caller a warning points at."""
+        several = check_alphas(alpha)
+        orders = [check_alpha(alpha)] if several is None else several  # type: ignore[arg-type]  # which it checks
         check_choice("normalization", normalization, ("absolute", "signed"))
         if not np.any(self.magnitudes[self.weights != 0]):
             raise ValueError(
                 "the spectrum is all zero, so its Rényi entropy is undefined; a flat loss has no shape to measure."
             )
-        signed = normalization == "signed"
-        entropy = self._estimated_entropy(order, signed)
-        if message := remark(order, entropy, self.sampling):
-            warnings.warn(message, stacklevel=3)
-        return entropy
+        results = []
+        for order in orders:
+            entropy = self._estimated_entropy(order, normalization == "signed")
+            if message := remark(order, entropy, self.sampling):
+                warnings.warn(message, stacklevel=3)
+            results.append(function(entropy))
+        return results[0] if several is None else results
 
     def _estimated_entropy(self, order: float, signed: bool) -> Estimate:
         if order == 0 and self.sampling is not None:
@@ -203,19 +267,29 @@ class Spectrum(QuadratureRule):
         result = estimate(entropy, self, influence, *known, cusp=order, eps=self.eps, leaving_out=self.leaving_out)
         return result if signed else replace(result, value=min(max(result.value, 0.0), math.log(self.dim)))
 
-    def renyi_sharpness(self, alpha: float, *, normalization: str = "absolute") -> Estimate:
+    @overload
+    def renyi_sharpness(self, alpha: float, *, normalization: str = "absolute") -> Estimate: ...
+    @overload
+    def renyi_sharpness(self, alpha: Orders, *, normalization: str = "absolute") -> list[Estimate]: ...
+    def renyi_sharpness(self, alpha: float | Orders, *, normalization: str = "absolute") -> Estimate | list[Estimate]:
         """Rényi sharpness ``−H_α`` in nats: low when curvature is spread evenly over the directions.
 
         Args:
             alpha: As in `renyi_entropy`.
             normalization: As in `renyi_entropy`.
 
+        Returns:
+            The sharpness, or a list with that of each order.
+
         Source: Zhang et al., arXiv:2510.07758 (2025).
         """
-        entropy = self._entropy(alpha, normalization)
-        return replace(entropy, value=-entropy.value)
+        return self._of_orders(alpha, normalization, lambda entropy: replace(entropy, value=-entropy.value))
 
-    def effective_number(self, alpha: float) -> Estimate:
+    @overload
+    def effective_number(self, alpha: float) -> Estimate: ...
+    @overload
+    def effective_number(self, alpha: Orders) -> list[Estimate]: ...
+    def effective_number(self, alpha: float | Orders) -> Estimate | list[Estimate]:
         """Effective number of curved directions ``exp(H_α)``, between 1 and ``n``.
 
         ``α = 1`` gives the effective rank (Roy & Vetterli 2007), ``α = 2`` the participation ratio
@@ -223,13 +297,13 @@ class Spectrum(QuadratureRule):
 
         Args:
             alpha: As in `renyi_entropy`.
-        """
-        entropy = self._entropy(alpha)
-        number = math.exp(entropy.value)
-        errors = (entropy.truncation_error, entropy.rounding_error, entropy.data_error)
-        return Estimate(number, number * entropy.standard_error, entropy.num_matvecs, *(number * e for e in errors))
 
-    def report(self, alphas: float | Sequence[float] = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
+        Returns:
+            The number, or a list with that of each order.
+        """
+        return self._of_orders(alpha, "absolute", _exponential)
+
+    def report(self, alphas: float | Orders = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
         """A table with one row per order: entropy, effective number, the parts of the standard error, and a remark.
 
         ``sampling_error`` shrinks with more probes, ``truncation_error`` with more Lanczos steps, ``rounding_error``
@@ -244,7 +318,8 @@ class Spectrum(QuadratureRule):
         errors = ["standard_error", "sampling_error", "truncation_error", "rounding_error"]
         errors += ["data_error"] if self.leaving_out else []
         rows = []
-        for alpha in np.atleast_1d(np.asarray(alphas, dtype=float)).tolist():
+        several = check_alphas(alphas, "alphas")
+        for alpha in several or [check_alpha(alphas, "alphas")]:  # type: ignore[arg-type]  # which it checks
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the table has its own column for remarks
                 entropy = self.renyi_entropy(alpha)
@@ -272,3 +347,10 @@ class Spectrum(QuadratureRule):
     def __repr__(self) -> str:
         kind = "exact" if self.is_exact else f"estimated from {self.num_matvecs} products"
         return f"Spectrum(dim={self.dim}, {kind}, eigenvalues in [{self.nodes[0]:.4g}, {self.nodes[-1]:.4g}])"
+
+
+def _exponential(entropy: Estimate) -> Estimate:
+    """``exp`` of an entropy, with errors to first order."""
+    number = math.exp(entropy.value)
+    parts = (entropy.truncation_error, entropy.rounding_error, entropy.data_error)
+    return Estimate(number, number * entropy.standard_error, entropy.num_matvecs, *(number * part for part in parts))

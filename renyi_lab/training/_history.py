@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
 from renyi_lab._utils.figure import new_figure
+
+if TYPE_CHECKING:  # pandas would slow down every import of the package
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,13 @@ class History:
         seconds: Duration of the training; not compared by ``==``.
         perturbation_norm: Mean ‖ε‖ over the epoch's steps of a sharpness-aware optimizer (0 in warm-up); empty for
             others.
+        lr: Learning rate of each epoch (of the first parameter group); empty without a scheduler.
+
+    Example:
+        >>> from renyi_lab import datasets, models, training
+        >>> history = training.train(models.mlp(64, 10), datasets.digits()[0], epochs=2)
+        >>> list(history.to_frame().columns), list(history.to_frame().index)
+        (['train_loss', 'train_accuracy'], [1, 2])
     """
 
     train_loss: tuple[float, ...]
@@ -54,6 +65,7 @@ class History:
     num_gradients: int
     seconds: float = field(compare=False)
     perturbation_norm: tuple[float, ...] = ()
+    lr: tuple[float, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -65,6 +77,14 @@ class History:
         names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         last = [f"{name.replace('_', ' ')} {getattr(self, name)[-1]:.3f}" for name in names if getattr(self, name)]
         return f"History({self.epochs} epochs, {self.num_gradients} gradients: {', '.join(last)})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per epoch, index ``epoch`` from 1; columns: the curves, without those that are empty."""
+        import pandas as pd
+
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        curves = {name: list(curve) for name, curve in values.items() if isinstance(curve, tuple) and curve}
+        return pd.DataFrame(curves, index=pd.RangeIndex(1, self.epochs + 1, name="epoch"))
 
     def plot(self, ax: Axes | None = None) -> FigureBase:
         """Draw loss and accuracy over the epochs.

@@ -40,7 +40,7 @@ def take_step(model: nn.Module, optimizer: Optimizer, forward: Callable[[], tupl
         return loss
 
     step: Callable[..., Any] = optimizer.step
-    by_keyword = _closure_by_keyword(step)
+    by_keyword = _closure_by_keyword(optimizer)
     if by_keyword is None:
         closure()
         step()
@@ -54,12 +54,15 @@ def take_step(model: nn.Module, optimizer: Optimizer, forward: Callable[[], tupl
     return passes
 
 
-def _closure_by_keyword(step: Callable[..., Any]) -> bool | None:
+def _closure_by_keyword(optimizer: Optimizer) -> bool | None:
     """Whether ``step`` takes its closure by keyword only; ``None`` where it takes none, as in ``step(self)``."""
-    parameters = inspect.signature(step).parameters
-    if (named := parameters.get("closure")) is not None:
-        return named.kind is named.KEYWORD_ONLY
-    for parameter in parameters.values():
+    step: Any = optimizer.step
+    named = dict(inspect.signature(step).parameters)
+    if not inspect.ismethod(step) and inspect.unwrap(step) is inspect.unwrap(type(optimizer).step):
+        named.pop(next(iter(named)))  # a scheduler's wrapper, which has the signature of the method with self
+    if (closure := named.get("closure")) is not None:
+        return closure.kind is closure.KEYWORD_ONLY
+    for parameter in named.values():
         required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         if parameter.kind is not parameter.KEYWORD_ONLY and required:  # step(self, fn), step(self, *args)
             return False

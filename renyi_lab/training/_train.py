@@ -28,6 +28,7 @@ from renyi_lab.training._divergence import divergence_error
 from renyi_lab.training._evaluate import check_model, evaluate
 from renyi_lab.training._history import Evaluation, History
 from renyi_lab.training._optimizers import OptimizerFactory, check_optimizer, make_optimizer
+from renyi_lab.training._schedulers import Schedule, SchedulerFactory, check_scheduler
 from renyi_lab.training._step import take_step
 
 
@@ -42,6 +43,7 @@ def train(
     weight_decay: float = 5e-4,
     optimizer: str | OptimizerFactory | type[SharpnessAware] = "sgd",
     warmup_epochs: int = 0,
+    scheduler: str | SchedulerFactory | None = None,
     loss_fn: LossFunction | None = None,
     test_set: Data | None = None,
     seed: int = 0,
@@ -50,7 +52,7 @@ def train(
     reduction: str | None = None,
     batch_mass: BatchMass | None = None,
 ) -> History:
-    """Train ``model`` in place with mini-batches at a constant learning rate.
+    """Train ``model`` in place with mini-batches, at a constant learning rate unless there is a ``scheduler``.
 
         θ ← θ − lr · v,   v ← momentum · v + ∇L_B(θ) + weight_decay · θ          (``"sgd"``)
 
@@ -88,6 +90,11 @@ def train(
         warmup_epochs: Number of plain epochs before the first perturbed step of a sharpness-aware optimizer. Default
             0; the authors' example of `RSAM` trains its first six epochs plain (``plain_epoch`` 5 with the test
             ``epoch > plain_epoch``).
+        scheduler: How the learning rate changes from epoch to epoch; default ``None``: it does not. ``"cosine"``: epoch
+            e = 0, 1, … has the rate lr · (1 + cos(π·e/epochs)) / 2 (Loshchilov & Hutter 2017, without restarts). Or a
+            factory from the optimizer to a scheduler of ``torch.optim.lr_scheduler``, as
+            ``lambda optimizer: StepLR(optimizer, step_size=20)``, which is stepped after every epoch, the first and
+            warm-up ones included; ``ReduceLROnPlateau`` gets the epoch's training loss.
         loss_fn: Function from ``(outputs, targets)`` to the loss of the batch. Default cross-entropy, with no label
             ignored. A batch whose labels are all ignored is skipped.
         test_set: Data set that is evaluated after every epoch, and not used for any decision.
@@ -102,7 +109,7 @@ def train(
         `History` with losses and accuracies of every epoch.
 
     Raises:
-        TypeError: If a model, data set or optimizer is of the wrong kind.
+        TypeError: If a model, data set, optimizer or scheduler is of the wrong kind.
         ValueError: If data is empty, not finite or does not fit the model; if a label has no output; if a number
             is out of range.
         DivergenceError: If a loss or weight is not finite. (It is a ``ValueError``.)
@@ -113,6 +120,9 @@ def train(
         >>> history = train(models.mlp(64, 32, 10), train_set, epochs=5, test_set=test_set)
         >>> history.num_gradients, history.test_accuracy[-1] > 0.9
         (55, True)
+        >>> history = train(models.mlp(64, 32, 10), train_set, epochs=4, scheduler="cosine")
+        >>> [round(rate, 4) for rate in history.lr]
+        [0.1, 0.0854, 0.05, 0.0146]
     """
     epochs, seed = check_int("epochs", epochs), check_int("seed", seed, minimum=0)
     lr = check_real("lr", lr, 0, open_minimum=True)
@@ -123,6 +133,7 @@ def train(
         raise ValueError("model has no trainable parameters; set requires_grad=True on those to train.")
     warmup_epochs = check_int("warmup_epochs", warmup_epochs, minimum=0)
     check_optimizer(optimizer)
+    check_scheduler(scheduler)
     data = check_pairs("train_set", train_set)
     size = choose_batch_size("train_set", data, batch_size, 128)
     how = reduction_of(loss_fn, reduction, batch_mass)
@@ -131,7 +142,7 @@ def train(
 
     start, num_gradients = time.perf_counter(), 0
     values: dict[str, list[float]] = {f"{a}_{b}": [] for a in ("train", "test") for b in ("loss", "accuracy")}
-    values["perturbation_norm"] = []
+    values["perturbation_norm"], values["lr"] = [], []
     bar = progress_bar(epochs, "training", progress)
     with (
         bar,
@@ -145,9 +156,11 @@ def train(
         bar.unit = "epoch"
         warmup_steps = warmup_epochs * _steps_per_epoch(data, size, join_last) if warmup_epochs else 0
         stepper = make_optimizer(optimizer, parameters, lr, momentum, weight_decay, warmup_steps)
+        schedule = Schedule(scheduler, stepper, epochs)
         order = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
             means, norms = Means(how), []
+            values["lr"] += schedule.rates
             for inputs, targets in pairs(data, size, model, order, join_last=join_last):
                 mass = how.mass(Batch((inputs, targets), len(targets)))
                 if mass == 0:
@@ -166,6 +179,7 @@ def train(
             if not all(bool(torch.isfinite(p).all()) for p in parameters):
                 raise divergence_error(epoch, "a weight is not finite", stepper)
             _record(values, "train", means)
+            schedule.step(means.loss)
             if norms:
                 values["perturbation_norm"].append(float(torch.stack(norms).mean()))
             if test_set is not None:

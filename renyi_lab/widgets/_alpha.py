@@ -64,7 +64,7 @@ class AlphaExplorer(Explorer):
     @property
     def entropy(self) -> float:
         """``H_α`` at the slider's α, in nats."""
-        return self.spectrum.renyi_entropy(self.alpha.value).value
+        return self.spectrum.renyi_entropy(float(self.alpha.value)).value
 
     def _update(self) -> str:
         alpha = self.alpha.value

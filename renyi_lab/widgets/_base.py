@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image as PillowImage
 
-from renyi_lab.widgets._page import Frame, Pixels, description, page, picture, writable, write
+from renyi_lab._utils.whole_file import writable
+from renyi_lab.widgets._page import Frame, Pixels, description, page, picture, write
 from renyi_lab.widgets._stops import current_stop, silent, stops
 
 _DPI = 100
@@ -119,7 +120,7 @@ class Explorer(ipywidgets.VBox):
             ValueError: There is no control, its range is not finite, nothing is selected, or the figure is too large
                 for a page.
         """
-        target = None if path is None else writable(path)
+        target = None if path is None else writable(path, "explorer.html")
         text = self._page()
         if target is None:
             return text

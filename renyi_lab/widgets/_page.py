@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -103,32 +102,6 @@ def _reduced(pixels: Pixels, changed: NDArray[np.bool_]) -> Pixels:
         row = Image.fromarray(pixels[changed][None]).convert("RGB").quantize(_COLORS, dither=Image.Dither.NONE)
         found[changed] = np.asarray(row.convert("RGBA"))[0]
     return found
-
-
-def writable(path: str | os.PathLike[str]) -> Path:
-    """The path, if a file can be written there.
-
-    Raises:
-        TypeError: ``path`` is not a path.
-        OSError: The folder does not exist, ``path`` is a folder, a device or no possible name, or may not be written.
-    """
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"path must be a file name or None, got {path!r} of type {type(path).__name__}.")
-    target = Path(path)
-    try:
-        folder = target.resolve().parent
-    except (ValueError, RuntimeError):  # a character that no name may have, or a link to itself (Python < 3.13)
-        raise OSError(f"path is not a file name that this system knows: {str(path)!r}; choose another one.") from None
-    if target.is_dir():
-        raise IsADirectoryError(f"path is a folder: {str(target)!r}; add the name of a file, such as explorer.html.")
-    if not folder.is_dir():
-        kind = NotADirectoryError if folder.exists() else FileNotFoundError
-        raise kind(f"path needs an existing folder, got {str(target)!r}; create {str(folder)!r} first.")
-    if target.exists() and not target.is_file():
-        raise OSError(f"path is not an ordinary file: {str(target)!r}; choose another file name.")
-    if not os.access(folder, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
-        raise PermissionError(f"path may not be written: {str(target)!r}; choose another folder or file name.")
-    return target
 
 
 def write(target: Path, text: str) -> None:

@@ -44,7 +44,9 @@ def pair() -> tuple[nn.Module, nn.Module]:
 
 @pytest.fixture(scope="module")
 def report(pair: tuple[nn.Module, nn.Module]) -> bounds.BoundReport:
-    return bounds.bound_report(*pair, data(), sigmas=SIGMAS, alphas=ALPHAS, rho=RHO, num_draws=40, num_matvecs=20)
+    model, initial = pair
+    options: dict[str, Any] = {"sigmas": SIGMAS, "alphas": ALPHAS, "rho": RHO, "num_draws": 40, "num_matvecs": 20}
+    return bounds.bound_report(model, data(), initial=initial, **options)
 
 
 NAMES = [
@@ -135,7 +137,7 @@ def test_model_and_random_state_are_unchanged(pair: tuple[nn.Module, nn.Module])
     model.weight.grad = torch.ones_like(model.weight)
     model.train()
     state, weights = torch.get_rng_state(), copy.deepcopy(model.state_dict())
-    bounds.bound_report(model, initial, data(), num_draws=2, num_matvecs=12)
+    bounds.bound_report(model, data(), initial=initial, num_draws=2, num_matvecs=12)
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(model.weight.grad, torch.ones_like(model.weight))
     assert model.training
@@ -195,7 +197,7 @@ def test_two_scores_stand_for_one_logit():
     assert double.accuracy == single.accuracy
     cross_entropy = HessianOperator(TwoScores(), nn.CrossEntropyLoss(), (x, y.long())).to_dense()
     torch.testing.assert_close(cross_entropy, HessianOperator(OneLogit(), loss_fn, (x, y)).to_dense())
-    report = bounds.bound_report(TwoScores(), TwoScores(), (x, y.long()), num_draws=2, num_matvecs=4)
+    report = bounds.bound_report(TwoScores(), (x, y.long()), initial=TwoScores(), num_draws=2, num_matvecs=4)
     assert report["SAM"].terms["worst_loss"] >= 1 - double.accuracy
 
 
@@ -208,13 +210,22 @@ SUGGESTION = r"scores \(0, f\), as torch.stack\(\[torch.zeros_like\(f\), f\], 1\
 
 def refused(**changed: Any) -> Callable[[], bounds.BoundReport]:
     small = nn.Linear(3, 3).double()
-    good = {"model": small, "initial": small, "train_set": data(), "num_draws": 2, "num_matvecs": 12}
+    good = {"model": small, "initial": copy.deepcopy(small), "train_set": data(), "num_draws": 2, "num_matvecs": 12}
     return partial(bounds.bound_report, **{**good, **changed})
 
 
+NETWORK = nn.Linear(3, 3).double()
+
+
+EARLIER = r"is a keyword now: call bound_report\(model, train_set, initial=initial\)"
 MESSAGES = [
     (refused(model="mlp"), TypeError, r"model must be a torch\.nn\.Module"),
-    (refused(initial="mlp"), TypeError, "initial must be the network before training"),
+    (refused(initial="mlp"), TypeError, "initial must be the network before training, but got str"),
+    (refused(initial=None), TypeError, r"it is missing: .* prior's mean.* copy.deepcopy\(model\) before train"),
+    (refused(model=NETWORK, initial=NETWORK), ValueError, "initial shares its weights with model.*copy.deepcopy"),
+    (lambda: bounds.bound_report(NETWORK, NETWORK, data()), TypeError, EARLIER),
+    (lambda: bounds.bound_report(NETWORK, NETWORK), TypeError, EARLIER),
+    (lambda: bounds.bound_report(NETWORK, data(), NETWORK), TypeError, EARLIER),
     (refused(initial=nn.Linear(3, 3, bias=False)), ValueError, "same trainable weights"),
     (refused(train_set=(torch.ones(0, 3), torch.ones(0))), ValueError, "train_set is empty"),
     (refused(train_set=(torch.ones(9, 3), torch.zeros(9, 3))), ValueError, "class indices|targets"),

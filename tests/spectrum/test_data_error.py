@@ -152,6 +152,15 @@ def test_what_it_cannot_be_had_of():
         rl.estimate_spectrum(operator, data_error=0.1)
 
 
+def test_it_is_stored_with_the_spectrum(tmp_path):
+    operator = rl.HessianOperator(rl.models.mlp(6, 12, 3).double(), F.cross_entropy, samples(40))
+    spectrum = rl.estimate_spectrum(operator, num_matvecs=30, data_error=True)
+    spectrum.save(tmp_path / "spectrum.npz")
+    loaded = rl.Spectrum.load(tmp_path / "spectrum.npz")
+    assert loaded.renyi_entropy(1.5) == spectrum.renyi_entropy(1.5)
+    assert loaded.report().equals(spectrum.report())
+
+
 def test_nothing_is_left_behind():
     model = linear()
     operator = rl.HessianOperator(model, F.cross_entropy, samples())

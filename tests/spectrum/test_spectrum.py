@@ -252,3 +252,54 @@ def test_density_of_a_single_eigenvalue_peaks_there(value):
 def test_errors_name_the_argument_and_the_fix(spectrum, call, error, message):
     with pytest.raises(error, match=message):
         call(spectrum)
+
+
+# ---------------------------------------------------------------- several orders
+
+SEVERAL = [0.5, 1, 2, math.inf]
+
+
+@pytest.mark.parametrize("method", ["renyi_entropy", "renyi_sharpness", "effective_number"])
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, iter])
+def test_several_orders_give_a_list_of_what_each_gives(spectrum, estimated, method, kind):
+    for each in (spectrum, estimated):
+        function = getattr(each, method)
+        assert function(kind(SEVERAL)) == [function(alpha) for alpha in SEVERAL]
+        assert function([1]) == [function(1)]
+
+
+def test_several_orders_of_the_signed_normalisation(spectrum):
+    for method in (spectrum.renyi_entropy, spectrum.renyi_sharpness):
+        assert method([2, 3], normalization="signed") == [method(a, normalization="signed") for a in (2, 3)]
+
+
+@pytest.mark.parametrize("method", ["renyi_entropy", "renyi_sharpness", "effective_number", "report"])
+@pytest.mark.parametrize(
+    ("orders", "error", "message"),
+    [
+        ([], ValueError, r"{} is empty; give at least one order, such as \[0.5, 1, 2\]"),
+        (np.array([]), ValueError, "{} is empty"),
+        ([1, [2, 3]], TypeError, r"{}\[1\] must be a real number, got \[2, 3\] of type list"),
+        (np.ones((1, 2)), ValueError, r"{} must be a number or a vector, got shape \(1, 2\); use {}.ravel\(\)"),
+        ([0.5, 1, math.nan], ValueError, r"{}\[2\] must be a number, got nan"),
+        ((0.5, -1), ValueError, r"{}\[1\] must lie in \[0, inf\], got -1"),
+        ([1, "2"], TypeError, r"{}\[1\] must be a real number, got '2' of type str"),
+        ([True], TypeError, r"{}\[0\] must be a real number, got True"),
+        ({1, 2}, TypeError, "{} must be a number or a sequence of numbers, got a set; use sorted"),
+        ("12", TypeError, "{} must be a real number, got '12' of type str"),
+        (None, TypeError, "{} must be a real number, got None"),
+        (-1, ValueError, "{} must lie in"),
+    ],
+)
+def test_wrong_orders_are_named(spectrum, method, orders, error, message):
+    name = "alphas" if method == "report" else "alpha"
+    with pytest.raises(error, match=message.replace("{}", name)):
+        getattr(spectrum, method)(orders)
+
+
+@pytest.mark.parametrize("method", ["renyi_entropy", "renyi_sharpness", "effective_number"])
+@pytest.mark.parametrize("orders", [0, [0], [2, 0]])
+def test_warnings_point_at_the_caller(estimated, method, orders):
+    with pytest.warns(UserWarning, match="alpha=0 counts") as caught:
+        getattr(estimated, method)(orders)
+    assert {warning.filename for warning in caught} == {__file__}

@@ -390,6 +390,19 @@ def test_a_history_prints_one_reproducible_line_and_plots_its_numbers():
 X, Y = blobs().tensors
 
 
+def test_the_table_of_a_history_has_one_row_per_epoch_and_the_curves_that_exist():
+    options = {"epochs": 3, "batch_size": 20, "progress": False}
+    history = train(small_model(), blobs(), test_set=blobs(seed=1), optimizer=RSAM, **options)
+    frame = history.to_frame()
+    names = ["train_loss", "train_accuracy", "test_loss", "test_accuracy", "perturbation_norm"]
+    assert (frame.index.name, frame.index.tolist(), frame.columns.tolist()) == ("epoch", [1, 2, 3], names)
+    for name in names:
+        assert tuple(frame[name]) == getattr(history, name)
+    x, y = blobs().tensors
+    history = train(models.mlp(3, 1).double(), (x, y.double()[:, None]), loss_fn=nn.MSELoss(), lr=0.01, **options)
+    assert history.to_frame().columns.tolist() == ["train_loss"]
+
+
 def with_nan(x):
     x = x.clone()
     x[5, 1] = float("nan")

@@ -244,7 +244,7 @@ def test_pages_written_at_once_into_one_folder_do_not_mix(tmp_path: Path, monkey
 
 
 BAD_PATHS = [
-    (lambda folder: 3, TypeError, "path must be a file name or None, got 3 of type int"),
+    (lambda folder: 3, TypeError, "path must be a file name, such as explorer.html, got 3 of type int"),
     (lambda folder: True, TypeError, "of type bool"),
     (lambda folder: b"page.html", TypeError, "of type bytes"),
     (lambda folder: folder / "missing" / "page.html", FileNotFoundError, "missing.* first"),
