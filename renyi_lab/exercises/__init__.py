@@ -7,6 +7,7 @@ from renyi_lab.exercises._bounds import (
     check_kl_inverse,
     check_samples_needed,
 )
+from renyi_lab.exercises._budgets import check_claims, check_cost_plan, check_error_shares
 from renyi_lab.exercises._calibration import check_calibration, check_deflation
 from renyi_lab.exercises._choices import check_best_of_many, check_pooled_tau, check_within_tau
 from renyi_lab.exercises._comparisons import check_chance_of_lead, check_equal_gradients
@@ -19,6 +20,7 @@ from renyi_lab.exercises._hessian_products import check_finite_difference, check
 from renyi_lab.exercises._lanczos import check_lanczos, check_orthogonalization
 from renyi_lab.exercises._landscapes import check_ball_factors, check_climb, check_filter_normalized, check_kink
 from renyi_lab.exercises._limits import check_entropy_range, check_too_many_directions
+from renyi_lab.exercises._own_model import check_jackknife, check_product_errors
 from renyi_lab.exercises._perturbations import (
     check_convolution_weight,
     check_equal_weight,
@@ -50,9 +52,11 @@ __all__ = [
     "check_calibration",
     "check_central_difference",
     "check_chance_of_lead",
+    "check_claims",
     "check_climb",
     "check_constant",
     "check_convolution_weight",
+    "check_cost_plan",
     "check_crossing",
     "check_deflation",
     "check_divergence_perturbation",
@@ -63,10 +67,12 @@ __all__ = [
     "check_equal_gradients",
     "check_equal_weight",
     "check_error_budget",
+    "check_error_shares",
     "check_filter_normalized",
     "check_finite_difference",
     "check_gaussian_kl",
     "check_hessian_product",
+    "check_jackknife",
     "check_kappa",
     "check_kendall",
     "check_kink",
@@ -80,6 +86,7 @@ __all__ = [
     "check_pooled_tau",
     "check_power_ratio",
     "check_probes_needed",
+    "check_product_errors",
     "check_renyi_entropy",
     "check_renyi_sharpness",
     "check_rescaled_hessian",
