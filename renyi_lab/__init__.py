@@ -47,6 +47,7 @@ from renyi_lab.spectrum import (
 if TYPE_CHECKING:
     from renyi_lab import (
         bounds,
+        checks,
         counterexamples,
         datasets,
         diagrams,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         study,
         widgets,
     )
+    from renyi_lab.checks import Checkup, checkup
     from renyi_lab.perturbation import reparametrize
     from renyi_lab.posterior import GibbsError, gibbs_error
     from renyi_lab.sharpness import Comparison, SharpnessReport, compare, renyi_sharpness, sharpness_report
@@ -79,6 +81,8 @@ _LAZY_NAMES = {
     "compare": "sharpness",
     "renyi_sharpness": "sharpness",
     "sharpness_report": "sharpness",
+    "Checkup": "checks",
+    "checkup": "checks",
 }
 
 __all__ = [
@@ -87,6 +91,7 @@ __all__ = [
     "SAGM",
     "SAM",
     "AlphaChoice",
+    "Checkup",
     "Comparison",
     "DivergenceError",
     "Estimate",
@@ -105,6 +110,8 @@ __all__ = [
     "__version__",
     "as_operator",
     "bounds",
+    "checks",
+    "checkup",
     "choose_alpha",
     "compare",
     "counterexamples",

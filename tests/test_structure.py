@@ -34,6 +34,7 @@ STAGES = (
     "posterior",
     "perturbation",
     "sharpness",
+    "checks",
     "bounds",
     "study",
     "course",

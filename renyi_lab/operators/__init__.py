@@ -3,6 +3,7 @@
 from renyi_lab.operators._adapters import as_operator
 from renyi_lab.operators._ascent import NUM_STEPS, Ascent, ascend
 from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator
+from renyi_lab.operators._cost import Cost, format_bytes
 from renyi_lab.operators._ggn import GGNOperator
 from renyi_lab.operators._graph_memory import saved_bytes
 from renyi_lab.operators._hessian import HessianOperator, hvp
@@ -16,6 +17,7 @@ __all__ = [
     "DENSE_LIMIT",
     "NUM_STEPS",
     "Ascent",
+    "Cost",
     "GGNOperator",
     "HessianOperator",
     "KeptGraphOperator",
@@ -27,6 +29,7 @@ __all__ = [
     "ascend",
     "check_operator",
     "dense_hessian",
+    "format_bytes",
     "hvp",
     "matrix_with_spectrum",
     "random_subset",

@@ -200,8 +200,13 @@ class KeptGraphOperator(ModelOperator):
 
     def _affordable_batches(self) -> list[bool]:
         budget = default_graph_budget(self.device) if self.graph_budget is None else self.graph_budget
-        if budget == 0:
+        costs = self._graph_costs() if budget else None
+        if costs is None:
             return [False] * len(self.batches)
+        return [total <= budget for total in itertools.accumulate(costs)]
+
+    def _graph_costs(self) -> list[float] | None:
+        """Bytes of each batch's graph, from those of the first; ``None`` where they cannot be counted."""
         outside = [*self.model.parameters(), *self.model.buffers()]
         try:
             with self.evaluation_point(), torch.enable_grad():
@@ -209,9 +214,14 @@ class KeptGraphOperator(ModelOperator):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # torch.func does not let saved tensors be noted; other errors will be met again
-            return [False] * len(self.batches)
-        costs = itertools.accumulate(batch.size * bytes_per_sample for batch in self.batches)
-        return [total <= budget for total in costs]
+            return None
+        return [batch.size * bytes_per_sample for batch in self.batches]
+
+    def _graph_bytes(self) -> int:
+        """As `ModelOperator._graph_bytes`: a product's intermediate results are about as large as a batch's graph."""
+        costs = self._graph_costs() or [0.0]
+        kept = sum(cost for cost, graph in zip(costs, self._graphs or [], strict=False) if graph is not None)
+        return int(kept + max(costs))
 
     def _checked_graph(self, index: int) -> BatchGraph:
         with torch.enable_grad():

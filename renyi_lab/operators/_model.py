@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.batches import Batch, freeze_batches, split_batches
+from renyi_lab._utils.batches import Batch, freeze_batches, split_batches, tensors_in
 from renyi_lab._utils.broadcasting import check_pair
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._micro_batches import check_batches, refuse_mixed_samples
 from renyi_lab.operators._weighted_batches import WeightedBatches, choose_loss_style
@@ -198,6 +199,32 @@ class ModelOperator(EvaluatedOperator):
     def blocks(self: Kind) -> dict[str, Kind]:
         """The block of each parameter tensor by name, over the same frozen batches."""
         return {name: self.restricted(params=name) for name in self.parameter_names}
+
+    def estimate_cost(self, num_matvecs: int = 200) -> Cost:
+        """How long a spectrum from so many products takes, and how much memory, from a few products that are timed.
+
+        They are made with a copy, so that `num_matvecs` and kept graphs of this operator stay as they are. It takes
+        three to eight products, those after the second for at most about a second. Times hold for a machine as busy
+        as it is now.
+
+        Args:
+            num_matvecs: Number of products, as in `estimate_spectrum`.
+
+        Returns:
+            A `Cost`; its representation is such as ``200 products: about 12 s (10 s to 16 s); 310 MB``.
+
+        Raises:
+            ValueError: ``num_matvecs < 1``.
+        """
+        check_int("num_matvecs", num_matvecs)
+        part = self.restricted()
+        data = [tensor for batch in self.batches for tensor in tensors_in(batch.content)]
+        held = {id(tensor): tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers(), *data)}
+        return measure_cost(part, num_matvecs, sum(held.values()), part._graph_bytes)
+
+    def _graph_bytes(self) -> int:
+        """Bytes of kept graphs and of the intermediate results of one batch."""
+        return 0
 
     def total_loss(self) -> float:
         """The loss at the current weights; may be infinite or NaN when these are far from trained ones."""
