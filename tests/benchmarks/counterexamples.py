@@ -7,8 +7,8 @@ gradient descent, with weight decay, and by 1-SAM (the mean of SAM with batch si
 constructed memorizing and four-neuron networks. Then the run in which test accuracy falls while sharpness improves.
 
 Spectra are those of the Hessian at interpolation: a trained network is first moved there by Gauss-Newton steps of
-least length (``to_interpolation``), and ``moved`` is the length of that move relative to the weights. Names that begin with
-``as trained`` are those of the Gauss-Newton matrix before the move, which is the Hessian only where a network
+least length (``to_interpolation``), and ``moved`` is the length of that move relative to the weights. Names that begin
+with ``as trained`` are those of the Gauss-Newton matrix before the move, which is the Hessian only where a network
 interpolates. Accuracies are those of the network as it was trained. About five minutes on one thread. The course has a
 copy of the JSON file.
 """
@@ -152,7 +152,7 @@ def constructed(num_seeds: int) -> list[dict[str, Any]]:
 
 
 def long_run(setting: Setting, steps: tuple[int, ...], num_seeds: int) -> dict[str, Any]:
-    """Every quantity along a training, and τ of the sharpness measures with the test loss within each seed."""
+    """Every quantity along a training; within each seed, its late change, and τ of sharpness with the test loss."""
     by_seed = []
     for seed in range(num_seeds):
         kept = trained(setting, seed, steps)
@@ -166,7 +166,11 @@ def long_run(setting: Setting, steps: tuple[int, ...], num_seeds: int) -> dict[s
         }
         for rows in by_seed
     ]
-    return {**setting._asdict(), "path": path, "tau": summary(taus) if len(late) > 1 else {}}
+    if len(late) < 2:
+        return {**setting._asdict(), "path": path, "tau": {}, "change": {}}
+    names = [name for name in path[0] if name != "step"]
+    changes = [{name: rows[late[-1]][name] - rows[late[0]][name] for name in names} for rows in by_seed]
+    return {**setting._asdict(), "path": path, "tau": summary(taus), "change": summary(changes)}
 
 
 def main(arguments: list[str] | None = None) -> None:
