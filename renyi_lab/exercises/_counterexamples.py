@@ -194,10 +194,7 @@ def _gram_hint(function: Callable[..., Any]) -> str | None:
     answer = tensor_of(answer_of(function, U.clone(), A.clone(), x.clone()), (len(x),))
     wanted = _gram_eigenvalues(U, A, x)
 
-    def of(matrix: Tensor) -> Tensor:
-        return torch.linalg.eigvalsh(matrix)
-
-    second, first, inputs = U @ U.T, A @ A.T, x @ x.T
+    of, second, first, inputs = _eigenvalues, U @ U.T, A @ A.T, x @ x.T
     mistakes = {
         "the largest comes first; ascending order is wanted.": wanted.flip(0),
         "the factor 2/n of the mean squared loss is missing.": of(second + first * inputs),
@@ -242,7 +239,12 @@ def _one_sam_point(
 
 
 def _gram_eigenvalues(U: Tensor, A: Tensor, x: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(2 / len(x) * (U @ U.T + (A @ A.T) * (x @ x.T)))
+    return _eigenvalues(2 / len(x) * (U @ U.T + (A @ A.T) * (x @ x.T)))
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    eigenvalues: Tensor = torch.linalg.eigvalsh(matrix)
+    return eigenvalues
 
 
 def _normal(*shape: int, seed: int) -> Tensor:
