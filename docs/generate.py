@@ -32,6 +32,7 @@ BENCHMARKS = (
     "gpu",
     "entropy_error",
     "coverage",
+    "data_error",
     "study_tables",
     "study_coverage",
     "random_labels",

@@ -15,8 +15,9 @@ class Estimate:
         standard_error: One standard error, 0 for an exact value.
         num_matvecs: Number of matrix-vector products spent.
         truncation_error: The part of the standard error due to the limited number of Lanczos steps.
-        rounding_error: The part due to rounding, which hides small eigenvalues. What remains of the standard error is
-            due to the limited number of probes.
+        rounding_error: The part due to rounding, which hides small eigenvalues.
+        data_error: The part due to the limited number of samples, if it was estimated. What remains of the standard
+            error is due to the limited number of probes.
     """
 
     value: float
@@ -24,13 +25,15 @@ class Estimate:
     num_matvecs: int = 0
     truncation_error: float = 0.0
     rounding_error: float = 0.0
+    data_error: float = 0.0
 
     @property
     def sampling_error(self) -> float:
         """The part of the standard error due to the limited number of probes."""
         if math.isinf(self.standard_error):
             return math.inf
-        return math.sqrt(max(self.standard_error**2 - self.truncation_error**2 - self.rounding_error**2, 0.0))
+        others = self.truncation_error**2 + self.rounding_error**2 + self.data_error**2
+        return math.sqrt(max(self.standard_error**2 - others, 0.0))
 
     def __float__(self) -> float:
         return self.value

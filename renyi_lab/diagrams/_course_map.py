@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
@@ -30,8 +30,9 @@ NOTEBOOKS = {
     "07_does_it_correlate": _Notebook("Does it correlate?", needs=("04_renyi_sharpness",)),
     "08_rsam": _Notebook("RSAM", helped_by=("01_renyi_entropy", "05b_landscapes")),
     "08b_sam_family": _Notebook("The neighbours of RSAM", needs=("08_rsam",)),
+    "09_when_sharpness_fails": _Notebook("When sharpness fails", needs=("04_renyi_sharpness",), helped_by=("08_rsam",)),
+    "10_your_own_model": _Notebook("Your own model", helped_by=("03b_the_estimator",)),
 }
-PLANNED = ("When sharpness fails", "Your own model")
 PATHS: dict[str, tuple[str, ...]] = {
     "90 minutes": ("00_start_here", "01_renyi_entropy", "04_renyi_sharpness"),
     "practitioner": (
@@ -42,6 +43,7 @@ PATHS: dict[str, tuple[str, ...]] = {
         "05b_landscapes",
         "08_rsam",
         "08b_sam_family",
+        "10_your_own_model",
     ),
     "theory": (
         "00_start_here",
@@ -52,17 +54,15 @@ PATHS: dict[str, tuple[str, ...]] = {
         "05_perturbations",
         "06_generalization_bounds",
         "07_does_it_correlate",
+        "09_when_sharpness_fails",
     ),
 }
 STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"))
 ROW, BOX_HEIGHT, LEFT, RIGHT = 0.47, 0.33, 3.3, 6.8
 
 
-def course_map(*, planned: bool = False) -> NotebookFigure:
+def course_map() -> NotebookFigure:
     """Draw the notebooks of the course, what each builds on, and the paths of `PATHS` as three lines with stops.
-
-    Args:
-        planned: Whether to draw the chapters to come, too, with dashed outlines.
 
     Returns:
         The figure; its ``alt`` describes it.
@@ -78,20 +78,13 @@ def course_map(*, planned: bool = False) -> NotebookFigure:
         for verb, others in (("needs", book.needs), ("is helped by", book.helped_by))
         if others
     )
-    rows = len(NOTEBOOKS) + (len(PLANNED) if planned else 0)
-    height = rows * ROW + 0.92
+    height = len(NOTEBOOKS) * ROW + 0.92
     alt = f"Map of the course, one row for each of {len(NOTEBOOKS)} notebooks. {paths} Arrows: {needs}."
-    if planned:
-        alt += f" Below, with dashed outlines, what is planned: {', '.join(PLANNED)}."
     figure, ax = canvas(8.2, height, alt)
     heights = {stem: height - 0.62 - index * ROW for index, stem in enumerate(NOTEBOOKS)}
     for stem, book in NOTEBOOKS.items():
         _draw_box(ax, heights[stem], _number(stem), book.title)
         ax.plot((0.3, LEFT), (heights[stem], heights[stem]), color=GREY, lw=0.5, alpha=0.5, zorder=0)
-    last = int(max(NOTEBOOKS)[:2])
-    for index, title in enumerate(PLANNED if planned else ()):
-        y = height - 0.62 - (len(NOTEBOOKS) + index) * ROW
-        _draw_box(ax, y, f"{last + 1 + index:02d}", f"{title} (planned)", linestyle="--", facecolor="white")
     for index, (name, stops) in enumerate(PATHS.items()):
         color, line, marker = STYLES[index]
         x = 0.6 + 1.05 * index
@@ -105,8 +98,8 @@ def _number(stem: str) -> str:
     return stem.partition("_")[0]
 
 
-def _draw_box(ax: Axes, y: float, number: str, title: str, **style: Any) -> None:
-    box(ax, (LEFT, y - BOX_HEIGHT / 2), RIGHT - LEFT, BOX_HEIGHT, color=GREY, **style)
+def _draw_box(ax: Axes, y: float, number: str, title: str) -> None:
+    box(ax, (LEFT, y - BOX_HEIGHT / 2), RIGHT - LEFT, BOX_HEIGHT, color=GREY)
     label(ax, (LEFT + 0.12, y), number, ha="left", va="center_baseline", weight="bold")
     label(ax, (LEFT + 0.48, y), title, ha="left", va="center_baseline")
 

@@ -84,7 +84,7 @@ def check_rescaled_unit(eigenvalue: Any, trace: Any, effective: Any) -> Feedback
         effective: ``exp(H_∞) = tr H / λ_max`` afterwards.
     """
     first = {
-        "eigenvalue: that is the part of w₂ alone; the part of W₁ becomes c² times smaller.": 4.0,
+        "eigenvalue: that is one of the two parts alone; the other becomes c² times smaller.": 4.0,
         "eigenvalue: the two parts were equal before, so average their factors instead of adding them.": 4.25,
         "eigenvalue: the function stays the same, the two parts of the gradient do not.": 1.0,
     }
@@ -121,9 +121,8 @@ def _network() -> tuple[Tensor, Tensor, Tensor]:
 def _gradients_hint(function: Callable[..., Any]) -> str | None:
     x, W, w = _network()
     pair = _pair_of(answer_of(function, x.clone(), W.clone(), w.clone()), "U and A")
-    U, A = _output_gradients(x, W, w)
+    (U, A), Z = _output_gradients(x, W, w), x @ W.T
     found_U, found_A = (tensor_of(part, U.shape) for part in pair)
-    Z = x @ W.T
     of_U = {
         "the two are exchanged: return U, then A.": A,
         "U is the hidden layer after the ReLU, not before.": Z,
@@ -226,8 +225,7 @@ def _trace_hint(function: Callable[..., Any]) -> str | None:
 
 
 def _output_gradients(x: Tensor, W: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    Z = x @ W.T
-    return Z.clamp_min(0.0), w * (Z > 0)
+    return (x @ W.T).clamp_min(0.0), w * (x @ W.T > 0)
 
 
 def _one_sam_point(

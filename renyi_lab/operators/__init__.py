@@ -8,7 +8,7 @@ from renyi_lab.operators._ggn import GGNOperator
 from renyi_lab.operators._graph_memory import saved_bytes
 from renyi_lab.operators._hessian import HessianOperator, hvp
 from renyi_lab.operators._kept_graphs import KeptGraphOperator
-from renyi_lab.operators._loss_surface import LossSurface, check_operator, random_subset
+from renyi_lab.operators._loss_surface import LossSurface, check_operator, random_subset, without_groups
 from renyi_lab.operators._matrix import MatrixOperator
 from renyi_lab.operators._model import ModelOperator
 from renyi_lab.operators._reference import dense_hessian, matrix_with_spectrum
@@ -34,4 +34,5 @@ __all__ = [
     "matrix_with_spectrum",
     "random_subset",
     "saved_bytes",
+    "without_groups",
 ]

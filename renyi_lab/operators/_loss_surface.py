@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.batches import Batch, map_tensors
+from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_int
 from renyi_lab.operators._model import ModelOperator
@@ -70,9 +70,33 @@ def random_subset(batches: Sequence[Batch], name: str, num_samples: int | None, 
     total = sum(batch.size for batch in batches)
     if num_samples is None or check_int(name, num_samples) >= total:
         return batches
-    chosen = (
-        torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")[:num_samples].sort().values
-    )
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
+    return _samples(batches, order[:num_samples])
+
+
+def without_groups(batches: Sequence[Batch], most_groups: int, seed: int) -> list[Sequence[Batch]]:
+    """For each of the random groups of samples, of equal sizes up to one, the batches without it.
+
+    Where the samples of a batch cannot be taken apart, as in graphs, a group is made of whole batches.
+
+    Args:
+        batches: The batches.
+        most_groups: Number of groups, unless there are fewer samples or batches to make them of.
+        seed: Random seed of the groups.
+    """
+    by_sample = all(t.ndim and len(t) == batch.size for batch in batches for t in tensors_in(batch.content))
+    total = sum(batch.size for batch in batches) if by_sample else len(batches)
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
+    groups = order.tensor_split(min(most_groups, total))
+    kept = [torch.cat([other for other in groups if other is not group]) for group in groups]
+    if by_sample:
+        return [_samples(batches, chosen) for chosen in kept]
+    return [[batches[index] for index in chosen.sort().values.tolist()] for chosen in kept]
+
+
+def _samples(batches: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
+    """The samples with these indices over all batches, in ascending order."""
+    chosen = chosen.sort().values
     parts, start = [], 0
     for batch in batches:
         inside = chosen[(chosen >= start) & (chosen < start + batch.size)] - start

@@ -30,6 +30,15 @@ cross zero, also the one from ``h(M/4) − h(M/8)``.
 *Rounding.* Nodes below ``30·eps·max|λ|`` may be rounding errors: ``3/4·|h(M) − h(M) with these nodes at 0|``, and
 ``100·eps``. Where all that is not counted is that small, the nodes are 0, and the change is that to what was measured.
 
+*Data.* Where ``estimate_spectrum(data_error=True)`` left one of ``G`` groups of samples out at a time, the jackknife
+of these values ``h_g``, with as many steps from the same probes, gives the variance and the bias of the sample:
+
+    data² = c² · {(G−1)/G · Σ_g (h_g − h̄)²  +  [(G−1)(h̄ − h)]²}
+
+The bias is a part of the error, not of the value. The factor ``c``, Student's 97.5 % quantile for ``G − 1`` degrees of
+freedom over the normal one, makes two standard errors cover about 95 % although there are few groups. The
+standard error is then the root of all four parts.
+
 The standard error is infinite where nothing is known: after fewer than 4 steps, and for the entropy of order 0, whose
 value is then the upper bound ``log n``. `remark` says where and why a standard error is large.
 """
@@ -60,6 +69,8 @@ LOW_CUSP = 0.5
 FEWEST_STEPS = 8
 # Heuristic: with fewer, the changes that truncation is judged by are those of rules of one or two nodes.
 FEWEST_COMPARED = 4
+# Student's 97.5 % quantiles by number of groups, for one degree of freedom fewer.
+STUDENT = {4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 # Nats; 10 % of the effective number of eigenvalues. Heuristic: larger than most differences between networks.
 LARGE_ERROR = 0.1
 
@@ -110,6 +121,7 @@ def estimate(
     cusp: float = 1.0,
     size: float = 1.0,
     eps: float = 0.0,
+    leaving_out: Sequence[QuadratureRule] = (),
 ) -> Estimate:
     """Extrapolated value of a quantity, with its standard error.
 
@@ -123,20 +135,37 @@ def estimate(
         cusp: Exponent ``c`` of the quantity's cusp at 0; values above 1 count as 1.
         size: Size of the terms that rounding errors are relative to; 1 for an entropy.
         eps: Machine precision of the products that an exact spectrum was computed from.
+        leaving_out: The spectra of the data without one group of samples each.
     """
     value = functional(rule)
+    data = data_error(value, [functional(other) for other in leaving_out])
     if sampling is None:
         rounding = rounding_error(functional, rule, eps)
-        return Estimate(value, rounding, num_matvecs, 0.0, rounding)
+        return Estimate(value, math.hypot(rounding, data), num_matvecs, 0.0, rounding, data)
     levels = [functional(earlier) for earlier in sampling.levels]
     added = extrapolation(levels[0], levels[1], cusp) if sampling.num_steps >= ASYMPTOTIC_STEPS else 0.0
     truncation = truncation_error(levels, cusp)
     rounding = rounding_error(functional, rule, sampling.eps, sampling.noise)
     rounding = math.hypot(rounding, ROUNDING_FLOOR * sampling.eps * size)
-    error = math.hypot(sampling_error(influence, sampling), truncation, rounding)
+    error = math.hypot(sampling_error(influence, sampling), truncation, rounding, data)
     if sampling.num_steps < FEWEST_COMPARED or not math.isfinite(value + error):
         return Estimate(value, math.inf, num_matvecs, math.inf)
-    return Estimate(value + added, error, num_matvecs, truncation, rounding)
+    return Estimate(value + added, error, num_matvecs, truncation, rounding, data)
+
+
+def data_error(value: float, leaving_out: Sequence[float]) -> float:
+    """Root of the jackknife's variance and squared bias, given the values without one group of samples each.
+
+    Source:
+        Quenouille 1956, *Notes on bias in estimation*; Tukey 1958; Efron 1982, *The Jackknife, the Bootstrap and Other
+        Resampling Plans*.
+    """
+    if not leaving_out:
+        return 0.0
+    count, mean = len(leaving_out), math.fsum(leaving_out) / len(leaving_out)
+    variance = (count - 1) / count * math.fsum((other - mean) ** 2 for other in leaving_out)
+    few_groups = STUDENT[count] / 1.96
+    return few_groups * math.hypot(math.sqrt(variance), (count - 1) * (mean - value))
 
 
 def extrapolation(last: float, earlier: float, cusp: float) -> float:
@@ -178,25 +207,31 @@ def _rate(cusp: float) -> float:
 
 def remark(alpha: float, entropy: Estimate, sampling: Sampling | None) -> str:
     """Why an estimated entropy of this order is unreliable, and what to do about it; empty if it is not."""
-    if sampling is None:
+    if sampling is None and not entropy.data_error:
         return ""
-    if alpha == 0:
+    if alpha == 0 and sampling is not None:
         return (
             "alpha=0 counts the eigenvalues that are not exactly zero, which matrix-vector products cannot determine: "
             "log(dim) is only an upper bound; use alpha=0.5, or exact_spectrum."
         )
-    if sampling.num_steps < FEWEST_STEPS:
+    if sampling is not None and sampling.num_steps < FEWEST_STEPS:
         return (
             f"{sampling.num_steps} Lanczos steps are too few for a reliable standard error of any entropy; use "
             f"num_matvecs={FEWEST_STEPS} or more."
         )
     if entropy.standard_error <= LARGE_ERROR:
         return ""
-    parts = {"probes": entropy.sampling_error, "steps": entropy.truncation_error, "rounding": entropy.rounding_error}
+    parts = {
+        "probes": entropy.sampling_error,
+        "steps": entropy.truncation_error,
+        "rounding": entropy.rounding_error,
+        "samples": entropy.data_error,
+    }
     causes = {
         "probes": f"use more products than {entropy.num_matvecs}.",
         "steps": f"the bulk of eigenvalues near zero is not resolved; use more products than {entropy.num_matvecs}.",
         "rounding": "eigenvalues near zero are not told from rounding errors; use double precision, or a larger alpha.",
+        "samples": "another sample of the data would have another spectrum; use more samples.",
     }
     cause = max(parts, key=parts.__getitem__)
     return (

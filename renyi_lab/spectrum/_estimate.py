@@ -21,8 +21,10 @@ from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.krylov import Tridiagonal, lanczos_steps
 from renyi_lab.operators import DENSE_LIMIT, LinearOperator, as_operator
 from renyi_lab.spectrum._calibration import weigh
+from renyi_lab.spectrum._data_groups import leaving_groups_out
 from renyi_lab.spectrum._deep_shallow import fresh_probes, probe_plan, split_deep
 from renyi_lab.spectrum._entropy import check_alpha
+from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._spectrum import Spectrum
 
 NUM_MATVECS = 200
@@ -73,6 +75,7 @@ def estimate_spectrum(
     target_error: float | None = None,
     alpha: float | None = None,
     seed: int = 0,
+    data_error: bool = False,
     progress: bool | None = None,
 ) -> Spectrum:
     """Estimate the spectrum of a symmetric operator from a limited number of products.
@@ -92,13 +95,20 @@ def estimate_spectrum(
         alpha: Order in ``(0, inf]`` that ``target_error`` is for; the spectrum serves all orders.
         seed: Random seed for the probes, at least 0. Results are reproducible to rounding (a relative 1e-7 in single
             precision); bit for bit after ``torch.set_num_threads(1)``.
+        data_error: Whether standard errors cover the sample, too: how far the data's spectrum is from that of the
+            distribution which they are a random sample of. It costs ten more spectra, each with a tenth of the samples
+            left out, of as many products (on 9/10 of the data) from the same probes. See `Estimate.data_error`; the
+            values do not change. For operators of a model with data, such as `HessianOperator`, and with
+            ``num_matvecs``.
         progress: Whether to show a progress bar. Default: only in a terminal or notebook.
 
     Returns:
         A `Spectrum` whose quantities have standard errors.
 
     Raises:
-        ValueError: ``num_matvecs < 1``, only one of ``target_error`` and ``alpha``, or a product that is not finite.
+        ValueError: ``num_matvecs < 1``, only one of ``target_error`` and ``alpha``, or a product that is not finite;
+            ``data_error`` with a ``target_error``, or with fewer than 4 samples.
+        TypeError: ``data_error`` for a matrix, which holds no data.
 
     Example:
         >>> H = torch.diag(torch.linspace(0.0, 1.0, 500))
@@ -113,17 +123,31 @@ def estimate_spectrum(
         num_matvecs = NUM_MATVECS if target_error is None else LARGEST_BUDGET
     budget = check_int("num_matvecs", num_matvecs)
     check_int("seed", seed, 0)
+    if not isinstance(data_error, bool):
+        raise TypeError(f"data_error must be True or False, got {data_error!r}; a wanted error is target_error.")
+    parts = leaving_groups_out(matrix, seed) if data_error else []
     if (target_error is None) != (alpha is None):
         raise ValueError("target_error and alpha belong together: pass both, such as target_error=0.01, alpha=1.5.")
     if target_error is not None and alpha is not None:
         check_real("target_error", target_error, 0.0, open_minimum=True)
+        if data_error:
+            raise ValueError(
+                "data_error=True needs num_matvecs, since all its spectra have equally many products; take the "
+                "num_matvecs of the spectrum that target_error gave."
+            )
         if check_alpha(alpha) == 0:
             raise ValueError("alpha=0 counts non-zero eigenvalues, which no number of products determines; use 0.5.")
         return _until(matrix, budget, target_error, alpha, seed, progress)
+    operators = [matrix, *(part for part, _ in parts)]
     if matrix.dim <= min(budget, DENSE_LIMIT):
-        return exact_spectrum(matrix)
-    with progress_bar(budget, "Hessian products", progress) as bar:
-        return _Run(matrix, budget, seed, bar.update).estimate(budget)
+        spectra = [exact_spectrum(part) for part in operators]
+    else:
+        with progress_bar(budget * len(operators), "Hessian products", progress) as bar:
+            spectra = [_Run(part, budget, seed, bar.update).estimate(budget) for part in operators]
+    scales = [scale for _, scale in parts]
+    rules = [QuadratureRule(s.nodes * scale, s.weights, s.dim) for s, scale in zip(spectra[1:], scales, strict=True)]
+    total = sum(spectrum.num_matvecs for spectrum in spectra)
+    return replace(spectra[0], num_matvecs=total, leaving_out=tuple(rules))
 
 
 class _Run:

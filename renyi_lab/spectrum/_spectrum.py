@@ -53,6 +53,8 @@ class Spectrum(QuadratureRule):
         num_matvecs: Matrix-vector products spent.
         sampling: How the weights were sampled; ``None`` for an exact spectrum.
         eps: Machine precision of the products that an exact spectrum was computed from; 0 for given eigenvalues.
+        leaving_out: Spectra of the data without one group of samples each, which the part of standard errors that is
+            due to the samples is computed from; empty unless ``estimate_spectrum(data_error=True)``.
 
     Example:
         >>> spectrum = Spectrum.from_eigenvalues([1.0, 1.0, 2.0])
@@ -63,6 +65,7 @@ class Spectrum(QuadratureRule):
     num_matvecs: int = 0
     sampling: Sampling | None = None
     eps: float = 0.0
+    leaving_out: tuple[QuadratureRule, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,7 +150,9 @@ class Spectrum(QuadratureRule):
 
         values = np.where(np.isfinite(values), values, 0.0)  # a node of weight 0 may still be one that was sampled
         size = float(np.abs(self.weights) @ np.abs(values))
-        return estimate(total, self, values, self.sampling, self.num_matvecs, size=size, eps=self.eps)
+        return estimate(
+            total, self, values, self.sampling, self.num_matvecs, size=size, eps=self.eps, leaving_out=self.leaving_out
+        )
 
     def renyi_entropy(self, alpha: float, *, normalization: str = "absolute") -> Estimate:
         r"""Rényi entropy of the spectrum, ``H_α = 1/(1−α)·[log tr|H|^α − α log tr|H|]``, in nats, with standard error.
@@ -194,7 +199,8 @@ class Spectrum(QuadratureRule):
         def entropy(rule: QuadratureRule) -> float:
             return spectral_entropy(rule.nodes, rule.weights, order, signed)
 
-        result = estimate(entropy, self, influence, self.sampling, self.num_matvecs, cusp=order, eps=self.eps)
+        known = self.sampling, self.num_matvecs
+        result = estimate(entropy, self, influence, *known, cusp=order, eps=self.eps, leaving_out=self.leaving_out)
         return result if signed else replace(result, value=min(max(result.value, 0.0), math.log(self.dim)))
 
     def renyi_sharpness(self, alpha: float, *, normalization: str = "absolute") -> Estimate:
@@ -220,22 +226,23 @@ class Spectrum(QuadratureRule):
         """
         entropy = self._entropy(alpha)
         number = math.exp(entropy.value)
-        errors = (entropy.standard_error, entropy.truncation_error, entropy.rounding_error)
-        total, truncation, rounding = (number * error for error in errors)
-        return Estimate(number, total, entropy.num_matvecs, truncation, rounding)
+        errors = (entropy.truncation_error, entropy.rounding_error, entropy.data_error)
+        return Estimate(number, number * entropy.standard_error, entropy.num_matvecs, *(number * e for e in errors))
 
     def report(self, alphas: float | Sequence[float] = (0.5, 1.0, 1.5, 2.0)) -> pd.DataFrame:
         """A table with one row per order: entropy, effective number, the parts of the standard error, and a remark.
 
         ``sampling_error`` shrinks with more probes, ``truncation_error`` with more Lanczos steps, ``rounding_error``
-        with a higher precision. ``repeated``: `has_repeated`. The remark says why an error is large.
+        with a higher precision; ``data_error``, where it was asked for, with more samples. ``repeated``:
+        `has_repeated`. The remark says why an error is large.
 
         Args:
             alphas: One order or several, each as in `renyi_entropy`.
         """
         import pandas as pd
 
-        errors = ("standard_error", "sampling_error", "truncation_error", "rounding_error")
+        errors = ["standard_error", "sampling_error", "truncation_error", "rounding_error"]
+        errors += ["data_error"] if self.leaving_out else []
         rows = []
         for alpha in np.atleast_1d(np.asarray(alphas, dtype=float)).tolist():
             with warnings.catch_warnings():

@@ -26,7 +26,6 @@ DIAGRAMS: dict[str, Callable[[], NotebookFigure]] = {
     "pipeline": diagrams.pipeline,
     **{f"pipeline at {stage}": functools.partial(diagrams.pipeline, stage) for stage in STAGES},
     "course_map": diagrams.course_map,
-    "course_map with plans": lambda: diagrams.course_map(planned=True),
     "two_readings": diagrams.two_readings,
     "rescaling": diagrams.rescaling,
     "krylov": diagrams.krylov,
@@ -190,7 +189,6 @@ def test_map_names_the_notebooks_by_their_titles() -> None:
     for stem, notebook in _course_map.NOTEBOOKS.items():
         assert stem.partition("_")[0] in text
         assert notebook.title in text
-    assert not any("planned" in entry for entry in text)
 
 
 def test_paths_differ_in_style_and_marker_and_stop_at_their_notebooks() -> None:

@@ -157,7 +157,7 @@ def in_place(U: Tensor, A: Tensor, x: Tensor) -> Tensor:
         (check_minimal_trace, (lambda d, bias: 2 * math.sqrt(d + bias),), "twice its mean"),
         (check_minimal_trace, (lambda d, bias: 4 * (d + bias),), "square root"),
         (check_minimal_trace, (lambda d, bias: ...,), NOT_ATTEMPTED),
-        (check_rescaled_unit, (4, 1, 1), "part of w₂ alone"),
+        (check_rescaled_unit, (4, 1, 1), "one of the two parts alone"),
         (check_rescaled_unit, (2.125, 2.125, 1), "only one of the 100"),
         (check_rescaled_unit, (2.125, 1.01125, 100), "the number before"),
         (check_rescaled_unit, ("two", 1, 1), "one number is expected"),

@@ -52,12 +52,12 @@ def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):
 
     memory, tensors = after(100)
     growths = []
-    for _ in range(4):
-        later_memory, later_tensors = after(250)
+    for _ in range(3):
+        later_memory, later_tensors = after(300)
         assert later_tensors == tensors
         growths.append(later_memory - memory)
         memory = later_memory
-    # What leaks grows in every round: by 12 MB if only the vectors stayed, by several times that with the graphs. The
+    # What leaks grows in every round: by 14 MB if only the vectors stayed, by several times that with the graphs. The
     # process, which runs other tests too, may grow in one round for reasons of its own.
     assert min(growths) < 2e6
 
