@@ -12,6 +12,13 @@ from renyi_lab.exercises._calibration import check_calibration, check_deflation
 from renyi_lab.exercises._choices import check_best_of_many, check_pooled_tau, check_within_tau
 from renyi_lab.exercises._comparisons import check_chance_of_lead, check_equal_gradients
 from renyi_lab.exercises._correlation import check_bootstrap, check_kendall
+from renyi_lab.exercises._counterexamples import (
+    check_gram_eigenvalues,
+    check_minimal_trace,
+    check_one_sam_point,
+    check_output_gradients,
+    check_rescaled_unit,
+)
 from renyi_lab.exercises._effective_number import check_effective_number, check_spectrum_entropy
 from renyi_lab.exercises._entropy import check_crossing, check_entropy_changes, check_weighted_entropy
 from renyi_lab.exercises._error_budget import check_error_budget
@@ -71,6 +78,7 @@ __all__ = [
     "check_filter_normalized",
     "check_finite_difference",
     "check_gaussian_kl",
+    "check_gram_eigenvalues",
     "check_hessian_product",
     "check_jackknife",
     "check_kappa",
@@ -80,8 +88,11 @@ __all__ = [
     "check_lanczos",
     "check_layer_sharpness",
     "check_loss_scale",
+    "check_minimal_trace",
     "check_neuron_flatness",
+    "check_one_sam_point",
     "check_orthogonalization",
+    "check_output_gradients",
     "check_paper_perturbation",
     "check_pooled_tau",
     "check_power_ratio",
@@ -90,6 +101,7 @@ __all__ = [
     "check_renyi_entropy",
     "check_renyi_sharpness",
     "check_rescaled_hessian",
+    "check_rescaled_unit",
     "check_sagm_gradient",
     "check_sam_over_base",
     "check_sam_step",
