@@ -22,8 +22,8 @@ def check_scheduler(scheduler: Any) -> None:
     """Raise an error if ``scheduler`` is neither ``None``, a known name nor a factory."""
     if isinstance(scheduler, _KINDS):
         raise TypeError(
-            f"scheduler must be a function that makes one, got the {type(scheduler).__name__} itself, which belongs to another "
-            f"optimizer than the one that is made here; pass {_EXAMPLE}."
+            f"scheduler must be a function that makes one, got the {type(scheduler).__name__} itself, which belongs to "
+            f"another optimizer than the one that is made here; pass {_EXAMPLE}."
         )
     if isinstance(scheduler, str):
         check_choice("scheduler", scheduler.lower(), ("cosine",))
