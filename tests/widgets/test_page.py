@@ -181,7 +181,7 @@ def test_a_page_loads_nothing() -> None:
 def test_fewer_frames_where_the_page_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = Small(slider(3.0, 0.0, 14.0), noise=1)
     complete = ExplorerPage(explorer.to_html())
-    monkeypatch.setattr(_page, "MAX_BYTES", len(complete.text) // 3)
+    monkeypatch.setattr(_page, "MAX_BYTES", len(complete.text) // 2)
     thin = ExplorerPage(explorer.to_html())
     assert len(thin.text) <= _page.MAX_BYTES
     found = [float(text) for text in thin.values]
