@@ -7,7 +7,7 @@ Two networks are trained on all 4,000 samples of MNIST-1D, whose spectrum is com
 errors: with the part that is due to the sample, and without it. About twenty minutes on one thread.
 
 The standard error is for samples of a distribution; here they are drawn from 4,000 known ones without replacement, so
-that half of these (2,000) are nearer to all of them than to a distribution: errors are then about √2 too large.
+that half of these (2,000) are nearer to all of them than to a distribution: errors are then too large.
 """
 
 from __future__ import annotations
