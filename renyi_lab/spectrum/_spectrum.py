@@ -318,8 +318,8 @@ class Spectrum(QuadratureRule):
         errors = ["standard_error", "sampling_error", "truncation_error", "rounding_error"]
         errors += ["data_error"] if self.leaving_out else []
         rows = []
-        several = check_alphas(alphas, "alphas") if np.size(alphas) else []
-        for alpha in [check_alpha(alphas, "alphas")] if several is None else several:  # type: ignore[arg-type]
+        several = check_alphas(alphas, "alphas")
+        for alpha in several or [check_alpha(alphas, "alphas")]:  # type: ignore[arg-type]  # which it checks
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the table has its own column for remarks
                 entropy = self.renyi_entropy(alpha)
