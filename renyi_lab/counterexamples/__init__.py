@@ -5,7 +5,8 @@ networks of `renyi_lab.models.two_layer`; squared loss ``L = (1/n) Σ_i (f(x_i) 
 """
 
 from renyi_lab.counterexamples._constructed import four_neuron_network, memorizing_network, minimal_trace
-from renyi_lab.counterexamples._one_sam import one_sam_gradients, sign_accuracy, to_interpolation, train_one_sam
+from renyi_lab.counterexamples._interpolation import sign_accuracy, to_interpolation
+from renyi_lab.counterexamples._one_sam import one_sam_gradients, train_one_sam
 
 __all__ = [
     "four_neuron_network",

@@ -20,34 +20,35 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.threads import one_thread
-from renyi_lab._utils.validation import check_finite, check_int, check_real
+from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.counterexamples._pieces import (
     Pieces,
     check_all_trainable,
     check_forward,
     check_network,
-    gram,
-    inputs_and_signs,
     pieces,
+    samples_for,
     with_ones,
 )
 from renyi_lab.models import TwoLayer
 from renyi_lab.training import DivergenceError
 
-_MOST_CORRECTIONS = 50  # quadratic convergence: about five are needed near a solution
 _CHECK_EVERY = 100  # steps; a network that has diverged stays so
-_SINGULAR = 1e-12  # relative size of eigenvalues that are rounding, as from equal samples
 
 
-class _Weights:
-    """The weights of a two-layer network as ``(W₁, b₁)``, one matrix, and ``w₂``; its data; and steps on them."""
+class Weights:
+    """The weights of a two-layer network as ``(W₁, b₁)``, one matrix, and ``w₂``; its data; and gradients at them.
+
+    Args:
+        model: The network, which is changed by `write` alone.
+        data: Samples with targets ±1.
+        name: What to call the data in messages.
+    """
 
     def __init__(self, model: TwoLayer, data: Any, name: str) -> None:
         check_all_trainable(model)
         self.bias = model.layer1.bias is not None
-        x, self.y = inputs_and_signs(name, data, model.layer1.weight)
-        if x.shape[1] != model.layer1.in_features:
-            raise ValueError(f"{name} has {x.shape[1]} features, but model has {model.layer1.in_features}.")
+        x, self.y = samples_for(model, name, data)
         self.x, self.norm, self.model = with_ones(x, self.bias), model.norm, model
         self.lengths = self.x.square().sum(1)
         parts = [model.layer1.weight, *([model.layer1.bias[:, None]] if self.bias else [])]
@@ -102,7 +103,7 @@ def one_sam_gradients(model: TwoLayer, data: Any, rho: float) -> dict[str, Tenso
         TypeError: Another kind of model or data.
         ValueError: Data that do not fit, frozen parameters, weights that are not finite, or a negative radius.
     """
-    weights = _Weights(check_network(model), data, "data")
+    weights = Weights(check_network(model), data, "data")
     first, second, _ = weights.gradients(check_real("rho", rho, 0.0))
     d = model.layer1.in_features
     found = {"layer1.weight": first[:, :d], "layer1.bias": first[:, -1], "layer2.weight": second[None]}
@@ -158,11 +159,13 @@ def train_one_sam(
         >>> sign_accuracy(model, train_set), sign_accuracy(model, test_set) > sign_accuracy(kept[0], test_set)
         (1.0, True)
     """
-    weights = _Weights(check_network(model), train_set, "train_set")
+    weights = Weights(check_network(model), train_set, "train_set")
     rho, lr = check_real("rho", rho, 0.0), check_real("lr", lr, 0.0, open_minimum=True)
     decay, steps = check_real("weight_decay", weight_decay, 0.0), check_int("steps", steps, minimum=0)
     if first_layer_norm is not None:
         check_real("first_layer_norm", first_layer_norm, 0.0, open_minimum=True)
+        if not weights.first.any():
+            raise ValueError("first_layer_norm needs a first layer that is not zero, which no factor makes longer.")
     if not isinstance(keep, Iterable):
         raise TypeError(f"keep must be numbers of steps, such as keep=({keep},), got {type(keep).__name__}.")
     wanted = {check_int("each entry of keep", step, minimum=0) for step in keep}
@@ -191,66 +194,3 @@ def _check_finite(errors: Tensor, step: int, lr: float, rho: float) -> None:
             f"training diverged by step {step}: an output is not finite. Likely causes: lr={lr:g} or "
             f"rho={rho:g} is too large. The weights from before training are unchanged."
         )
-
-
-@torch.no_grad()
-@one_thread()
-def to_interpolation(model: TwoLayer, data: Any) -> TwoLayer:
-    r"""A copy of the network, moved a little so that its outputs are equal to the targets.
-
-    By Gauss–Newton steps of least length, ``−Jᵀ(JJᵀ)⁻¹(f − y)`` with the gradients of the outputs in the rows of ``J``,
-    halved where they would not reduce the loss. A training that stops near interpolation, or hovers around it as SAM
-    does, can then be looked at with `gram_spectrum`.
-
-    Args:
-        model: A network of `two_layer`, best in double precision.
-        data: Samples with targets ±1, distinct.
-
-    Raises:
-        TypeError: Another kind of model or data.
-        ValueError: No interpolation was reached, such as with fewer parameters than samples; data that do not fit,
-            frozen parameters, or weights that are not finite.
-    """
-    weights = _Weights(check_network(model), data, "data")
-    products = weights.x @ weights.x.T
-    target = 100 * torch.finfo(weights.x.dtype).eps
-    for _ in range(_MOST_CORRECTIONS):
-        at = weights.pieces()
-        errors = at.outputs - weights.y
-        before = float(errors.abs().max())
-        if before < target:
-            return weights.write(copy.deepcopy(model))
-        system = gram(at, products).double().cpu(), errors.double().cpu()[:, None]
-        solution = torch.linalg.lstsq(*system, rcond=_SINGULAR, driver="gelsd").solution.to(errors)
-        first, second = (solution * at.of_preactivations).T @ weights.x, (solution * at.of_second).sum(0)
-        start, size = (weights.first, weights.second), 1.0
-        while size > 1e-3:
-            weights.first, weights.second = start[0] - size * first, start[1] - size * second
-            after = weights.pieces().outputs - weights.y
-            if float(after.norm()) < float(errors.norm()):
-                break
-            size /= 2
-        else:
-            break
-    raise ValueError(
-        f"no interpolation was reached: outputs differ from targets by up to {before:.2g}. Train the model closer to "
-        "it first, with more hidden units than samples, or in double precision."
-    )
-
-
-@torch.no_grad()
-def sign_accuracy(model: TwoLayer, data: Any) -> float:
-    """Share of samples whose output has the target's sign; an output 0 counts one half, as a guess would.
-
-    Args:
-        model: A network of `two_layer`.
-        data: Samples with targets ±1.
-
-    Raises:
-        TypeError: Another kind of model or data.
-        ValueError: Data that do not fit, or outputs that are not finite.
-    """
-    x, y = inputs_and_signs("data", data, check_network(model).layer1.weight)
-    outputs = model(x)
-    check_finite("model's output", outputs, "training diverged.")
-    return float(((outputs.sign() == y).double() + 0.5 * (outputs == 0).double()).mean())

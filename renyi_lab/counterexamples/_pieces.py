@@ -95,6 +95,14 @@ def inputs_and_signs(name: str, data: Any, like: Tensor) -> tuple[Tensor, Tensor
     return x, y
 
 
+def samples_for(model: TwoLayer, name: str, data: Any) -> tuple[Tensor, Tensor]:
+    """Inputs and targets ±1 as `inputs_and_signs`, with as many features as the model has."""
+    x, y = inputs_and_signs(name, data, model.layer1.weight)
+    if x.shape[1] != model.layer1.in_features:
+        raise ValueError(f"{name} has {x.shape[1]} features, but model has {model.layer1.in_features}.")
+    return x, y
+
+
 def with_ones(x: Tensor, bias: bool) -> Tensor:
     """``x̃``: the inputs, with a feature 1 for the biases."""
     return torch.cat([x, torch.ones_like(x[:, :1])], dim=1) if bias else x

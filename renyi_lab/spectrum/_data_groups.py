@@ -19,7 +19,8 @@ def leaving_groups_out(operator: LinearOperator, seed: int) -> list[tuple[ModelO
 
     Raises:
         TypeError: The operator is not one of a model with data.
-        ValueError: There are fewer than 4 samples, or batches of samples that cannot be taken apart.
+        ValueError: There are fewer than 4 samples, batches of samples that cannot be taken apart, or no loss without
+            one of the groups, as where it holds the only labels that are not ignored.
     """
     if not isinstance(operator, ModelOperator):
         raise TypeError(
@@ -36,7 +37,10 @@ def leaving_groups_out(operator: LinearOperator, seed: int) -> list[tuple[ModelO
             f"data_error=True leaves out groups of samples, but those of the {len(batches)} batches cannot be taken "
             f"apart; pass smaller batches, at least {FEWEST_SAMPLES}."
         )
-    operators = [operator.restricted(batches=part) for part in parts]
+    try:
+        operators = [operator.restricted(batches=part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"data_error=True cannot leave a group of samples out, since without it {error}") from error
     # A sum over the data grows with their number, a mean does not.
     return [
         (part, operator.num_samples / part.num_samples if operator.reduction == "sum" else 1.0) for part in operators

@@ -147,14 +147,16 @@ def estimate(
     truncation = truncation_error(levels, cusp)
     rounding = rounding_error(functional, rule, sampling.eps, sampling.noise)
     rounding = math.hypot(rounding, ROUNDING_FLOOR * sampling.eps * size)
-    error = math.hypot(sampling_error(influence, sampling), truncation, rounding, data)
+    error = math.hypot(sampling_error(influence, sampling), truncation, rounding)
     if sampling.num_steps < FEWEST_COMPARED or not math.isfinite(value + error):
-        return Estimate(value, math.inf, num_matvecs, math.inf)
-    return Estimate(value + added, error, num_matvecs, truncation, rounding, data)
+        return Estimate(value, math.inf, num_matvecs, math.inf, data_error=data)
+    return Estimate(value + added, math.hypot(error, data), num_matvecs, truncation, rounding, data)
 
 
 def data_error(value: float, leaving_out: Sequence[float]) -> float:
     """Root of the jackknife's variance and squared bias, given the values without one group of samples each.
+
+    Infinite where one of these values is not defined.
 
     Source:
         Quenouille 1956, *Notes on bias in estimation*; Tukey 1958; Efron 1982, *The Jackknife, the Bootstrap and Other
@@ -162,6 +164,8 @@ def data_error(value: float, leaving_out: Sequence[float]) -> float:
     """
     if not leaving_out:
         return 0.0
+    if not all(map(math.isfinite, leaving_out)):
+        return math.inf
     count, mean = len(leaving_out), math.fsum(leaving_out) / len(leaving_out)
     variance = (count - 1) / count * math.fsum((other - mean) ** 2 for other in leaving_out)
     few_groups = STUDENT[count] / 1.96
@@ -222,10 +226,10 @@ def remark(alpha: float, entropy: Estimate, sampling: Sampling | None) -> str:
     if entropy.standard_error <= LARGE_ERROR:
         return ""
     parts = {
+        "samples": entropy.data_error,  # first, since that to probes is infinite wherever another part is
         "probes": entropy.sampling_error,
         "steps": entropy.truncation_error,
         "rounding": entropy.rounding_error,
-        "samples": entropy.data_error,
     }
     causes = {
         "probes": f"use more products than {entropy.num_matvecs}.",

@@ -108,11 +108,11 @@ def _output_curvature(G: GGNOperator, outputs: Tensor, index: int) -> Tensor:
     sizes = (1 + torch.rand(outputs.shape, generator=generator)).to(outputs)
     unit, here = max(1.0, float(outputs.abs().max())), slope(outputs)
     far = _FAR * unit * signs
-    one_by_one = [(slope(outputs + step) - here) / step for step in (far, far * sizes, -unit * sizes)]
+    one_by_one = [(slope(outputs + step) - here) / step for step in (far, far * sizes, -unit * signs * sizes)]
     curvature = one_by_one[0]
     size = float(curvature.abs().max())
     tolerance = 1e3 * torch.finfo(outputs.dtype).eps * size
-    if not math.isfinite(size) or any(bool(((other - curvature).abs() > tolerance).any()) for other in one_by_one):
+    if not 0 < size < math.inf or any(bool(((other - curvature).abs() > tolerance).any()) for other in one_by_one):
         raise ValueError(
             f"loss_fn must be a squared loss, but {_name(G.loss_fn)} is not quadratic in each output by itself; use "
             "exact_spectrum or estimate_spectrum on a HessianOperator."

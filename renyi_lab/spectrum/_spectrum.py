@@ -261,7 +261,8 @@ class Spectrum(QuadratureRule):
         influence = spectral_influence(self.nodes, self.weights, order, float(self.trace) if signed else None)
 
         def entropy(rule: QuadratureRule) -> float:
-            return spectral_entropy(rule.nodes, rule.weights, order, signed)
+            has_curvature = rule.magnitudes.any()  # which all data have, but perhaps not those without a group
+            return spectral_entropy(rule.nodes, rule.weights, order, signed) if has_curvature else math.nan
 
         known = self.sampling, self.num_matvecs
         result = estimate(entropy, self, influence, *known, cusp=order, eps=self.eps, leaving_out=self.leaving_out)

@@ -85,7 +85,7 @@ class LandscapeExplorer(Explorer):
     ) -> None:
         order, position = check_real("alpha", alpha, 0.5, 4.0), check_real("t", t)
         models = [a, b] if third is None else [a, b, third]
-        if isinstance(labels, str) or len(labels) < len(models):
+        if not isinstance(labels, (list, tuple)) or len(labels) < len(models):
             raise ValueError(f"labels must name the {len(models)} solutions, got {labels!r}.")
         self._labels = [str(label) for label in labels]
         self._alpha_of_curve = math.nan

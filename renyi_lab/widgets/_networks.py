@@ -41,7 +41,9 @@ def check_architectures(models: Sequence[nn.Module]) -> None:
             (n, type(m), m.extra_repr()) for n, m in other.named_modules()
         ]:
             raise ValueError(f"a and {name} are networks of different architectures, so no path connects them.")
-        trainable = {n for n, p in first.named_parameters() if p.requires_grad}
+        trainable, its_own = ({n for n, p in m.named_parameters() if p.requires_grad} for m in (first, other))
+        if differing := sorted(trainable ^ its_own):
+            raise ValueError(f"{differing[0]} is frozen in one of a and {name} only; freeze it in both, or in none.")
         own, its = first.state_dict(), other.state_dict()
         for key in own | its:
             if key not in own or key not in its or own[key].shape != its[key].shape or own[key].dtype != its[key].dtype:

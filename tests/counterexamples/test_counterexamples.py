@@ -230,6 +230,15 @@ def test_other_models_and_data_are_refused():
         counterexamples.one_sam_gradients(rl.models.two_layer(8, 4), classes, 0.1)
     with pytest.raises(TypeError, match="data"):
         counterexamples.sign_accuracy(rl.models.two_layer(8, 4), [1, 2])
+    with pytest.raises(ValueError, match="data has 8 features, but model has 9"):
+        counterexamples.sign_accuracy(rl.models.two_layer(9, 4), parity())
+
+
+def test_a_first_layer_of_zeros_cannot_be_scaled():
+    model = rl.models.two_layer(8, 4, bias=False)
+    torch.nn.init.zeros_(model.layer1.weight)
+    with pytest.raises(ValueError, match="first_layer_norm"):
+        counterexamples.train_one_sam(model, parity(), rho=0.1, lr=0.1, steps=1, first_layer_norm=1.0)
 
 
 EVERY_FUNCTION = pytest.mark.parametrize(

@@ -166,3 +166,29 @@ def test_nothing_is_left_behind():
     operator = rl.HessianOperator(model, F.cross_entropy, samples())
     with unchanged(model):
         rl.estimate_spectrum(operator, num_matvecs=10, data_error=True)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix seems to be identically zero")
+@pytest.mark.parametrize("num_matvecs", [12, 60], ids=["estimated", "exact"])
+def test_it_is_infinite_where_all_curvature_is_in_one_group(num_matvecs):
+    """Without that group the entropy is not defined, so nothing is known of its error."""
+    x = torch.zeros(40, 30, dtype=torch.float64)
+    x[3] = torch.arange(30)
+    model = nn.Linear(30, 1, bias=False).double()
+    operator = rl.HessianOperator(model, F.mse_loss, (x, torch.zeros(40, 1, dtype=torch.float64)))
+    spectrum = rl.estimate_spectrum(operator, num_matvecs=num_matvecs, data_error=True)
+    with pytest.warns(UserWarning, match="use more samples"):
+        entropy = spectrum.renyi_entropy(2.0)
+    assert np.isinf(entropy.data_error)
+    assert np.isinf(entropy.standard_error)
+    assert np.isfinite(spectrum.trace.standard_error)
+
+
+@pytest.mark.parametrize("batch_mass", [None, lambda batch: int((batch[1] >= 0).sum())])
+def test_labels_of_one_group_alone_are_named(batch_mass):
+    x, _ = samples()
+    y = torch.full((60,), -100)
+    y[7] = 1
+    operator = rl.HessianOperator(linear(), F.cross_entropy, (x, y), batch_mass=batch_mass)
+    with pytest.raises(ValueError, match="data_error=True cannot leave a group of samples out"):
+        rl.estimate_spectrum(operator, num_matvecs=10, data_error=True)

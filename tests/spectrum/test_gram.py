@@ -214,3 +214,24 @@ def test_random_numbers_gradients_and_flags_are_left_alone():
     assert torch.get_num_threads() == threads
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 5])
+@pytest.mark.parametrize("steeper", ["above", "below"])
+def test_losses_with_different_slopes_above_and_below_are_refused(num_samples, steeper):
+    """Each side alone is quadratic."""
+
+    def expectile(outputs, targets):
+        above = (outputs > targets) if steeper == "above" else (outputs < targets)
+        return torch.where(above, 0.8, 0.2).mul((outputs - targets).square()).mean()
+
+    torch.manual_seed(0)
+    model = nn.Linear(5, 1).double()
+    with pytest.raises(ValueError, match="not quadratic"):
+        rl.gram_spectrum(model, expectile, fitted(model, inputs(num_samples)))
+
+
+def test_linear_losses_are_refused_as_such():
+    model = nn.Sequential(tanh_network(), nn.LogSoftmax(dim=1))
+    with pytest.raises(ValueError, match="loss_fn must be a squared loss"):
+        rl.gram_spectrum(model, F.nll_loss, (inputs(), torch.arange(12) % 3))

@@ -225,7 +225,7 @@ def frozen() -> TwoLayer:
         ({"b": models.mlp(6, WIDTH, 1)}, ValueError, "different architectures"),
         ({"b": Tanh(6, WIDTH).double()}, ValueError, "different architectures"),
         ({"b": memorizing()}, ValueError, "a and b have the same weights"),
-        ({"a": frozen(), "b": memorizing()}, ValueError, "layer2.weight is not trainable and differs"),
+        ({"a": frozen(), "b": memorizing()}, ValueError, "layer2.weight is frozen in one of a and b only"),
         ({"third": empty(), "a": four_neurons(WIDTH), "b": empty()}, ValueError, "no plane"),
         ({"data": None}, (TypeError, ValueError), "data"),
         ({"data": (X[:0], Y[:0])}, ValueError, "data"),
@@ -248,3 +248,15 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         b.layer2.weight.fill_(math.nan)
     with pytest.raises(ValueError, match="finite"):
         LandscapeExplorer(a, b, F.mse_loss, (X, Y))
+
+
+def test_parameters_that_are_frozen_in_one_solution_only_are_named() -> None:
+    a, b = two_layer(6, 4), two_layer(6, 4, seed=1)
+    b.layer1.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"layer1\.weight is frozen in one of a and b only"):
+        LandscapeExplorer(a, b, F.mse_loss, (X, Y))
+
+
+def test_labels_must_be_several() -> None:
+    with pytest.raises(ValueError, match="labels must name the 2 solutions, got None"):
+        LandscapeExplorer(two_layer(6, 4), two_layer(6, 4, seed=1), F.mse_loss, (X, Y), labels=None)  # type: ignore[arg-type]
