@@ -17,8 +17,11 @@ import renyi_lab as rl
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "10_your_own_model.ipynb"
 # Fewer products and groups, for speed; everything else runs as it is.
 FASTER = {
-    "num_matvecs=60": "num_matvecs=10",
-    "num_matvecs=100": "num_matvecs=10",
+    "num_matvecs=60": "num_matvecs=5",
+    "num_matvecs=100": "num_matvecs=5",
+    "num_matvecs=200": "num_matvecs=10",
+    "estimate_spectrum(block, seed=0)": "estimate_spectrum(block, num_matvecs=5)",
+    "rl.checkup(model, loss_fn, data)": "rl.checkup(model, loss_fn, data, num_matvecs=10)",
     "NUM_GROUPS, ALPHA = 10": "NUM_GROUPS, ALPHA = 5",
 }
 # Sections on models with names of their own, and the exercises.
@@ -54,19 +57,19 @@ def regression() -> dict[str, Any]:
 
 
 def convolutions() -> dict[str, Any]:
-    data = TensorDataset(torch.randn(60, 40), torch.arange(60) % 3)
-    model = rl.models.cnn1d(num_classes=3, channels=3, batch_norm=True)
+    data = TensorDataset(torch.randn(30, 40), torch.arange(30) % 3)
+    model = rl.models.cnn1d(num_classes=3, channels=2, batch_norm=True)
     model(data.tensors[0])
-    return {"model": model, "loss_fn": nn.CrossEntropyLoss(), "data": DataLoader(data, batch_size=25, shuffle=True)}
+    return {"model": model, "loss_fn": nn.CrossEntropyLoss(), "data": DataLoader(data, batch_size=12, shuffle=True)}
 
 
 def transformer() -> dict[str, Any]:
-    data = TensorDataset(torch.randint(9, (60, 6)), torch.arange(60) % 3)
+    data = TensorDataset(torch.randint(9, (30, 6)), torch.arange(30) % 3)
     return {"model": TokenClassifier(), "loss_fn": F.cross_entropy, "data": data}
 
 
 def dictionaries() -> dict[str, Any]:
-    tokens, labels = torch.randint(9, (60, 6)), torch.arange(60) % 3
+    tokens, labels = torch.randint(9, (30, 6)), torch.arange(30) % 3
     data = [{"tokens": tokens[k::2], "labels": labels[k::2]} for k in range(2)]
     return {
         "model": TokenClassifier(),

@@ -82,6 +82,14 @@ def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:
     return value.detach()
 
 
+def check_loss_fn(loss_fn: Any) -> None:
+    """Raise ``TypeError`` unless ``loss_fn`` can be called on a batch: a class of torch makes a loss, it is none."""
+    if isinstance(loss_fn, type) and issubclass(loss_fn, torch.nn.Module):
+        raise TypeError(f"loss_fn must be a loss, got the class {loss_fn.__name__}; pass {loss_fn.__name__}().")
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}; the order is model, loss_fn, data.")
+
+
 def check_finite(name: str, value: Tensor, causes: str) -> None:
     """Raise ``ValueError`` naming likely ``causes`` when ``value`` holds NaN or infinity."""
     if not bool(torch.isfinite(value).all()):

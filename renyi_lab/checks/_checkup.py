@@ -16,7 +16,7 @@ from renyi_lab._utils.masses import LossReduction
 from renyi_lab._utils.model_state import unwrap_model
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng, seed_all
-from renyi_lab._utils.validation import check_choice, check_int
+from renyi_lab._utils.validation import check_choice, check_int, check_loss_fn
 from renyi_lab.checks._before import before
 from renyi_lab.checks._finding import PROBLEM, Finding, problem
 from renyi_lab.checks._point import at_point, point_of
@@ -88,8 +88,7 @@ def checkup(
     check_int("num_matvecs", num_matvecs)
     check_int("seed", seed, 0)
     check_choice("mode", mode, ("eval", "train"))
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}.")
+    check_loss_fn(loss_fn)
     if loss_style is not None:
         check_choice("loss_style", loss_style, ("output_target", "model_batch"))
     LossReduction(loss_fn, reduction, batch_mass)  # raises where these contradict each other

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from renyi_lab.exercises._feedback import Feedback, Hint, explain, first_hint, number_of
 
 _TWO_DIGITS = 0.02  # relative: 0.030 passes for 0.0304, 0.03 does not pass for 0.0316
@@ -50,9 +52,9 @@ def _products(given: tuple[Any, Any, Any]) -> str | None:
         "products: four bytes for each number, not eight.": 19.0,
         "products: a part of a product cannot be made; round down.": 40.0,
     }
-    return explain(
-        float(math.floor(number_of(given[1]) + 1e-9)), 39.0, mistakes, "products: 8 GB / (two vectors of 25.6 million)."
-    )
+    value = number_of(given[1])
+    whole = float(math.floor(value + 1e-9)) if math.isfinite(value) else value
+    return explain(whole, 39.0, mistakes, "products: 8 GB / (two vectors of 25.6 million).")
 
 
 def _hours(given: tuple[Any, Any, Any]) -> str | None:
@@ -134,9 +136,9 @@ def check_claims(
 def _first_wrong(given: dict[str, Any]) -> str | None:
     for name, answer in given.items():
         right, reason = _CLAIMS[name]
-        if not isinstance(answer, bool):
+        if not isinstance(answer, (bool, np.bool_)):
             raise Hint(f"{name}: True or False is expected, got {type(answer).__name__}.")
-        if answer != right:
+        if bool(answer) != right:
             return reason
     return None
 

@@ -17,7 +17,7 @@ from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.threads import AdaptiveThreads
-from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab._utils.validation import check_choice, check_int, check_loss_fn, check_real
 from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._micro_batches import check_batches, refuse_mixed_samples
@@ -100,8 +100,7 @@ class ModelOperator(EvaluatedOperator):
         batch_mass: BatchMass | None = None,
     ) -> None:
         self.model = unwrap_model(model)
-        if not callable(loss_fn):
-            raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}.")
+        check_loss_fn(loss_fn)
         self.loss_fn = loss_fn
         self._block = ParameterBlock(self.model, params)
         super().__init__(self._block.dim, self._block.dtype, self._block.device)

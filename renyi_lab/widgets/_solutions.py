@@ -61,7 +61,7 @@ class SolutionPlane:
         names = self.operator.parameter_names
         points = [self.operator.flatten([dict(m.named_parameters())[n].detach() for n in names]) for m in models]
         for name, point in zip(ROLES, points, strict=False):
-            check_finite(f"the weights of {name}", point, "a training that diverged.")
+            check_finite(f"a weight of {name}", point, "a training that diverged.")
         self._start, self._along = points[0], points[1] - points[0]
         self._across, self.third = self._second_direction(points, seed)
         low, high = (-1, 5) if self.third is not None else (-3, 3)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import renyi_lab as rl
+from renyi_lab import exercises
 from renyi_lab.exercises import (
     check_claims,
     check_cost_plan,
@@ -223,3 +224,8 @@ def test_messages(check: Callable[..., Any], answers: tuple[Any, ...], message: 
     feedback = check(*answers)
     assert not feedback.solved
     assert message in repr(feedback)
+
+
+def test_infinite_products_and_numpy_booleans_are_read_as_what_they_are() -> None:
+    assert "NaN or infinite" in str(exercises.check_cost_plan(40.96, math.inf, 30))
+    assert exercises.check_claims(*np.array([True, False, False, False, False, True])).solved

@@ -672,6 +672,7 @@ def product(model=tanh_net, **changed):
             "reduction must be one of 'mean', 'sum', got 'none'",
         ),
         (lambda: product(loss_fn="mse"), TypeError, "loss_fn must be callable, got str"),
+        (lambda: product(loss_fn=nn.MSELoss), TypeError, r"got the class MSELoss; pass MSELoss\(\)"),
         (lambda: product(model=lambda: "net"), TypeError, "model must be a torch.nn.Module, got str"),
         (lambda: product(model=nn.ReLU), ValueError, r"model \(ReLU\) has no parameters"),
         (

@@ -520,3 +520,9 @@ def test_training_on_cuda_keeps_the_model_there_and_agrees_with_the_cpu():
     train(on_cpu, blobs(), epochs=2)
     assert next(on_gpu.parameters()).is_cuda
     torch.testing.assert_close(weights(on_gpu).cpu(), weights(on_cpu), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "SAM", "RSAM"])
+def test_names_of_optimizers_are_taken_in_any_case(name: str) -> None:
+    upper = train(small_model(), blobs(), epochs=1, batch_size=20, optimizer=name, momentum=0.5)
+    assert upper == train(small_model(), blobs(), epochs=1, batch_size=20, optimizer=name.lower(), momentum=0.5)
