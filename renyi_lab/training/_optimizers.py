@@ -26,7 +26,8 @@ _NAMES = (*_CLASSES, *BY_NAME)
 def check_optimizer(optimizer: Any) -> None:
     """Raise an error if ``optimizer`` is neither a known name nor a factory."""
     if isinstance(optimizer, str):
-        check_choice("optimizer", optimizer, _NAMES)
+        if optimizer.lower() not in _NAMES:
+            check_choice("optimizer", optimizer, _NAMES)
     elif not callable(optimizer) or (isinstance(optimizer, type) and not issubclass(optimizer, SharpnessAware)):
         # A class of torch would silently train at its own default learning rate.
         raise TypeError(
@@ -48,7 +49,7 @@ def make_optimizer(
     settings = {"lr": lr, "weight_decay": weight_decay}
     made: Any
     if isinstance(optimizer, str):
-        optimizer = BY_NAME.get(optimizer, optimizer)
+        optimizer = BY_NAME.get(optimizer.lower(), optimizer.lower())
     if isinstance(optimizer, str):
         made = _CLASSES[optimizer](parameters, **settings, **({"momentum": momentum} if optimizer == "sgd" else {}))
     elif isinstance(optimizer, (type, functools.partial)):
