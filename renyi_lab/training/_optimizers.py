@@ -26,7 +26,8 @@ _NAMES = (*_CLASSES, *BY_NAME)
 def check_optimizer(optimizer: Any) -> None:
     """Raise an error if ``optimizer`` is neither a known name nor a factory."""
     if isinstance(optimizer, str):
-        check_choice("optimizer", optimizer.lower(), _NAMES)
+        if optimizer.lower() not in _NAMES:
+            check_choice("optimizer", optimizer, _NAMES)
     elif not callable(optimizer) or (isinstance(optimizer, type) and not issubclass(optimizer, SharpnessAware)):
         # A class of torch would silently train at its own default learning rate.
         raise TypeError(

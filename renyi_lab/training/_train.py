@@ -80,13 +80,15 @@ def train(
         momentum: Momentum of SGD in [0, 1). Default 0.9.
         weight_decay: L2 penalty ≥ 0; decoupled in ``"adamw"``. Default 5e-4.
         optimizer: ``"sgd"`` (default), ``"adam"``, ``"adamw"``; ``"sam"``, ``"asam"``, ``"fishersam"``, ``"sagm"`` or
-            ``"rsam"``, the class of that name over SGD with its defaults; or a factory: any callable from the list of
-            trainable parameters to a ``torch.optim.Optimizer``, as ``functools.partial(torch.optim.SGD, lr=0.1)``. The
-            factory's optimizer has its own settings, except that a sharpness-aware class or a partial of one, ``RSAM``
-            or ``functools.partial(RSAM, rho=0.3)``, gets the three above for its base optimizer where it is not given
-            them. The second pass of these leaves batch norm's running statistics unchanged. Each step is taken with
-            a closure, so optimizers that evaluate the loss repeatedly (``LBFGS``) work too, as do those whose ``step``
-            takes no closure.
+            ``"rsam"``, the class of that name over SGD with its defaults, in upper or lower case; or a factory: any
+            callable from the list of trainable parameters to a ``torch.optim.Optimizer``, as
+            ``functools.partial(torch.optim.SGD, lr=0.1)``. The factory's optimizer has its own settings, except that a
+            sharpness-aware class or a partial of one, ``RSAM`` or ``functools.partial(RSAM, rho=0.3)``, gets the three
+            above for its base optimizer where it is not given them. The radius of ``"rsam"``, 0.65 in loss units, is
+            too large for many small networks: where the loss stays that of guessing and ``History.perturbation_norm``
+            is near the norm of the weights, use a smaller one, such as ``functools.partial(RSAM, rho=0.01)``. The
+            second pass leaves batch norm's running statistics unchanged. Each step is taken with a closure, so
+            optimizers that evaluate the loss repeatedly (``LBFGS``) work too, as do those whose ``step`` takes none.
         warmup_epochs: Number of plain epochs before the first perturbed step of a sharpness-aware optimizer. Default
             0; the authors' example of `RSAM` trains its first six epochs plain (``plain_epoch`` 5 with the test
             ``epoch > plain_epoch``).

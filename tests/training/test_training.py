@@ -403,6 +403,13 @@ def test_the_table_of_a_history_has_one_row_per_epoch_and_the_curves_that_exist(
     assert history.to_frame().columns.tolist() == ["train_loss"]
 
 
+@pytest.mark.parametrize("name", ["sgd", "AdamW", "SAM", "FisherSAM", "Rsam"])
+def test_names_of_optimizers_may_be_in_upper_or_lower_case(name):
+    options = {"epochs": 1, "batch_size": 20, "lr": 0.01}
+    lower = train(small_model(), blobs(), optimizer=name.lower(), **options)
+    assert train(small_model(), blobs(), optimizer=name, **options) == lower
+
+
 def with_nan(x):
     x = x.clone()
     x[5, 1] = float("nan")
