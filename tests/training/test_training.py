@@ -532,22 +532,13 @@ def test_training_on_cuda_keeps_the_model_there_and_agrees_with_the_cpu():
 "Training against gradient descent written out, its side effects, and every message."""
 
 import functools
-import itertools
-import random
-import re
 
-import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-import renyi_lab
-from renyi_lab import models
 from renyi_lab.optim import RSAM, SAM
-from renyi_lab.training import DivergenceError, Evaluation, evaluate, train
 
 
 def blobs(n=60, seed=0):
