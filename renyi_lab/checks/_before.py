@@ -65,7 +65,7 @@ def _is_mask(name: str, tensor: Tensor) -> bool:
 def _huge(model: nn.Module) -> Iterator[str]:
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
-            entries = parameter.detach().float()
+            entries = parameter.detach().abs().float()
             if not entries.numel():
                 continue
             linear = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and entries.ndim > 1

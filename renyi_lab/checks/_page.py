@@ -74,11 +74,14 @@ def write_page(path: str | os.PathLike[str], text: str) -> Path:
         IsADirectoryError: ``path`` is a folder.
         FileNotFoundError: Its folder does not exist.
         OSError: The folder cannot be written to.
+        TypeError: ``path`` is not a path.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f'path must be the name of a file, such as "report.html", got {path!r}.')
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise IsADirectoryError(f"path={str(target)!r} is a folder; name a file in it, such as report.html.")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise FileNotFoundError(f"the folder {str(target.parent)!r} of path={str(target)!r} does not exist; make it.")
     try:
         with whole_file(target.resolve()) as partial:  # a link stays a link

@@ -178,8 +178,9 @@ def _loss(H: HessianOperator, point: Point) -> Finding:
     if point.loss > point.baseline - (1 - _NOT_BELOW) * abs(point.baseline):
         return warning(
             "loss",
-            f"{compared}: the model is untrained or has learned nothing from the inputs, so that the curvature is not "
-            "that of a trained network. Train it; check that data and labels are those of the training.",
+            f"{compared}: the model is untrained, has learned nothing from the inputs, or is overfitted and these are "
+            "other data than those of its training; so that the curvature is not that of a trained network. Train it; "
+            "check that data and labels are those of the training.",
         )
     return ok("loss", compared)
 

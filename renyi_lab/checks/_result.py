@@ -94,10 +94,12 @@ class Checkup:
 
         Raises:
             OSError: The folder does not exist or cannot be written to, or ``path`` is a folder.
-            TypeError: ``report`` is something else.
+            TypeError: ``path`` is not a path, ``report`` not a report, or ``title`` not text.
             ValueError: ``report`` is of a network of another size.
         """
         self._check_report(report)
+        if title is not None and not isinstance(title, str):
+            raise TypeError(f"title must be text or None, got {title!r}.")
         return write_page(path, page(self, self._verdict(), report, title, date))
 
     def _check_report(self, report: SharpnessReport | None) -> None:

@@ -17,7 +17,10 @@ from renyi_lab.spectrum import Spectrum, estimate_spectrum
 
 ALPHAS = (0.5, 1.0, 1.5, 2.0)
 # All limits are heuristics, in nats where they are about entropies: networks of a study differ by a few tenths.
-_NEGATIVE = 0.45  # share of tr |H|
+# A negative trace, or almost one with a negative eigenvalue that is not small beside the largest. Networks with batch
+# norm have up to 0.46 after a few epochs, in many small eigenvalues (1 to 10 % of the largest).
+_NEGATIVE, _MOST_NEGATIVE, _NEGATIVE_EIGENVALUE = 0.45, 0.5, 0.25
+_NOTED = 0.25
 _MOVED = 4.0  # standard errors, for the largest of several differences
 _LARGE_ERROR = 0.3
 _DATA_ERROR = math.log(2)  # a factor of two in the effective number
@@ -105,14 +108,16 @@ def at_spectrum(H: HessianOperator, spectra: Spectra, is_random: bool) -> Iterat
 
 def _negative(spectrum: Spectrum) -> Finding:
     share = spectrum.negative_fraction
-    measured = f"{100 * share:.2g} % of tr |H| is negative"
-    if share > _NEGATIVE:
+    size = max(0.0, -float(spectrum.nodes[0])) / max(abs(spectrum.max_eigenvalue), np.finfo(float).tiny)
+    measured = f"{100 * share:.2g} % of tr |H| is negative; the smallest eigenvalue is {-size:.2g} of the largest"
+    if share > _MOST_NEGATIVE or (share > _NEGATIVE and size > _NEGATIVE_EIGENVALUE):
         return warning(
             "negative curvature",
             f"{measured}: the point is a saddle rather than a minimum. Do not call it one; measures that suppose H ⪰ 0 "
             "(trace, log-determinant, Laplace) do not apply. Train longer.",
         )
-    return ok("negative curvature", measured)
+    note = ". This is usual early in training; the trace is a difference of parts of similar size"
+    return ok("negative curvature", measured + (note if share > _NOTED else ""))
 
 
 def _rounding(H: HessianOperator, spectrum: Spectrum, found: Mapping[float, Estimate]) -> Finding:

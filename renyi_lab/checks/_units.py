@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from renyi_lab.checks._finding import Finding, ok, warning
 from renyi_lab.operators import HessianOperator
 
-# Heuristic: in networks that train well, up to a fifth of a layer's units were found dead.
-_DEAD_SHARE, _FEWEST_DEAD = 0.25, 2
+# Heuristics: in networks that train well, from usual initial weights, up to half of a layer's units were found dead,
+# all with biases of the size of the others'.
+_DEAD_SHARE, _FEWEST_DEAD = 0.5, 2
+_OFF_SHARE, _OFF_BIAS = 0.25, 3.0  # for units whose biases are so many times as large as all others'
 _WITHOUT_EFFECT = 0.5  # of the parameters outside embeddings, whose rows are those of the tokens in the data
 
 
@@ -52,24 +54,34 @@ def _parameters_of(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iter
 
 
 def _dead(H: HessianOperator, parts: dict[str, Tensor]) -> Finding:
-    worst, dead_total, total = [], 0, 0
+    troubled, counts = [], []
     for prefix, module in H.model.named_modules():
         name = f"{prefix}.weight" if prefix else "weight"
         if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or name not in parts or not parts[name].any():
             continue
         if isinstance(module, nn.modules.conv._ConvTransposeNd):
             continue
-        rows = parts[name].reshape(len(parts[name]), -1)
-        dead = int((~rows.bool().any(1)).sum())
-        dead_total, total = dead_total + dead, total + len(rows)
-        if dead >= _FEWEST_DEAD and dead >= _DEAD_SHARE * len(rows):
-            worst.append(f"{dead} of {len(rows)} units of {prefix or 'the layer'}")
-    if worst:
+        is_dead = ~parts[name].reshape(len(parts[name]), -1).bool().any(1)
+        dead, units = int(is_dead.sum()), len(is_dead)
+        counts.append((dead, units, f"{dead} of {units} units of {prefix or 'the layer'}"))
+        many = dead >= _DEAD_SHARE * units or (dead >= _OFF_SHARE * units and _switched_off(module.bias, is_dead))
+        if dead >= _FEWEST_DEAD and many:
+            troubled.append(counts[-1][2])
+    if troubled:
         return warning(
             "dead units",
-            f"{'; '.join(worst)} are dead: no sample has a gradient in their weights (ReLUs that are always zero, or "
-            "units without an effect). Their rows of the Hessian are zero, which lowers entropies of small order. "
-            "Train "
-            "again with a lower learning rate or another initialization, or prune them.",
+            f"{'; '.join(troubled)} are dead: no sample has a gradient in their weights (ReLUs that are always zero, "
+            "or units without an effect). Their rows of the Hessian are zero, which lowers entropies of small order. "
+            "Train again with a lower learning rate or another initialization, or prune them.",
         )
-    return ok("dead units", f"{dead_total} of {total}")
+    most = max(counts, key=lambda count: count[0] / count[1], default=(0, 0, ""))
+    total = f"{sum(dead for dead, _, _ in counts)} of {sum(units for _, units, _ in counts)}"
+    return ok("dead units", f"{total}; most of them in one layer: {most[2]}" if most[0] else total)
+
+
+def _switched_off(bias: Tensor | None, is_dead: Tensor) -> bool:
+    """Whether biases of the dead units are far larger than all others."""
+    if bias is None:
+        return False
+    sizes = bias.detach().abs()
+    return bool(sizes[is_dead].median() > _OFF_BIAS * sizes[~is_dead].max())

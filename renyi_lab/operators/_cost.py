@@ -51,7 +51,8 @@ class Cost:
 
     def __repr__(self) -> str:
         time_range = f"{_duration(self.fastest)} to {_duration(self.slowest)}"
-        kind = "products, an exact spectrum" if self.is_exact else "products"
+        noun = "product" if self.num_matvecs == 1 else "products"
+        kind = f"{noun}, an exact spectrum" if self.is_exact else noun
         return (
             f"{self.num_matvecs:,} {kind}: about {_duration(self.seconds)} ({time_range}); {format_bytes(self.memory)}"
         )

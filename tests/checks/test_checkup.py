@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 import renyi_lab as rl
 from renyi_lab.checks import Checkup, Finding
+from renyi_lab.checks._spectra import _negative
 
 
 def line() -> nn.Linear:
@@ -368,3 +369,30 @@ def test_colours_have_contrast() -> None:
 
     for colour in re.findall(r"[^-]color: #([0-9a-f]{6})", page):
         assert 1.05 / (luminance(colour) + 0.05) >= 4.5, colour
+
+
+@pytest.mark.parametrize("path", [None, 3, b"page.html"])
+def test_a_path_of_another_type_is_refused(found: Checkup, path: Any) -> None:
+    with pytest.raises(TypeError, match="path must be the name of a file"):
+        found.to_html(path)
+
+
+def test_a_name_that_is_too_long_is_refused(found: Checkup, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot be written"):
+        found.to_html(tmp_path / ("x" * 300))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_title_is_text(found: Checkup, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="title must be text"):
+        found.to_html(tmp_path / "page.html", title=3)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_negative_curvature_in_many_small_eigenvalues_is_no_saddle() -> None:
+    """As in residual networks with batch norm after a few epochs; one of the size of the largest is."""
+    small = np.concatenate([np.full(46, -0.05), np.full(44, 0.05), [0.3]])
+    large = np.array([-0.46, 0.54])
+    findings = [_negative(rl.exact_spectrum(np.diag(values))) for values in (small, large)]
+    assert [finding.status for finding in findings] == ["ok", "warning"]
+    assert _negative(rl.exact_spectrum(np.diag([-0.05] * 60 + [0.05] * 40 + [0.3]))).status == "warning"

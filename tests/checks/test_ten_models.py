@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,53 @@ def tokens(count: int = 256, length: int = 8) -> tuple[Tensor, Tensor]:
     """Sequences of tokens, to be classified by their largest one."""
     x = torch.randint(0, 12, (count, length), generator=torch.Generator().manual_seed(3))
     return x, (x == 3).sum(1).clamp(max=1) + (x == 7).any(1).long()
+
+
+def trained_by_a_plain_loop(make: Callable[[], nn.Module], data: tuple[Tensor, Tensor], epochs: int) -> nn.Module:
+    """A network with the initial weights of torch, trained by Adam."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make().train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for _ in range(epochs):
+            for indices in torch.randperm(len(data[0])).split(64):
+                optimizer.zero_grad()
+                outputs = model(data[0][indices])
+                loss_fn = F.mse_loss if data[1].is_floating_point() else F.cross_entropy
+                loss_fn(outputs, data[1][indices]).backward()
+                optimizer.step()
+    return model.eval()
+
+
+def layers(*sizes: int) -> nn.Sequential:
+    parts = [part for pair in itertools.pairwise(sizes) for part in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*parts[:-1])
+
+
+class Residual(nn.Module):
+    """Convolutions with batch norm around a skip connection."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        self.skip = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.first_norm(self.first(x)))
+        return F.relu(self.second_norm(self.second(inner)) + self.skip(x))
+
+
+def residual_layers() -> nn.Sequential:
+    blocks = [Residual(1, 4, 1), Residual(4, 8, 2), Residual(8, 8, 1), Residual(8, 16, 2)]
+    return nn.Sequential(nn.Unflatten(1, (1, 8, 8)), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+def digits(count: int = 400) -> tuple[Tensor, Tensor]:
+    x, y = rl.datasets.digits()[0].tensors
+    return x[:count].float(), y[:count]
 
 
 def trained(model: nn.Module, data: Any, **options: Any) -> nn.Module:
@@ -241,7 +289,25 @@ def language_model_with_tied_weights() -> Case:
     return trained(Tied(), pairs, lr=0.02), next_token_loss, sentences(), {}
 
 
+def plain_loop() -> Case:
+    return trained_by_a_plain_loop(lambda: layers(64, 64, 32, 10), digits(), 60), F.cross_entropy, digits(), {}
+
+
+def curve_with_many_dead_units() -> Case:
+    """A third of the units of a layer are dead from the start, as with the usual initial weights of torch."""
+    x = torch.linspace(-3, 3, 200)[:, None]
+    model = trained_by_a_plain_loop(lambda: layers(1, 32, 32, 1), (x, torch.sin(x)), 200)
+    return model, F.mse_loss, (x, torch.sin(x)), {}
+
+
+def residual_network() -> Case:
+    return trained_by_a_plain_loop(residual_layers, digits(), 6), F.cross_entropy, digits(200), {}
+
+
 HEALTHY = [
+    plain_loop,
+    curve_with_many_dead_units,
+    residual_network,
     classifier,
     classifier_in_double,
     course_network,
@@ -353,6 +419,30 @@ def dead_relus() -> Case:
     with torch.no_grad():
         model.layer2.bias[:12] = -1e3
     return model, F.cross_entropy, first(500), {}
+
+
+class Saddle(nn.Module):
+    """A product of two weights that are almost zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.tensor(1e-3)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first * self.second * x
+
+
+def saddle() -> Case:
+    x = torch.linspace(-1, 1, 100)[:, None]
+    return Saddle(), nn.MSELoss(), (x, 2 * x), {}
+
+
+def overfitted() -> Case:
+    """A network on other data than those of its training, where it is worse than a constant."""
+    model: Any = curve_net()
+    x, y = curves().tensors
+    scaled(model.layer3, 0.8)
+    return model, F.cross_entropy, (x[1000:2000], y[1000:2000]), {}
 
 
 def all_relus_dead() -> Case:
@@ -553,6 +643,8 @@ TROUBLED: list[tuple[Maker, str, str]] = [
     (slightly_diverged_weights, "loss", "diverged"),
     (weights_that_are_not_finite, "weights", "diverged"),
     (dead_relus, "dead units", "12 of 32 units of layer2"),
+    (saddle, "negative curvature", "saddle"),
+    (overfitted, "loss", "training"),
     (all_relus_dead, "outputs", "dead"),
     (fine_tuned_head, "frozen parameters", "layer3.weight, layer3.bias"),
     (head_after_dead_units, "unused parameters", "200 of 330"),
