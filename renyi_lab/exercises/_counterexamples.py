@@ -89,20 +89,15 @@ def check_rescaled_unit(eigenvalue: Any, trace: Any, effective: Any) -> Feedback
         "eigenvalue: the function stays the same, the two parts of the gradient do not.": 1.0,
     }
     second = {"trace: only one of the 100 eigenvalues grows.": 2.125, "trace: the other 99 stay.": 0.02125}
+    second["trace: this is the new sum in units of an old eigenvalue; divide by the old sum."] = 101.125
     inverted = "effective: inverted; divide the trace by λ_max."
     third = {"effective: 100 was the number before.": 100.0, inverted: 2.125 / 101.125}
     return first_hint(
         (eigenvalue, trace, effective),
         [
-            lambda given: explain(
-                number_of(given[0]), 2.125, first, "eigenvalue: it is proportional to s² + ‖x̃‖²/s², with s² = ‖x̃‖."
-            ),
-            lambda given: explain(
-                number_of(given[1]), 1.01125, second, "trace: 99 eigenvalues stay, one has a new value."
-            ),
-            lambda given: explain(
-                number_of(given[2]), 101.125 / 2.125, third, "effective: in units of an old eigenvalue, (99 + v)/v."
-            ),
+            lambda given: explain(number_of(given[0]), 2.125, first, "eigenvalue: proportional to s² + ‖x̃‖²/s²."),
+            lambda given: explain(number_of(given[1]), 1.01125, second, "trace: 99 eigenvalues stay, one changes."),
+            lambda given: explain(number_of(given[2]), 101.125 / 2.125, third, "effective: (99 + v)/v, not rounded."),
         ],
         "one unit, written in other units, halves the effective number of directions; the function is the same.",
     )
@@ -132,6 +127,7 @@ def _gradients_hint(function: Callable[..., Any]) -> str | None:
         "A: the derivative of the ReLU is missing; units that are off have none.": w.expand_as(A),
         "A: the derivative of relu(z) is 1 or 0, not relu(z).": U * w,
         "A: the weight w_j of each unit is missing.": (Z > 0).double(),
+        "A: the derivative of relu(z) is 0, not −1, where z < 0.": w * Z.sign(),
     }
     hint = explain(found_U, U, of_U, "U_ij = relu(Z_ij), with Z = x Wᵀ.")
     return hint or explain(found_A, A, of_A, "A_ij = w_j where Z_ij > 0, and 0 elsewhere.")
@@ -149,17 +145,17 @@ def _point_hint(function: Callable[..., Any]) -> str | None:
     signed, long = (step * e.sign())[:, None], lengths[:, None]
     without_first = (_RHO * e.sign() / (A.square().sum(1) + U.square().sum(1)).sqrt())[:, None]
     hints = {
-        "the sign of the error is missing: where f is too small, the loss rises downwards.": (
-            Z + step[:, None] * long * A
-        ),
+        "the two are exchanged: return the moved Z, then the moved w.": wanted_w,
+        "of Z: add the step to Z itself.": signed * long * A,
+        "of Z: the length of the perturbation is ρ; the factor ρ is missing.": Z + signed / _RHO * long * A,
+        "of Z: the factor is the squared length ‖x_i‖², not ‖x_i‖.": Z + signed * long.sqrt() * A,
+        "the sign of the error is missing: where f is too small, move it down.": Z + step[:, None] * long * A,
         "this step goes down the loss; SAM looks uphill.": Z - signed * long * A,
         "x_i meets x_i: the change of W is a multiple of A_i x_iᵀ, so that of Z_i has the factor ‖x_i‖².": (
             Z + signed * A
         ),
         "N_i² is ‖A_i‖²‖x_i‖² + ‖U_i‖²: the length of A_i x_iᵀ is ‖A_i‖‖x_i‖.": Z + without_first * long * A,
-        "the length of the perturbation is ρ: the size of e_i cancels, its sign stays.": (
-            Z + (step * e)[:, None] * long * A
-        ),
+        "the length is ρ: the size of e_i cancels, its sign stays.": Z + (step * e)[:, None] * long * A,
         "divide by N_i, not by N_i².": Z + signed * step[:, None] / _RHO * long * A,
         "this is Z without a perturbation.": Z,
     }
@@ -167,6 +163,8 @@ def _point_hint(function: Callable[..., Any]) -> str | None:
     of_w = {
         "of w: here no input is involved, so that there is no factor ‖x_i‖².": w + signed * long * U,
         "of w: add the step to w itself.": signed * U,
+        "of w: this step goes down the loss; SAM looks uphill.": w - signed * U,
+        "of w: the sign of the error is missing.": w + step[:, None] * U,
     }
     return (
         hint
@@ -180,11 +178,11 @@ def _no_gradient_hint(function: Callable[..., Any]) -> str | None:
     Z, w, zero = -torch.ones(1, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64), torch.zeros(1, 2).double()
     one = torch.ones(1, dtype=torch.float64)
     pair = _pair_of(answer_of(function, Z, w, zero, zero.clone(), one, 3 * one, _RHO), "of Z and of w")
-    for part, wanted in zip(pair, (Z, w.expand(1, 2)), strict=True):
-        hint = explain(tensor_of(part, (1, 2)), wanted, {}, "where U_i and A_i are zero, nothing moves: avoid 0/0.")
-        if hint is not None:
-            return hint
-    return None
+    otherwise = "where U_i and A_i are zero, nothing moves: avoid 0/0."
+    pairs = zip(pair, (Z, w.expand(1, 2)), strict=True)
+    return next(
+        (hint for part, wanted in pairs if (hint := explain(tensor_of(part, (1, 2)), wanted, {}, otherwise))), None
+    )
 
 
 def _gram_hint(function: Callable[..., Any]) -> str | None:
@@ -203,6 +201,7 @@ def _gram_hint(function: Callable[..., Any]) -> str | None:
         "the inputs are missing: the gradient in W is A_i x_iᵀ.": of(2 / len(x) * (second + first)),
         "this is the first layer alone; U Uᵀ is missing.": of(2 / len(x) * first * inputs),
         "this is the second layer alone.": of(2 / len(x) * second),
+        "U and A are exchanged; the inputs belong to A.": of(2 / len(x) * (first + second * inputs)),
     }
     return explain(answer, wanted, mistakes, "form the n × n matrix of the formula, then torch.linalg.eigvalsh.")
 
@@ -216,6 +215,7 @@ def _trace_hint(function: Callable[..., Any]) -> str | None:
             "this is the least value of s² + ‖x̃‖²/s²; tr H is twice its mean.": 2 * length,
             "‖x̃‖ is the square root of the number of features.": 4 * length**2,
             "the two terms are equal at the minimum: add both.": length,
+            "this is s = 1; choose the s for which s² + ‖x̃‖²/s² is smallest.": 2 * (1 + length**2),
         }
         answer = number_of(answer_of(function, d, bias))
         otherwise = "s² + ‖x̃‖²/s² is least for s² = ‖x̃‖; tr H = 2 · mean(s² + ‖x̃‖²/s²)."
