@@ -35,7 +35,7 @@ def memorizing_network(train_set: Any, *, norm: str | None = None, width: int | 
     Raises:
         ValueError: Two equal samples, targets other than ±1, inputs other than ±1, or too small a width.
 
-    Source: Wen, Li & Ma 2023, arXiv:2307.11007, propositions 4.1 and 5.1.
+    Source: Wen, Li & Ma 2023, arXiv:2307.11007, sections 4 and 5.
 
     Example:
         >>> from renyi_lab import datasets, gram_spectrum
@@ -74,7 +74,7 @@ def four_neuron_network(num_features: int, *, bias: bool = True, norm: str | Non
     Raises:
         ValueError: An argument is out of range.
 
-    Source: Wen, Li & Ma 2023, arXiv:2307.11007, propositions 4.2 and 5.2.
+    Source: Wen, Li & Ma 2023, arXiv:2307.11007, sections 4 and 5.
 
     Example:
         >>> x = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, 1.0]], dtype=torch.float64)
