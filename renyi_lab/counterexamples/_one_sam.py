@@ -153,6 +153,7 @@ def train_one_sam(
 
     Example:
         >>> from renyi_lab import datasets, models
+        >>> from renyi_lab.counterexamples import sign_accuracy
         >>> train_set, test_set = datasets.xor(num_samples=100, targets="signs")
         >>> model = models.two_layer(30, 100, bias=False).double()
         >>> kept = train_one_sam(model, train_set, rho=0.1, lr=0.04, steps=2000, keep=(0,))

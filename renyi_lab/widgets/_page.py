@@ -21,7 +21,7 @@ from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.widgets._stops import thinned
 
 MAX_BYTES = 1_500_000
-_COLORS = 64  # of the changes: enough for lines with smooth edges; a colour map, which rarely changes, is coarser
+_COLORS = 128  # of the changes: lines keep their colours, and those of a colour map change by less than is visible
 _TEMPLATE = Path(__file__).with_name("_page.html")
 
 Pixels = NDArray[np.uint8]  # (height, width, 4), opaque and contiguous
