@@ -20,6 +20,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def as_path(path: str | os.PathLike[str], example: str) -> Path:
+    """The path, or ``TypeError`` with ``example``, a good name, if it is none."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path must be a file name, such as {example}, got {path!r} of type {type(path).__name__}.")
+    return Path(path)
+
+
 def writable(path: str | os.PathLike[str], example: str) -> Path:
     """The path, if a file can be written there.
 
@@ -31,9 +38,7 @@ def writable(path: str | os.PathLike[str], example: str) -> Path:
         TypeError: ``path`` is not a path.
         OSError: The folder does not exist, ``path`` is a folder, a device or no possible name, or may not be written.
     """
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"path must be a file name, such as {example}, got {path!r} of type {type(path).__name__}.")
-    target = Path(path)
+    target = as_path(path, example)
     try:
         folder = target.resolve().parent
     except (ValueError, RuntimeError):  # a character that no name may have, or a link to itself (Python < 3.13)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.whole_file import whole_file, writable
+from renyi_lab._utils.whole_file import as_path, whole_file, writable
 from renyi_lab._version import __version__
 
 FORMAT, DESCRIPTION, SUFFIX = 1, "renyi_lab", ".npz"
@@ -64,12 +64,11 @@ def read_stored(path: str | os.PathLike[str], kinds: Iterable[type]) -> Any:
         OSError: There is no such file, or it may not be read.
         ValueError: The file is damaged, of another kind, or written by a later version.
     """
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"path must be a file name, such as {_EXAMPLE}, got {path!r} of type {type(path).__name__}.")
+    file = as_path(path, _EXAMPLE)
     name, (first, *others) = str(path), kinds
-    _check_exists(Path(path))
+    _check_exists(file)
     try:
-        arrays = _arrays(Path(path))
+        arrays = _arrays(file)
         if DESCRIPTION not in arrays:
             raise _foreign(name, first)
         description = json.loads(str(arrays[DESCRIPTION][()]))
