@@ -1,0 +1,217 @@
+"""Where Lanczos vectors are kept: on the operator's device, in the host's memory, or shared among processes.
+
+All vectors are needed to keep a new one orthogonal, ``m·n`` numbers after ``m`` steps; a vector itself is always whole
+and on the operator's device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from renyi_lab._utils.ranks import Ranks
+from renyi_lab._utils.threads import one_thread
+from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_choice
+from renyi_lab.operators import LinearOperator, format_bytes
+
+PLACES = ("device", "cpu", "sharded")
+_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
+_ENTRIES = 2**22  # of a basis in another dtype that are converted at a time, heuristic
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a basis is stored.
+
+    Attributes:
+        place: ``"device"``, ``"cpu"`` or ``"sharded"``: each rank of the operator's process group keeps some columns.
+        dtype: Data type; ``None`` is the operator's. Vectors are rounded to it, which costs them some orthogonality.
+    """
+
+    place: str = "device"
+    dtype: torch.dtype | None = None
+
+    def checked(self, operator: LinearOperator) -> Storage:
+        """Return self when ``operator`` can have such a basis or raise.
+
+        Raises:
+            ValueError: An unknown place, ``"sharded"`` without a process group, or another dtype than bfloat16, float32
+                and float64, or a wider one than the operator's.
+        """
+        check_choice("basis", self.place, PLACES)
+        if self.place == "sharded" and operator.ranks is None:
+            raise ValueError(
+                'basis="sharded" needs an operator with process_group=, whose ranks share the basis; use "cpu" or '
+                "basis_dtype=torch.bfloat16 on one process."
+            )
+        own = operator.dtype
+        if self.dtype is not None and (self.dtype not in _DTYPES or _bytes(self.dtype) > _bytes(own)):
+            raise ValueError(
+                f"basis_dtype must be torch.bfloat16, torch.float32 or torch.float64, no wider than the operator's "
+                f"{own}, got {self.dtype!r}."
+            )
+        return self
+
+    def num_bytes(self, operator: LinearOperator, num_vectors: int) -> int:
+        """Memory of so many vectors on one rank."""
+        size = operator.ranks.size if self.place == "sharded" and operator.ranks is not None else 1
+        return num_vectors * -(-operator.dim // size) * _bytes(self.dtype or operator.dtype)
+
+    def check_memory(self, operator: LinearOperator, num_vectors: int) -> None:
+        """Raise where so many vectors do not fit into free memory, with what would.
+
+        Raises:
+            ValueError: They do not fit.
+        """
+        device = operator.device if self.place != "cpu" else torch.device("cpu")
+        needed, free = self.num_bytes(operator, num_vectors), free_bytes(device)
+        if needed <= free:
+            return
+        where = "on each rank" if self.place == "sharded" else f"on {device}"
+        fitting = [text for text, storage in self._others(operator) if storage._fits(operator, num_vectors)]
+        fitting += ['reorthogonalize="none", which keeps none and gives larger errors']
+        raise ValueError(
+            f"a basis of {num_vectors} vectors of {operator.dim:,} entries takes {format_bytes(needed)}, but "
+            f"{format_bytes(free)} are free {where}; use fewer products, or {', or '.join(fitting)}."
+        )
+
+    def _others(self, operator: LinearOperator) -> list[tuple[str, Storage]]:
+        found = [("basis_dtype=torch.bfloat16", Storage(self.place, torch.bfloat16))]
+        if operator.device.type != "cpu" and self.place != "cpu":
+            found += [('basis="cpu"', Storage("cpu", self.dtype))]
+        if operator.ranks is not None and self.place != "sharded":
+            found += [('basis="sharded"', Storage("sharded", self.dtype))]
+        return found
+
+    def _fits(self, operator: LinearOperator, num_vectors: int) -> bool:
+        device = operator.device if self.place != "cpu" else torch.device("cpu")
+        return self.num_bytes(operator, num_vectors) <= free_bytes(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available)
+
+
+class Basis:
+    """Orthonormal vectors as rows, to which more are appended.
+
+    Args:
+        operator: Symmetric; the vectors are ones that it multiplies.
+        capacity: Number of vectors for which memory is reserved; more is taken as needed.
+        storage: Where and how they are stored.
+    """
+
+    def __init__(self, operator: LinearOperator, capacity: int, storage: Storage | None = None) -> None:
+        storage = storage or Storage()
+        self.dim, self._dtype, self._device = operator.dim, operator.dtype, operator.device
+        self._ranks: Ranks | None = operator.ranks if storage.place == "sharded" else None
+        self._columns = slice(0, self.dim) if self._ranks is None else self._ranks.columns(self.dim)
+        place = torch.device("cpu") if storage.place == "cpu" else operator.device
+        width = self._columns.stop - self._columns.start
+        self._memory = torch.empty(capacity, width, dtype=storage.dtype or operator.dtype, device=place)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def rows(self) -> Tensor:
+        """The vectors that this process keeps, ``(m, n)``; some columns of them where they are sharded."""
+        return self._memory[: self._length]
+
+    def append(self, vector: Tensor) -> None:
+        """Store one more vector ``(n,)``."""
+        if self._length == len(self._memory):
+            self._memory = torch.cat([self._memory, torch.empty_like(self._memory[: max(1, self._length)])])
+        self._memory[self._length] = vector[self._columns]
+        self._length += 1
+
+    def leading(self, num_vectors: int) -> Basis:
+        """The first vectors, in the same memory."""
+        part = Basis.__new__(Basis)
+        vars(part).update(vars(self), _length=num_vectors)
+        return part
+
+    def remove_from(self, rows: Tensor, coefficients: FloatArray | None = None) -> Tensor:
+        """A vector ``(n,)`` or rows ``(k, n)`` minus their components along the basis, as a new tensor.
+
+        Args:
+            rows: What is projected.
+            coefficients: Orthonormal rows ``(j, m)``: only the components along ``coefficients @ basis`` are removed.
+        """
+        if len(self) == 0 or (coefficients is not None and len(coefficients) == 0):
+            return rows.clone()
+        parts = self._dots(rows)
+        if coefficients is not None:
+            chosen = torch.from_numpy(np.ascontiguousarray(coefficients)).to(parts)
+            parts = (parts @ chosen.T) @ chosen
+        return rows - self.combine(parts)
+
+    @one_thread()  # two threads are no faster up to 270,000 parameters, and many times slower on a busy machine
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """``coefficients @ basis``: a vector ``(n,)`` for coefficients ``(m,)``, or rows ``(k, n)`` for ``(k, m)``."""
+        factors = coefficients.to(self._memory.device)
+        if self._is_plain:
+            return factors.to(self._dtype) @ self.rows
+        parts = [factors.to(self._dtype) @ block for _, block in self._blocks()]
+        own = torch.cat(parts, dim=-1) if parts else factors.new_zeros(*factors.shape[:-1], 0)
+        if self._ranks is None:
+            return own.to(self._device)
+        whole = self._ranks.concatenate(own.reshape(-1, own.shape[-1]), self.dim)
+        return whole.reshape(*own.shape[:-1], self.dim)
+
+    @one_thread()
+    def _dots(self, rows: Tensor) -> Tensor:
+        """``rows @ basis.T``."""
+        if self._is_plain:
+            return rows @ self.rows.T
+        own = rows[..., self._columns].to(self._memory.device)
+        dots = own.new_zeros(*rows.shape[:-1], len(self))
+        for columns, block in self._blocks():
+            dots += own[..., columns] @ block.T
+        return (dots if self._ranks is None else self._ranks.sum_(dots)).to(rows.device)
+
+    @property
+    def _is_plain(self) -> bool:
+        return self._ranks is None and (self._memory.dtype, self._memory.device) == (self._dtype, self._device)
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Columns and their entries in the operator's dtype, as much at a time as a small copy holds."""
+        total = self._memory.shape[1]
+        width = total if self._memory.dtype == self._dtype else max(1, _ENTRIES // len(self))
+        for start in range(0, total, max(1, width)):
+            columns = slice(start, min(start + width, total))
+            yield columns, self.rows[:, columns].to(self._dtype)
+
+
+def orthogonal_to(rows: Tensor, *bases: Tensor | Basis) -> Tensor:
+    """A vector or rows minus the components along ``bases``, removed twice (Kahan: "twice is enough").
+
+    Args:
+        rows: The vector ``(n,)`` or rows ``(k, n)``.
+        bases: Orthonormal rows, as tensors or as a `Basis`.
+    """
+    for _ in range(2):
+        for basis in bases:
+            rows = basis.remove_from(rows) if isinstance(basis, Basis) else _without(rows, basis)
+    return rows
+
+
+@one_thread()
+def _without(rows: Tensor, basis: Tensor) -> Tensor:
+    return rows - (rows @ basis.T) @ basis
+
+
+def _bytes(dtype: torch.dtype) -> int:
+    return torch.finfo(dtype).bits // 8
