@@ -73,7 +73,7 @@ def power_iteration(operator: Any, *, num_matvecs: int = 100, seed: int = 0) -> 
             quotient = torch.dot(x, image)
             eigenvalue, norm, residual = on_host(quotient, image.norm(), (image - quotient * x).norm())
             check_product(norm)
-            if count == budget or residual <= torch.finfo(matrix.dtype).eps * matrix.dim**0.5 * norm:
+            if count == budget or residual <= matrix.eps * matrix.dim**0.5 * norm:
                 break
             vector = product / norm
     return TopEigenpair(eigenvalue, vector, residual, count)

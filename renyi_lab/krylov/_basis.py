@@ -108,18 +108,19 @@ class Basis:
 
     Args:
         operator: Symmetric; the vectors are ones that it multiplies.
-        capacity: Number of vectors for which memory is reserved; more is taken as needed.
+        capacity: Number of vectors for which memory is reserved, at least 2; half as many more are taken as needed.
         storage: Where and how they are stored.
     """
 
     def __init__(self, operator: LinearOperator, capacity: int, storage: Storage | None = None) -> None:
-        storage = storage or Storage()
+        self._operator, self._storage = operator, storage or Storage()
+        storage = self._storage
         self.dim, self._dtype, self._device = operator.dim, operator.dtype, operator.device
         self._ranks: Ranks | None = operator.ranks if storage.place == "sharded" else None
         self._columns = slice(0, self.dim) if self._ranks is None else self._ranks.columns(self.dim)
         place = torch.device("cpu") if storage.place == "cpu" else operator.device
         width = self._columns.stop - self._columns.start
-        self._memory = torch.empty(capacity, width, dtype=storage.dtype or operator.dtype, device=place)
+        self._memory = torch.empty(max(2, capacity), width, dtype=storage.dtype or operator.dtype, device=place)
         self._length = 0
 
     def __len__(self) -> int:
@@ -130,10 +131,16 @@ class Basis:
         """The vectors that this process keeps, ``(m, n)``; some columns of them where they are sharded."""
         return self._memory[: self._length]
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the vectors are stored less precisely than they are."""
+        return self._memory.dtype != self._dtype
+
     def append(self, vector: Tensor) -> None:
         """Store one more vector ``(n,)``."""
         if self._length == len(self._memory):
-            self._memory = torch.cat([self._memory, torch.empty_like(self._memory[: max(1, self._length)])])
+            self._storage.check_memory(self._operator, self._length + self._length // 2)
+            self._memory = torch.cat([self._memory, torch.empty_like(self._memory[: self._length // 2])])
         self._memory[self._length] = vector[self._columns]
         self._length += 1
 
@@ -195,16 +202,37 @@ class Basis:
             yield columns, self.rows[:, columns].to(self._dtype)
 
 
-def orthogonal_to(rows: Tensor, *bases: Tensor | Basis) -> Tensor:
-    """A vector or rows minus the components along ``bases``, removed twice (Kahan: "twice is enough").
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """The span of orthonormal combinations of a basis, which take no memory of their own.
+
+    Attributes:
+        basis: The basis of ``m`` vectors.
+        coefficients: Orthonormal rows ``(k, m)``.
+    """
+
+    basis: Basis
+    coefficients: FloatArray
+
+    def remove_from(self, rows: Tensor) -> Tensor:
+        """A vector or rows minus their components along the subspace, as a new tensor."""
+        return self.basis.remove_from(rows, self.coefficients)
+
+    def leading(self, dim: int) -> Subspace:
+        """The span of the first combinations."""
+        return Subspace(self.basis, self.coefficients[:dim])
+
+
+def orthogonal_to(rows: Tensor, *spaces: Tensor | Basis | Subspace) -> Tensor:
+    """A vector or rows minus the components along ``spaces``, removed twice (Kahan: "twice is enough").
 
     Args:
         rows: The vector ``(n,)`` or rows ``(k, n)``.
-        bases: Orthonormal rows, as tensors or as a `Basis`.
+        spaces: Orthonormal rows, as tensors, as a `Basis` or as a `Subspace` of one.
     """
     for _ in range(2):
-        for basis in bases:
-            rows = basis.remove_from(rows) if isinstance(basis, Basis) else _without(rows, basis)
+        for space in spaces:
+            rows = _without(rows, space) if isinstance(space, Tensor) else space.remove_from(rows)
     return rows
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
-from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, orthogonal_to
+from renyi_lab.krylov._basis import orthogonal_to
+from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import LinearOperator
 
 # A Ritz pair counts as an eigenpair when its residual is below this share of its magnitude. Heuristic: its error is

@@ -6,7 +6,8 @@ The eigenpairs ``(θ_k, y_k)`` of ``T_m`` give Ritz values, residuals ``|β_m e_
 ``q_1ᵀ f(A) q_1 ≈ Σ_k (e_1ᵀ y_k)² f(θ_k)``.
 
 Vectors are in the operator's dtype, coefficients in double precision on the CPU. Vectors are fully re-orthogonalized,
-twice: without it converged Ritz values appear again as ghost eigenvalues.
+twice: without it converged Ritz values appear again as ghost eigenvalues. Where the vectors are kept is said by
+`renyi_lab.krylov._basis`.
 
 Source:
     Golub & Meurant 2010, chapters 4 and 6.
@@ -25,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int, check_tensor
+from renyi_lab._utils.validation import check_choice, check_int, check_tensor
+from renyi_lab.krylov._basis import Basis, Storage, orthogonal_to
 from renyi_lab.operators import LinearOperator, as_operator
 
 
@@ -38,20 +39,34 @@ class Tridiagonal:
     Attributes:
         diagonal: Coefficients ``q_jᵀ A q_j``, shape ``(m,)``.
         off_diagonal: Coefficients ``β_j``, shape ``(m,)``; the last one couples to the next Lanczos vector.
-        basis: Lanczos vectors as rows, shape ``(m, n)``.
+        vectors: The Lanczos vectors; ``None`` where they were not kept.
         breakdown: Whether the Krylov space is exhausted: ``β_m`` is rounding error (at most ``10·eps`` of the largest
             coefficients), and Ritz pairs are exact up to it.
     """
 
     diagonal: FloatArray
     off_diagonal: FloatArray
-    basis: Tensor
+    vectors: Basis | None
     breakdown: bool
 
     @property
     def num_steps(self) -> int:
         """Number ``m`` of products spent."""
         return len(self.diagonal)
+
+    @property
+    def basis(self) -> Tensor:
+        """The Lanczos vectors as rows, ``(m, n)``, as they are stored; of a sharded basis, this rank's columns.
+
+        Raises:
+            ValueError: They were not kept.
+        """
+        return self._kept().rows
+
+    def _kept(self) -> Basis:
+        if self.vectors is None:
+            raise ValueError("the Lanczos vectors were not kept (basis=None).")
+        return self.vectors
 
     @cached_property
     def _eigenpairs(self) -> tuple[FloatArray, FloatArray]:
@@ -82,14 +97,14 @@ class Tridiagonal:
 
     def ritz_vectors(self, indices: NDArray[Any] | slice = slice(None)) -> Tensor:
         """The Ritz vectors ``x_k = Qᵀ y_k`` as rows, ``(len(indices), n)``."""
-        coefficients = torch.from_numpy(np.ascontiguousarray(self._eigenpairs[1][:, indices].T))
-        return coefficients.to(self.basis) @ self.basis
+        return self._kept().combine(torch.from_numpy(np.ascontiguousarray(self._eigenpairs[1][:, indices].T)))
 
     def leading(self, num_steps: int) -> Tridiagonal:
         """The result after the first ``num_steps`` steps, without further products."""
         steps = check_int("num_steps", num_steps, 1, self.num_steps)
         finished = self.breakdown and steps == self.num_steps
-        return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps], self.basis[:steps], finished)
+        vectors = None if self.vectors is None else self.vectors.leading(steps)
+        return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps], vectors, finished)
 
     def matrix(self) -> FloatArray:
         """``T_m`` as a dense matrix, ``(m, m)``."""
@@ -103,9 +118,11 @@ def lanczos_steps(
     *,
     num_steps: int | None = None,
     seed: int = 0,
-    reorthogonalize: bool = True,
+    reorthogonalize: bool | str = "full",
     deflate: Tensor | None = None,
     restart: bool = False,
+    basis: str | None = "device",
+    basis_dtype: torch.dtype | None = None,
 ) -> Iterator[Tridiagonal]:
     """Run Lanczos one step at a time and yield the `Tridiagonal` reached after every step.
 
@@ -114,19 +131,26 @@ def lanczos_steps(
         start: Start vector of shape ``(n,)``, not necessarily normalized; ``None``: Gaussian from ``seed``.
         num_steps: Maximal number of steps, one product each; ``None`` and anything above ``n`` mean ``n``.
         seed: Random seed for the start vector.
-        reorthogonalize: ``False`` runs the plain three-term recurrence, which produces ghost eigenvalues.
+        reorthogonalize: ``"full"`` or ``True``: every vector is made orthogonal to all before it. ``"none"`` or
+            ``False``: the plain three-term recurrence, which produces ghost eigenvalues.
         deflate: Orthonormal rows of shape ``(k, n)``; the process is kept orthogonal to them, so that it runs on the
             operator restricted to their complement.
         restart: Whether to go on when the Krylov space is exhausted: in the direction that rounding left over or, where
             there is none, in a new random one. The run then finds further copies of repeated eigenvalues. Gauss
             weights stay those of ``start``, to rounding.
+        basis: Where the vectors are kept: ``"device"``, that of the operator; ``"cpu"``, the host's memory;
+            ``"sharded"``, columns of them on each rank of the operator's process group. ``None`` (three-term recurrence
+            only) keeps none.
+        basis_dtype: Data type in which they are kept: ``torch.bfloat16``, ``torch.float32`` or ``torch.float64``, no
+            wider than the operator's. ``None``: the operator's.
 
     Yields:
         One `Tridiagonal` per step; the last one has ``breakdown=True`` when the Krylov space is exhausted.
 
     Raises:
         ValueError: ``num_steps < 1``, a start vector of wrong length, zero, or not finite, rows of ``deflate`` that
-            are not orthonormal, ``restart`` without re-orthogonalization, or a product that is not finite.
+            are not orthonormal, ``restart`` without re-orthogonalization, a basis that the operator cannot have or that
+            does not fit into memory, or a product that is not finite.
         TypeError: ``start`` or ``deflate`` is not a real torch tensor.
 
     Example:
@@ -135,83 +159,100 @@ def lanczos_steps(
         [1, 2, 3]
     """
     matrix = as_operator(operator)
+    full = check_reorthogonalize(reorthogonalize)
     deflate = None if deflate is None else _checked_rows(matrix, deflate)
-    if restart and not reorthogonalize:
-        raise ValueError("restart=True needs reorthogonalize=True: new directions must be orthogonal to all others.")
+    if restart and not full:
+        raise ValueError('restart=True needs reorthogonalize="full": new directions must be orthogonal to all others.')
+    if basis is None and full:
+        raise ValueError('basis=None needs reorthogonalize="none": else each new vector is compared with all others.')
+    storage = None if basis is None else Storage(basis, basis_dtype).checked(matrix)
     free_dim = matrix.dim - (0 if deflate is None else len(deflate))
     limit = min(free_dim, check_int("num_steps", matrix.dim if num_steps is None else num_steps))
-    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
-    vector = _start_vector(matrix, start, generator, deflate)
-    kept_out = () if deflate is None else (deflate,)
     # Where no number of steps is given, few may be needed: memory then grows with them.
     capacity = limit if num_steps is not None else min(limit, 32)
-    if not reorthogonalize:
-        return _three_term(matrix, vector, limit, capacity)
-    return _iterate(matrix, vector, limit, capacity, kept_out, generator if restart else None)
+    if storage is not None:
+        storage.check_memory(matrix, capacity)
+    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
+    vector = _start_vector(matrix, start, generator, deflate)
+    if not full:
+        return _three_term(matrix, vector, limit, None if storage is None else Basis(matrix, capacity, storage))
+    kept_out = () if deflate is None else (deflate,)
+    return _iterate(matrix, vector, limit, Basis(matrix, capacity, storage), kept_out, generator if restart else None)
+
+
+def check_reorthogonalize(value: bool | str) -> bool:
+    """Whether ``"full"`` or ``True`` was asked for, rather than ``"none"`` or ``False``; errors name the argument."""
+    return value if isinstance(value, bool) else check_choice("reorthogonalize", value, ("full", "none")) == "full"
 
 
 def _iterate(
     operator: LinearOperator,
     vector: Tensor,
     limit: int,
-    capacity: int,
+    basis: Basis,
     kept_out: tuple[Tensor, ...],
     spare: torch.Generator | None,
 ) -> Iterator[Tridiagonal]:
     """Lanczos with full re-orthogonalization; ``spare`` draws new directions in place of a breakdown."""
-    basis = torch.empty(capacity, operator.dim, dtype=operator.dtype, device=operator.device)
     diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
     free_dim = operator.dim - sum(map(len, kept_out))
-    eps, scale = torch.finfo(operator.dtype).eps, 0.0
+    eps, scale, before = operator.eps, 0.0, None
     for step in range(limit):
-        if step == len(basis):
-            basis = torch.cat([basis, torch.empty_like(basis)])[:limit]
-        basis[step] = vector
-        known = basis[: step + 1]
+        basis.append(vector)
         product = operator @ vector
-        residual = orthogonal_to(product, *kept_out, known)
-        diagonal[step], size, norm = on_host(_dot(vector, product), _norm(product), _norm(residual))
+        coefficient, length = _dot(vector, product), _norm(product)
+        if basis.is_rounded:  # large components are removed along the vectors themselves
+            product = _recurrence(product, coefficient, vector, off_diagonal[step - 1], before)
+        residual = orthogonal_to(product, *kept_out, basis)
+        diagonal[step], size, norm = on_host(coefficient, length, _norm(residual))
+        del product
         scale = max(scale, abs(diagonal[step]), check_product(size))
         off_diagonal[step] = norm
         # Relative to the size of the matrix seen so far: an exact zero never occurs in floating point. No factor of n:
         # on steep spectra couplings fall far below eps·√n and still mean something.
         exhausted = norm <= 10 * eps * scale
         breakdown = step + 1 == free_dim or (exhausted and spare is None)
+        known = basis.leading(step + 1)
         yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), known, breakdown)
         if breakdown:
             return
+        before = vector
         vector = residual / norm if norm > 0 else residual
         if exhausted and spare is not None and step + 1 < limit:
             if norm <= 0.01 * eps * scale:  # nothing at all is left
                 vector, off_diagonal[step] = gaussian_rows(operator, 1, spare)[0], 0.0
             # What cancellation leaves is no longer orthogonal to the other vectors.
             for _ in range(2):
-                vector = orthogonal_to(vector, *kept_out, known)
+                vector = orthogonal_to(vector, *kept_out, basis)
                 vector = vector / _norm(vector).to(vector.dtype)
 
 
-def _three_term(operator: LinearOperator, vector: Tensor, limit: int, capacity: int) -> Iterator[Tridiagonal]:
+def _three_term(operator: LinearOperator, vector: Tensor, limit: int, basis: Basis | None) -> Iterator[Tridiagonal]:
     """The plain three-term recurrence."""
-    basis = torch.empty(capacity, operator.dim, dtype=operator.dtype, device=operator.device)
     diagonal, off_diagonal = np.zeros(limit), np.zeros(limit)
-    eps, scale = torch.finfo(operator.dtype).eps, 0.0
+    eps, scale, before, known = operator.eps, 0.0, None, None
     for step in range(limit):
-        if step == len(basis):
-            basis = torch.cat([basis, torch.empty_like(basis)])[:limit]
-        basis[step] = vector
+        if basis is not None:
+            basis.append(vector)
+            known = basis.leading(step + 1)
         product = operator @ vector
         coefficient = _dot(vector, product)
-        residual = product - coefficient.to(product.dtype) * vector
-        if step:
-            residual = residual - off_diagonal[step - 1] * basis[step - 1]
+        residual = _recurrence(product, coefficient, vector, off_diagonal[step - 1], before)
         diagonal[step], size, norm = on_host(coefficient, _norm(product), _norm(residual))
+        del product
         scale = max(scale, check_product(size))
         off_diagonal[step] = norm
         breakdown = norm <= 10 * eps * scale
-        yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), basis[: step + 1], breakdown)
+        yield Tridiagonal(diagonal[: step + 1].copy(), off_diagonal[: step + 1].copy(), known, breakdown)
         if breakdown:
             return
-        vector = residual / norm
+        before, vector = vector, residual / norm
+
+
+def _recurrence(product: Tensor, diagonal: Tensor, vector: Tensor, coupling: float, before: Tensor | None) -> Tensor:
+    """``A q_j − α_j q_j − β_{j−1} q_{j−1}``."""
+    residual = product - diagonal.to(product.dtype) * vector
+    return residual if before is None else residual - coupling * before
 
 
 def lanczos(
@@ -220,9 +261,11 @@ def lanczos(
     *,
     num_steps: int,
     seed: int = 0,
-    reorthogonalize: bool = True,
+    reorthogonalize: bool | str = "full",
     deflate: Tensor | None = None,
     restart: bool = False,
+    basis: str | None = "device",
+    basis_dtype: torch.dtype | None = None,
 ) -> Tridiagonal:
     """Run Lanczos for ``num_steps`` steps (fewer on breakdown); arguments and errors are those of `lanczos_steps`.
 
@@ -241,21 +284,14 @@ def lanczos(
         reorthogonalize=reorthogonalize,
         deflate=deflate,
         restart=restart,
+        basis=basis,
+        basis_dtype=basis_dtype,
     )
     with matrix.unchanged():
         result = next(steps)
         for result in steps:
             pass
     return result
-
-
-@one_thread()  # two threads are no faster up to 270,000 parameters, and many times slower on a busy machine
-def orthogonal_to(rows: Tensor, *bases: Tensor) -> Tensor:
-    """A vector or rows minus the components along the rows of ``bases``, removed twice (Kahan: "twice is enough")."""
-    for _ in range(2):
-        for basis in bases:
-            rows = rows - (rows @ basis.T) @ basis
-    return rows
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Many short Lanczos runs at once, from independent random probes: their products are made in batches."""
+"""Many short Lanczos runs at once, from independent random probes: their products are made in batches.
+
+Probes of very long vectors run in groups, so that all of them need not be in memory.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab.krylov._basis import Subspace, orthogonal_to
 from renyi_lab.krylov._jacobi import JacobiMatrix
-from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, orthogonal_to
+from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import LinearOperator
 
-_ENTRIES = 2**24  # that are held in double precision at a time, 128 MB. Heuristic: the rows are as large themselves.
+# Entries that are held in double precision at a time, 128 MB, and of the probes of one group, of which about twice as
+# many vectors as steps are in memory. Heuristic: models of up to 700,000 parameters have one group of the usual 23.
+_ENTRIES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +71,7 @@ class ShallowProbes:
 def shallow_probes(
     operator: LinearOperator,
     counts: Sequence[int],
-    kept_out: Tensor,
+    kept_out: Tensor | Subspace | None,
     num_eigenvectors: int,
     generator: torch.Generator,
     on_products: Callable[[int], object] = lambda count: None,
@@ -75,7 +81,7 @@ def shallow_probes(
     Args:
         operator: Symmetric operator with ``n`` rows.
         counts: ``counts[j]`` probes make step ``j + 1``, not increasing; their sum is the number of products.
-        kept_out: ``(k, n)``, orthonormal rows; the probes are orthogonal to them.
+        kept_out: Orthonormal rows ``(k, n)``, or a `Subspace`; the probes are orthogonal to it. ``None``: nothing.
         num_eigenvectors: That many first rows are eigenvectors: the runs are kept orthogonal to them, so that they do
             not grow back out of rounding errors.
         generator: Random numbers for the probes.
@@ -84,8 +90,29 @@ def shallow_probes(
     Raises:
         ValueError: A product that is not finite.
     """
-    probes = orthogonal_to(gaussian_rows(operator, counts[0], generator), kept_out)
-    rows = probes / probes.norm(dim=1, keepdim=True)
+    size = max(1, _ENTRIES // operator.dim)
+    known = [] if kept_out is None else [kept_out]
+    eigenvectors = [] if kept_out is None else [_leading(kept_out, num_eigenvectors)]
+    runs: list[JacobiMatrix] = []
+    for first in range(0, counts[0], size):
+        group = [min(count - first, size) for count in counts if count > first]
+        probes = orthogonal_to(gaussian_rows(operator, group[0], generator), *known)
+        runs += _run(operator, probes / probes.norm(dim=1, keepdim=True), group, eigenvectors, on_products)
+    return ShallowProbes(tuple(runs))
+
+
+def _leading(rows: Tensor | Subspace, count: int) -> Tensor | Subspace:
+    return rows[:count] if isinstance(rows, Tensor) else rows.leading(count)
+
+
+def _run(
+    operator: LinearOperator,
+    rows: Tensor,
+    counts: Sequence[int],
+    eigenvectors: Sequence[Tensor | Subspace],
+    on_products: Callable[[int], object],
+) -> list[JacobiMatrix]:
+    """The runs of one group of probes, given as unit rows."""
     diagonal, off_diagonal = np.zeros((2, counts[0], len(counts)))
     own: list[Tensor] = []  # the Lanczos vectors of all probes, one tensor per step
     for step, count in enumerate(counts):
@@ -93,7 +120,7 @@ def shallow_probes(
         products = (operator @ own[-1].T).T
         size, forms = _dots(products, products).sum().sqrt(), _dots(own[-1], products)
         for _ in range(2):
-            products = orthogonal_to(products, kept_out[:num_eigenvectors])
+            products = orthogonal_to(products, *eigenvectors)
             for vectors in own:
                 products = products - _dots(vectors, products).to(products)[:, None] * vectors
         norms = _dots(products, products).sqrt()
@@ -103,8 +130,7 @@ def shallow_probes(
         rows = products / norms.clamp_min(torch.finfo(products.dtype).tiny).to(products)[:, None]
         on_products(count)
     steps = (np.arange(counts[0])[:, None] < np.asarray(counts)).sum(axis=1)
-    runs = zip(diagonal, off_diagonal, steps, strict=True)
-    return ShallowProbes(tuple(JacobiMatrix(a[:size], b[:size]) for a, b, size in runs))
+    return [JacobiMatrix(a[:size], b[:size]) for a, b, size in zip(diagonal, off_diagonal, steps, strict=True)]
 
 
 def _dots(rows: Tensor, others: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.ranks import Ranks
 from renyi_lab._utils.validation import check_tensor
 from renyi_lab.operators._symmetric_products import SymmetricProducts, check_dense_symmetry
 
@@ -39,6 +40,7 @@ class LinearOperator(ABC):
     dim: int
     dtype: torch.dtype
     device: torch.device
+    ranks: Ranks | None = None  # the processes that share the operator's data, which all make the same products
     _checks_symmetry: ClassVar[bool] = True
     _products_seen: SymmetricProducts | None = None
 

@@ -27,7 +27,15 @@ import torch
 from numpy.typing import NDArray
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab.krylov import CONVERGED, JacobiMatrix, ShallowProbes, Tridiagonal, jacobi_matrix, shallow_probes
+from renyi_lab.krylov import (
+    CONVERGED,
+    JacobiMatrix,
+    ShallowProbes,
+    Subspace,
+    Tridiagonal,
+    jacobi_matrix,
+    shallow_probes,
+)
 from renyi_lab.operators import LinearOperator
 from renyi_lab.spectrum._errors import NEGLIGIBLE
 
@@ -99,7 +107,7 @@ class Deep:
         That is up to ``depth`` before the first one that couples to what the run has not seen: the last one, unless a
         coupling in between is a rounding error, so that the order of the later ones is arbitrary.
         """
-        if self.rest is None:
+        if self.rest is None or self.run.vectors is None:
             return 0
         last = len(self.rest) - 1
         if np.any(self.rest.off_diagonal[:last] <= self.negligible):
@@ -178,6 +186,8 @@ def fresh_probes(
         generator: Random numbers for the probes.
         on_products: Called after each step with the number of its products.
     """
-    num_found = len(deep.eigenvalues)
-    rows = torch.from_numpy(deep.rows[: num_found + deep.num_known(len(plan))]).to(deep.run.basis) @ deep.run.basis
-    return shallow_probes(operator, plan, rows, num_found, generator, on_products)
+    known = None
+    if deep.run.vectors is not None:
+        rows = deep.rows[: len(deep.eigenvalues) + deep.num_known(len(plan))]
+        known = Subspace(deep.run.vectors, rows)
+    return shallow_probes(operator, plan, known, len(deep.eigenvalues), generator, on_products)

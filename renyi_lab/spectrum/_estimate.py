@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.validation import check_int, check_real
-from renyi_lab.krylov import Tridiagonal, lanczos_steps
+from renyi_lab.krylov import Storage, Tridiagonal, check_reorthogonalize, lanczos_steps
 from renyi_lab.operators import DENSE_LIMIT, LinearOperator, as_operator
 from renyi_lab.spectrum._calibration import weigh
 from renyi_lab.spectrum._data_groups import leaving_groups_out
@@ -65,7 +65,7 @@ def exact_spectrum(operator: Any) -> Spectrum:
             raise ValueError("an entry of the matrix is not finite. Likely causes: diverged weights, NaN in the data.")
         eigenvalues = torch.linalg.eigvalsh((dense + dense.T) / 2)
     spectrum = Spectrum.from_eigenvalues(eigenvalues, num_matvecs=matrix.dim)
-    return replace(spectrum, eps=torch.finfo(matrix.dtype).eps)
+    return replace(spectrum, eps=matrix.eps)
 
 
 def estimate_spectrum(
@@ -76,12 +76,16 @@ def estimate_spectrum(
     alpha: float | None = None,
     seed: int = 0,
     data_error: bool = False,
+    basis: str = "device",
+    basis_dtype: torch.dtype | None = None,
+    reorthogonalize: str = "full",
     progress: bool | None = None,
 ) -> Spectrum:
     """Estimate the spectrum of a symmetric operator from a limited number of products.
 
     Three quarters of the products are made one after the other, in one Lanczos run; the others in batches, from
-    independent probes. Memory: up to about two vectors for each product.
+    independent probes. Memory: one vector for each product of the long run, three quarters of them, and about ten more;
+    `ModelOperator.estimate_cost` says how much that is. ``basis``, ``basis_dtype`` and ``reorthogonalize`` reduce it.
 
     Args:
         operator: A `HessianOperator`, a symmetric matrix, or any operator with ``.shape`` and ``@`` (SciPy,
@@ -100,6 +104,13 @@ def estimate_spectrum(
             left out, of as many products (on 9/10 of the data) from the same probes. See `Estimate.data_error`; the
             values do not change. For operators of a model with data, such as `HessianOperator`, and with
             ``num_matvecs``.
+        basis: Where the vectors are kept: ``"device"``, that of the operator; ``"cpu"``, the host's memory;
+            ``"sharded"``, a part of each on every rank of the operator's process group. The estimate is the same to
+            rounding.
+        basis_dtype: Data type in which they are kept, no wider than the operator's. ``torch.bfloat16`` halves the
+            memory of single precision; errors grow by about 1e-5 (see the page on estimates).
+        reorthogonalize: ``"full"``: every vector is made orthogonal to all before it. ``"none"``: the three-term
+            recurrence, which keeps no vectors; no eigenvalue can then be counted, so standard errors are larger.
         progress: Whether to show a progress bar. Default: only in a terminal or notebook.
 
     Returns:
@@ -107,7 +118,8 @@ def estimate_spectrum(
 
     Raises:
         ValueError: ``num_matvecs < 1``, only one of ``target_error`` and ``alpha``, or a product that is not finite;
-            ``data_error`` with a ``target_error``, or with fewer than 4 samples.
+            ``data_error`` with a ``target_error``, or with fewer than 4 samples; a basis that the operator cannot have,
+            or that does not fit into memory.
         TypeError: ``data_error`` for a matrix, which holds no data.
 
     Example:
@@ -119,6 +131,7 @@ def estimate_spectrum(
         True
     """
     matrix = as_operator(operator)
+    keeping = _Keeping(basis, basis_dtype, reorthogonalize).checked(matrix)
     if num_matvecs is None:
         num_matvecs = NUM_MATVECS if target_error is None else LARGEST_BUDGET
     budget = check_int("num_matvecs", num_matvecs)
@@ -137,17 +150,40 @@ def estimate_spectrum(
             )
         if check_alpha(alpha) == 0:
             raise ValueError("alpha=0 counts non-zero eigenvalues, which no number of products determines; use 0.5.")
-        return _until(matrix, budget, target_error, alpha, seed, progress)
+        return _until(matrix, budget, target_error, alpha, seed, keeping, progress)
     operators = [matrix, *(part for part, _ in parts)]
     if matrix.dim <= min(budget, DENSE_LIMIT):
         spectra = [exact_spectrum(part) for part in operators]
     else:
         with progress_bar(budget * len(operators), "Hessian products", progress) as bar:
-            spectra = [_Run(part, budget, seed, bar.update).estimate(budget) for part in operators]
+            spectra = [_Run(part, budget, seed, keeping, bar.update).estimate(budget) for part in operators]
     scales = [scale for _, scale in parts]
     rules = [QuadratureRule(s.nodes * scale, s.weights, s.dim) for s, scale in zip(spectra[1:], scales, strict=True)]
     total = sum(spectrum.num_matvecs for spectrum in spectra)
     return replace(spectra[0], num_matvecs=total, leaving_out=tuple(rules))
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """Which Lanczos vectors are kept, as the arguments of `estimate_spectrum`."""
+
+    basis: str
+    dtype: torch.dtype | None
+    reorthogonalize: str
+
+    def checked(self, matrix: LinearOperator) -> _Keeping:
+        """Return self when ``matrix`` allows it or raise."""
+        Storage(self.basis, self.dtype).checked(matrix)
+        check_reorthogonalize(self.reorthogonalize)
+        return self
+
+    def steps(self, matrix: LinearOperator, num_steps: int | None, seed: int) -> Iterator[Tridiagonal]:
+        """The deep run."""
+        if check_reorthogonalize(self.reorthogonalize):
+            return lanczos_steps(
+                matrix, num_steps=num_steps, seed=seed, restart=True, basis=self.basis, basis_dtype=self.dtype
+            )
+        return lanczos_steps(matrix, num_steps=num_steps, seed=seed, reorthogonalize="none", basis=None)
 
 
 class _Run:
@@ -157,14 +193,20 @@ class _Run:
         matrix: The operator.
         budget: Products that the run will have; ``None``: not known in advance, so memory grows with them.
         seed: Random seed.
+        keeping: Which vectors are kept.
         on_products: Called with the number of products made.
     """
 
     def __init__(
-        self, matrix: LinearOperator, budget: int | None, seed: int, on_products: Callable[[int], object]
+        self,
+        matrix: LinearOperator,
+        budget: int | None,
+        seed: int,
+        keeping: _Keeping,
+        on_products: Callable[[int], object],
     ) -> None:
         num_steps = None if budget is None else budget - sum(probe_plan(budget))
-        self._steps: Iterator[Tridiagonal] = lanczos_steps(matrix, num_steps=num_steps, seed=seed, restart=True)
+        self._steps = keeping.steps(matrix, num_steps, seed)
         self._generator = torch.Generator().manual_seed(seed + _OTHER_STREAM)
         self._matrix, self._on_products = matrix, on_products
         self._num_steps, self.spent = 0, 0
@@ -184,11 +226,14 @@ class _Run:
         plan = probe_plan(num_matvecs)
         with self._matrix.unchanged():
             while self._num_steps < num_matvecs - sum(plan):
-                self._run = next(self._steps)
+                step = next(self._steps, None)
+                if step is None:  # without re-orthogonalization: the Krylov space is exhausted, and its rule exact
+                    break
+                self._run = step
                 self._num_steps += 1
                 self._count(1)
-            eps = torch.finfo(self._matrix.dtype).eps
-            deep = split_deep(self._run, self._matrix.dim, eps, count=bool(plan))
+            counts = bool(plan) and self._run.vectors is not None
+            deep = split_deep(self._run, self._matrix.dim, self._matrix.eps, count=counts)
             shallow = fresh_probes(self._matrix, deep, plan, self._generator, self._count) if plan else None
         rule, sampling = weigh(deep, shallow)
         return Spectrum(rule.nodes, rule.weights, rule.dim, self.spent, sampling)
@@ -199,12 +244,18 @@ class _Run:
 
 
 def _until(
-    matrix: LinearOperator, budget: int, target: float, alpha: float, seed: int, progress: bool | None
+    matrix: LinearOperator,
+    budget: int,
+    target: float,
+    alpha: float,
+    seed: int,
+    keeping: _Keeping,
+    progress: bool | None,
 ) -> Spectrum:
     """Estimates with more and more products until the error is met; the exact spectrum where that is cheaper."""
     size, dim, spectrum, hidden = FIRST_ROUND, matrix.dim, None, False
     with progress_bar(budget, "Hessian products", progress) as bar:
-        run = _Run(matrix, None, seed, bar.update)
+        run = _Run(matrix, None, seed, keeping, bar.update)
         while True:
             cost, left = run.cost(size), budget - run.spent
             exact = dim <= min(left, DENSE_LIMIT)
