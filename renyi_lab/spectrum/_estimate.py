@@ -232,8 +232,8 @@ class _Run:
                 self._run = step
                 self._num_steps += 1
                 self._count(1)
-            counts = bool(plan) and self._run.vectors is not None
-            deep = split_deep(self._run, self._matrix.dim, self._matrix.eps, count=counts)
+            eps = max(self._matrix.eps, 0.0 if self._run.vectors is None else self._run.vectors.rounding)
+            deep = split_deep(self._run, self._matrix.dim, eps, count=bool(plan))
             shallow = fresh_probes(self._matrix, deep, plan, self._generator, self._count) if plan else None
         rule, sampling = weigh(deep, shallow)
         return Spectrum(rule.nodes, rule.weights, rule.dim, self.spent, sampling)
