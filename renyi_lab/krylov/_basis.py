@@ -135,10 +135,11 @@ class Basis:
     def rounding(self) -> float:
         """Relative size of the eigenvalues that are hidden by the rounding of the stored vectors; 0 without.
 
-        Orthogonal to rounded vectors means orthogonal to the vectors up to ``u/√n``, with the unit roundoff ``u``: the
-        roundings of many entries mostly cancel.
+        Orthogonal to rounded vectors is orthogonal to the vectors up to about ``u/√n``, with the unit roundoff ``u``,
+        since the roundings of many entries mostly cancel. Heuristic: ``eps/(16 √n)``, with which standard errors hold
+        on diagonal matrices, whose eigenvectors have a single entry, the worst case.
         """
-        return torch.finfo(self._memory.dtype).eps / 2 / self.dim**0.5 if self.is_rounded else 0.0
+        return torch.finfo(self._memory.dtype).eps / 16 / self.dim**0.5 if self.is_rounded else 0.0
 
     @property
     def is_rounded(self) -> bool:

@@ -15,8 +15,9 @@ from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator
 # Products that are timed after the first one: so many, unless they take longer than a second (heuristic).
 _FEWEST_TIMED, _MOST_TIMED, _LONG_ENOUGH = 2, 7, 1.0
 _LARGEST_SAMPLE = 2**22  # entries of the vectors, and of the matrix, with which other work is timed
-# Lanczos vectors, and their combinations that are eigenvectors: at most one of each for each product.
-_VECTORS_PER_PRODUCT = 2
+# Of the products of an estimate, those of the long run, whose vectors are kept; vectors that are in memory beside them;
+# and entries of the probes of short runs that are in memory at a time, each in some vectors.
+_LONG_RUN, _WORKING_VECTORS, _PROBE_ENTRIES, _PER_PROBE = 0.75, 8, 2**24, 6
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Cost:
         slowest: The same with the slowest one; another load of the machine changes it beyond that.
         memory: Bytes of everything below.
         graph_memory: Bytes of the graphs that are kept between products, and of the intermediate results of one batch.
-        vector_memory: Bytes of the vectors that `estimate_spectrum` keeps (two for each product), or of the dense
-            matrix and its copies for an exact spectrum.
+        vector_memory: Bytes of the vectors that `estimate_spectrum` keeps, on one process, or of the dense matrix and
+            its copies for an exact spectrum.
         model_memory: Bytes of parameters, buffers and frozen data, which are in memory already.
         is_exact: Whether so many products give an exact spectrum, by a dense matrix.
     """
@@ -58,7 +59,9 @@ class Cost:
         )
 
 
-def measure_cost(operator: LinearOperator, num_matvecs: int, model: int, graphs: Callable[[], int]) -> Cost:
+def measure_cost(
+    operator: LinearOperator, num_matvecs: int, model: int, graphs: Callable[[], int], per_entry: float | None = None
+) -> Cost:
     """The cost of ``num_matvecs`` products with ``operator``, some of which are made and timed.
 
     Args:
@@ -66,18 +69,20 @@ def measure_cost(operator: LinearOperator, num_matvecs: int, model: int, graphs:
         num_matvecs: Number of products; from the number of rows on, an exact spectrum needs that many.
         model: Bytes of the model and its data.
         graphs: Gives the bytes of kept graphs, after the first product.
+        per_entry: Bytes of each entry of a Lanczos vector that is kept, 0 where none is; ``None``: those of the dtype.
     """
     is_exact = operator.dim <= min(num_matvecs, DENSE_LIMIT)
     count = min(num_matvecs, operator.dim) if is_exact else num_matvecs
     item = torch.finfo(operator.dtype).bits // 8
     first, timed = _time_products(operator)
-    others = _eigenvalue_seconds(operator.dim) if is_exact else _orthogonal_seconds(operator, count)
+    kept_item = item if per_entry is None else per_entry
+    others = _eigenvalue_seconds(operator.dim) if is_exact else bool(kept_item) * _orthogonal_seconds(operator, count)
 
     def total(seconds: float) -> float:
         return max(first, seconds) + (count - 1) * seconds + others
 
     # The dense matrix, its copy in double precision, the symmetrised one, and what the eigenvalues' routine needs.
-    vectors = operator.dim**2 * (item + 3 * 8) if is_exact else _VECTORS_PER_PRODUCT * count * operator.dim * item
+    vectors = operator.dim**2 * (item + 3 * 8) if is_exact else _vector_bytes(operator.dim, count, item, kept_item)
     kept = graphs()
     middle = median(timed)
     return Cost(
@@ -94,15 +99,22 @@ def measure_cost(operator: LinearOperator, num_matvecs: int, model: int, graphs:
     )
 
 
+def _vector_bytes(dim: int, count: int, item: int, kept_item: float) -> int:
+    """Bytes of the vectors of an estimate from ``count`` products."""
+    probes = min(count * (1 - _LONG_RUN), max(1, _PROBE_ENTRIES // dim) * _PER_PROBE)
+    return int(dim * (_LONG_RUN * count * kept_item + (_WORKING_VECTORS + probes) * item))
+
+
 def _time_products(operator: LinearOperator) -> tuple[float, list[float]]:
-    """Seconds of the first product, which builds the graphs, and of a few others."""
+    """Seconds of the first product, which builds the graphs, and of a few others; those of the slowest rank."""
     generator = torch.Generator("cpu").manual_seed(0)
     vector = torch.randn(operator.dim, generator=generator, device="cpu").to(operator.device, operator.dtype)
 
     def seconds() -> float:
         start = time.perf_counter()
         float((operator @ vector)[0])  # waits for a GPU
-        return time.perf_counter() - start
+        elapsed = time.perf_counter() - start
+        return elapsed if operator.ranks is None else max(operator.ranks.gather(elapsed))
 
     with operator.unchanged():
         first, timed = seconds(), [seconds()]

@@ -199,7 +199,14 @@ class ModelOperator(EvaluatedOperator):
         """The block of each parameter tensor by name, over the same frozen batches."""
         return {name: self.restricted(params=name) for name in self.parameter_names}
 
-    def estimate_cost(self, num_matvecs: int = 200) -> Cost:
+    def estimate_cost(
+        self,
+        num_matvecs: int = 200,
+        *,
+        basis: str = "device",
+        basis_dtype: torch.dtype | None = None,
+        reorthogonalize: str = "full",
+    ) -> Cost:
         """How long a spectrum from so many products takes, and how much memory, from a few products that are timed.
 
         They are made with a copy, so that `num_matvecs` and kept graphs of this operator stay as they are. It takes
@@ -207,19 +214,26 @@ class ModelOperator(EvaluatedOperator):
         as it is now.
 
         Args:
-            num_matvecs: Number of products, as in `estimate_spectrum`.
+            num_matvecs: Number of products, as in `estimate_spectrum`; so are the others.
+            basis: Where the vectors are kept.
+            basis_dtype: Data type in which they are kept.
+            reorthogonalize: ``"full"`` or ``"none"``, which keeps none.
 
         Returns:
             A `Cost`; its representation is such as ``200 products: about 12 s (10 s to 16 s); 310 MB``.
 
         Raises:
-            ValueError: ``num_matvecs < 1``.
+            ValueError: ``num_matvecs < 1``, or another argument is unknown.
         """
         check_int("num_matvecs", num_matvecs)
+        check_choice("basis", basis, ("device", "cpu", "sharded"))
+        kept = check_choice("reorthogonalize", reorthogonalize, ("full", "none")) == "full"
+        shared_by = self.ranks.size if basis == "sharded" and self.ranks is not None else 1
+        per_entry = kept * torch.finfo(basis_dtype or self.dtype).bits / 8 / shared_by
         part = self.restricted()
         data = [tensor for batch in self.batches for tensor in tensors_in(batch.content)]
         held = {id(tensor): tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers(), *data)}
-        return measure_cost(part, num_matvecs, sum(held.values()), part._graph_bytes)
+        return measure_cost(part, num_matvecs, sum(held.values()), part._graph_bytes, per_entry)
 
     def _graph_bytes(self) -> int:
         """Bytes of kept graphs and of the intermediate results of one batch."""

@@ -38,7 +38,11 @@ def test_memory_is_the_sum_of_its_parts() -> None:
     cost = H.estimate_cost(100)
     parameters = sum(p.numel() for p in H.model.parameters())
     assert cost.model_memory == 4 * parameters + 64 * (20 * 4 + 8)
-    assert cost.vector_memory == 2 * 100 * parameters * 4
+    # 75 Lanczos vectors, 25 of the short runs and 8 to work with.
+    assert cost.vector_memory == (75 + 25 + 8) * parameters * 4
+    halved = H.estimate_cost(100, basis_dtype=torch.bfloat16)
+    assert halved.vector_memory == (75 / 2 + 25 + 8) * parameters * 4
+    assert H.estimate_cost(100, reorthogonalize="none").vector_memory == (25 + 8) * parameters * 4
     assert cost.memory == cost.model_memory + cost.graph_memory + cost.vector_memory
     assert not cost.is_exact
 
