@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.batches import Batch
+from renyi_lab._utils.batches import Batch, tensors_in
 from renyi_lab._utils.evaluation import full_precision
 from renyi_lab._utils.fingerprint import Fingerprint
 from renyi_lab._utils.gradient_hooks import suspended_hooks
@@ -26,6 +27,10 @@ from renyi_lab.operators._symmetry import SymmetryCheck
 
 Kind = TypeVar("Kind", bound="KeptGraphOperator")
 Link = tuple[Sequence[Tensor], Sequence[Tensor]]
+
+# Bytes of graphs that are kept after a product which may be the only one. Heuristic: little beside torch itself, and
+# enough for small networks, whose graphs are then built once.
+_EARLY_BUDGET = 2**22
 
 _NOT_TWICE = (
     "a layer of the model cannot be differentiated twice ({}). Replace it by plain torch operations, or leave its "
@@ -82,10 +87,12 @@ class KeptGraphOperator(ModelOperator):
     """A `ModelOperator` whose matrix is a sum over batches of products through a `BatchGraph`.
 
     Graphs of as many batches as ``graph_budget`` allows are kept until the weights change; the others are rebuilt for
-    each product. A subclass implements `_batch_graph`.
+    each product. A first product outside of `unchanged` may be the only one: it keeps the first batch's graph and small
+    ones, the second one keeps the others. A subclass implements `_batch_graph`.
     """
 
     _graphs: list[BatchGraph | None] | None = None
+    _affordable: Sequence[bool] = ()  # batches whose graph may be kept
     _fingerprint: Fingerprint | None = None
     _seen_nonzero = False
     _graph_checked = False
@@ -186,28 +193,38 @@ class KeptGraphOperator(ModelOperator):
         return total
 
     def _kept_graphs(self) -> list[BatchGraph | None]:
-        """Graphs of as many batches as the budget allows, built at the first product and after the model changes."""
+        """Graphs of as many batches as the budget allows, built at the first two products after the model changes."""
         if self._verified and self._graphs is not None:
             return self._graphs
-        if self._graphs is None or self._fingerprint is None or not self._fingerprint.matches(self._roots):
-            self._graphs = None
-            affordable = self._affordable_batches()
-            with self.evaluation_point():
-                graphs = [self._checked_graph(i) if kept else None for i, kept in enumerate(affordable)]
-            self._graphs, self._fingerprint = graphs, Fingerprint(self._roots)
-            self._symmetry = SymmetryCheck(abs(self.loss))
-        return self._graphs
+        if self._graphs is not None and self._fingerprint is not None and self._fingerprint.matches(self._roots):
+            self._keep(self._graphs, self._affordable)
+            return self._graphs
+        self._graphs = None
+        self._affordable, early = self._affordable_batches()
+        graphs: list[BatchGraph | None] = [None] * len(self.batches)
+        self._keep(graphs, self._affordable if self._is_unchanged else early)
+        self._graphs, self._fingerprint = graphs, Fingerprint(self._roots)
+        self._symmetry = SymmetryCheck(abs(self.loss))
+        return graphs
 
-    def _affordable_batches(self) -> list[bool]:
+    def _keep(self, graphs: list[BatchGraph | None], wanted: Sequence[bool]) -> None:
+        missing = {index for index, graph in enumerate(graphs) if wanted[index] and graph is None}
+        if missing:
+            with self.evaluation_point():
+                graphs[:] = [self._checked_graph(i) if i in missing else graph for i, graph in enumerate(graphs)]
+
+    def _affordable_batches(self) -> tuple[list[bool], list[bool]]:
+        """Whether each batch's graph may be kept, and whether at once: the first batch's is needed in any case."""
         budget = default_graph_budget(self.device) if self.graph_budget is None else self.graph_budget
         costs = self._graph_costs() if budget else None
-        if costs is None:
-            return [False] * len(self.batches)
-        return [total <= budget for total in itertools.accumulate(costs)]
+        totals = list(itertools.accumulate(costs or [math.inf] * len(self.batches)))
+        early = min(budget, max(_EARLY_BUDGET, totals[0]))
+        return [total <= budget for total in totals], [total <= early for total in totals]
 
     def _graph_costs(self) -> list[float] | None:
         """Bytes of each batch's graph, from those of the first; ``None`` where they cannot be counted."""
-        outside = [*self.model.parameters(), *self.model.buffers()]
+        outside = [tensor for batch in self.batches for tensor in tensors_in(batch.content)]
+        outside += [tensor for root in self._roots for tensor in (*root.parameters(), *root.buffers())]
         try:
             with self.evaluation_point(), torch.enable_grad():
                 bytes_per_sample = saved_bytes(lambda: self._batch_graph(0), outside) / self.batches[0].size

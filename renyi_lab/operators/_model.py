@@ -58,7 +58,8 @@ class ModelOperator(EvaluatedOperator):
             samples, which is checked where there are several batches. For a language model with padding:
             ``batch_mass=lambda batch: (batch["labels"][:, 1:] != -100).sum()``.
         graph_budget: Memory for kept graphs in bytes; ``None``: a quarter of the free memory. Graphs of the remaining
-            batches are recomputed at each product (one more gradient), so results do not depend on it.
+            batches are recomputed at each product (one more gradient), so results do not depend on it. A first product
+            outside of `unchanged` keeps the first batch's graph and up to 4 MB, and the second one the others.
         micro_batch_size: Split larger batches into parts of this many samples, for models whose single batch exceeds
             memory; on a CPU also for speed, since smaller graphs fit its caches better (measured: up to a quarter, for
             4000 samples of `cnn1d` in parts of 1000).

@@ -1,6 +1,8 @@
 """What holds for every operator that keeps graphs, and for every use of its products."""
 
 import gc
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -106,6 +108,79 @@ def test_batches_are_summed_one_by_one(kind, graph_budget):
         operator @ vector
     assert len(calls) == 100
     assert sizes[1] <= sizes[0] + 2 * 4 * operator.dim  # the sum itself, and one batch's part of it
+
+
+ONE_PRODUCT = """
+import resource, sys
+import torch
+from torch import nn
+from renyi_lab import operators
+
+def net(*widths):
+    pairs = [(nn.Linear(a, b), nn.Tanh()) for a, b in zip(widths, widths[1:])]
+    return nn.Sequential(*(layer for pair in pairs for layer in pair))
+
+def one_product(batches, *widths):
+    data = torch.randn(40 * batches, widths[0]), torch.arange(40 * batches) % widths[-1]
+    operator = kind(net(*widths), nn.functional.cross_entropy, data, micro_batch_size=40)
+    vector, before = torch.ones(operator.dim), peak()
+    operator @ vector
+    assert len(operator.batches) == batches
+    return operator.dim, peak() - before
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+torch.set_num_threads(1)
+kind = getattr(operators, sys.argv[1])
+one_product(2, 4, 8, 3)  # what torch loads at the first use
+print(*one_product(200, 256, 850, 850, 10))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the peak of a process is read by a module for Unix")
+@OPERATORS
+def test_one_product_over_200_batches_needs_less_than_80_mb(kind):
+    """A gradient of each batch would be 760 MB, and all graphs 130 MB."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_PRODUCT, kind.__name__], capture_output=True, text=True, check=True, timeout=300
+    )
+    dim, needed = map(int, done.stdout.split())
+    assert dim > 9e5
+    assert needed < 8e7
+
+
+@OPERATORS
+def test_most_graphs_are_kept_from_the_second_product_on(kind, monkeypatch):
+    monkeypatch.setattr("renyi_lab.operators._kept_graphs._EARLY_BUDGET", 0)
+    made = [kind(small_net(), F.cross_entropy, data(), micro_batch_size=3) for _ in range(3)]
+    vector = torch.ones(made[0].dim, dtype=torch.float64)
+    kept, products = [], []
+    for _ in range(3):
+        products.append(made[0] @ vector)
+        kept.append(made[0].num_batches_kept)
+    assert kept == [1, 4, 4]
+    assert torch.equal(products[0], products[1])
+    with torch.no_grad():
+        made[0].model[0].weight.mul_(2)
+    made[0] @ vector
+    assert made[0].num_batches_kept == 1
+    with made[1].unchanged():
+        products.append(made[1] @ vector)
+        assert made[1].num_batches_kept == 4
+    made[2] @ torch.stack([vector, vector], dim=1)
+    assert made[2].num_batches_kept == 4
+    assert torch.equal(products[0], products[-1])
+
+
+@OPERATORS
+def test_a_data_set_that_batches_are_parts_of_is_not_counted_as_a_part_of_each_graph(kind):
+    x, y = data(400)
+    operator = kind(small_net(), F.cross_entropy, (x, y), micro_batch_size=4)
+    operator @ torch.ones(operator.dim, dtype=torch.float64)
+    tops = 4 * 8 * 100  # generous: of the numbers that a sample's graph holds, at most 100
+    assert operator.estimate_cost(5).graph_memory <= 101 * tops
 
 
 def bytes_of_large_tensors(smallest):
