@@ -195,7 +195,7 @@ class KeptGraphOperator(ModelOperator):
             with self.evaluation_point():
                 graphs = [self._checked_graph(i) if kept else None for i, kept in enumerate(affordable)]
             self._graphs, self._fingerprint = graphs, Fingerprint(self._roots)
-            self._symmetry = SymmetryCheck(abs(self.loss))
+            self._symmetry = SymmetryCheck(abs(self.loss), self.eps)
         return self._graphs
 
     def _affordable_batches(self) -> list[bool]:
