@@ -111,6 +111,20 @@ def _freeze(content: Any, device: torch.device) -> Batch:
     return Batch(frozen, sizes[-1] if has_targets(frozen) else sizes[0])
 
 
+def described(content: Any) -> str:
+    """A batch in words, by its keys or its type, with the shapes and types of its tensors."""
+    if isinstance(content, Mapping):
+        parts = ", ".join(f"{key!r}: {_shape(part)}" for key, part in content.items())
+        return f"a batch with the keys {parts}"
+    if isinstance(content, (Tensor, tuple, list)):
+        return f"a batch of {', '.join(map(_shape, tensors_in(content)))}"
+    return f"a batch, a {type(content).__name__} of {', '.join(map(_shape, tensors_in(content)))}"
+
+
+def _shape(part: Any) -> str:
+    return f"{tuple(part.shape)} {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+
+
 def check_content(content: Any) -> None:
     """Raise where a batch holds tensors that nothing can be computed from, or arrays beside tensors."""
     found = leaves(content)

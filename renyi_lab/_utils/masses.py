@@ -8,25 +8,20 @@ a mean runs over tokens or graphs, and where the batches' targets are of differe
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from renyi_lab._utils.batches import Batch, tensors_in
+from renyi_lab._utils.batches import Batch, described, tensors_in
+from renyi_lab._utils.label_masses import mass_fix, named_targets
 from renyi_lab._utils.losses import TorchLoss, torch_loss
 from renyi_lab._utils.validation import check_choice, check_labels
 
 BatchMass = Callable[[Any], Any]
 
-_TARGET_NAMES = ("labels", "label", "targets", "target", "y")
-
-FIX = (
-    "Pass batch_mass=, a function from a batch to the denominator of its mean loss, such as "
-    "batch_mass=lambda batch: (batch[1] != -100).sum() for a mean over labels, or pass all data as one batch"
-)
+FIX = mass_fix(None)
 
 
 class LossReduction:
@@ -105,7 +100,12 @@ class LossReduction:
 
     def _given(self, batch: Batch) -> float:
         assert self.batch_mass is not None
-        found = self.batch_mass(batch.content)
+        try:
+            found = self.batch_mass(batch.content)
+        except (LookupError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"batch_mass fails for {described(batch.content)}: {type(error).__name__}: {error}."
+            ) from error
         try:
             mass = float(found)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -147,26 +147,29 @@ class LossReduction:
         ):
             raise ValueError(shape_mismatch(outputs, targets))
 
-    def check_lengths(self, batches: Iterable[Batch]) -> None:
+    def check_lengths(self, batches: Sequence[Batch], fitting: Callable[[], str] = str) -> None:
         """Raise where batches differ in the length of their targets, if masses are assumed: a mean may be over tokens.
 
         Targets of a mapping or an object are what it calls labels or targets; of other batches for
         ``loss_fn(model, batch)``, every tensor counts.
+
+        Args:
+            batches: The batches.
+            fitting: Gives the expression for a mass that agrees with the loss, or an empty text, for the message.
         """
         shapes = dict.fromkeys(self._target_shapes(batch.content) for batch in batches)
         if self.assumed and self.kind == "mean" and len(shapes) > 1:
             first, other = map(_shown, list(shapes)[:2])
             raise ValueError(
                 f"the batches' targets differ in shape beyond the first dimension, {first} and {other}, so what "
-                f"loss_fn averages over cannot be known. {FIX}."
+                f"loss_fn averages over cannot be known. {mass_fix(batches[-1].content, fitting())}."
             )
 
     def _target_shapes(self, content: Any) -> tuple[tuple[int, ...], ...]:
         if self.of_outputs:
             content = content[1]
         elif not isinstance(content, Tensor):
-            get = content.get if isinstance(content, Mapping) else functools.partial(getattr, content)
-            content = [found for name in _TARGET_NAMES if (found := get(name, None)) is not None] or content
+            content = list(named_targets(content).values()) or content
         return tuple(tuple(tensor.shape[1:]) for tensor in tensors_in(content))
 
     def describe(self, total: float, num_samples: int) -> str:

@@ -6,16 +6,17 @@ the mean of the losses of two parts of it, weighted by their masses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.batch_parts import a_few_of, cut, joined
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
-from renyi_lab._utils.masses import FIX, LossReduction
-from renyi_lab._utils.structures import join_rows, rows
+from renyi_lab._utils.label_masses import label_masses, mass_fix
+from renyi_lab._utils.masses import LossReduction
 
 # Batches that are cut twice. Heuristic: the two parts of a small batch may well have equal shares of ignored labels.
 _SMALL = 16
@@ -43,17 +44,31 @@ class MeanCheck:
         Raises:
             ValueError: Not that mean or sum, or that cannot be found out.
         """
-        self._first = self._first or batch
-        self._reduction.check_lengths((self._first, batch))
+        first = self._first = self._first or batch
+        self._reduction.check_lengths((first, batch), lambda: self._verdict(batch, None).fitting)
         before, self._single = self._single, batch if batch.size == 1 else None
         if batch.size == 1 and before is None:
             return
-        with torch.enable_grad():  # for losses that differentiate inside
-            verdict = self._verdict(batch, before)
+        verdict = self._verdict(batch, before)
+        if verdict.agrees and first is not batch:
+            verdict = self._across(first, batch) or verdict
         if not verdict.agrees:
-            raise ValueError(_message(verdict, self._reduction))
+            raise ValueError(_message(verdict, self._reduction, batch))
+
+    def _across(self, first: Batch, batch: Batch) -> Verdict | None:
+        """The verdict on a few samples of two batches together where it is against the mean.
+
+        Samples may be alike within batches and differ between them, as where they are sorted by their length.
+        """
+        probe = a_few_of(first, batch)
+        verdict = None if probe is None else self._verdict(probe, None)
+        return verdict if verdict is not None and verdict.agrees is False else None
 
     def _verdict(self, batch: Batch, before: Batch | None) -> Verdict:
+        with torch.enable_grad():  # for losses that differentiate inside
+            return self._verdict_on(batch, before)
+
+    def _verdict_on(self, batch: Batch, before: Batch | None) -> Verdict:
         if not self._reduction.of_outputs:
             return self._split(lambda content: self._loss_fn(self._model, content), batch, before)
         with_outputs = (None if each is None else self._with_outputs(each) for each in (batch, before))
@@ -78,11 +93,11 @@ class MeanCheck:
         return Batch((self._model(batch.content[0]), batch.content[1]), batch.size)
 
 
-def _message(verdict: Verdict, reduction: LossReduction) -> str:
+def _message(verdict: Verdict, reduction: LossReduction, batch: Batch) -> str:
     if reduction.kind == "sum":
         fix = 'It is a mean: pass reduction="mean".' if verdict.other else 'Pass reduction="mean", or one batch.'
         return f'loss_fn is not a sum over the samples of a batch (reduction="sum"): {verdict.reason}. {fix}'
-    fix = 'It is a sum: pass reduction="sum".' if verdict.other else f"{FIX}."
+    fix = 'It is a sum: pass reduction="sum".' if verdict.other else f"{mass_fix(batch.content, verdict.fitting)}."
     known = "is not a mean over the samples of a batch" if verdict.agrees is False else "has an unknown denominator"
     return f"loss_fn {known}: {verdict.reason}. {fix}"
 
@@ -95,11 +110,13 @@ class Verdict:
         agrees: Whether the parts' losses make up the loss; ``None`` where that cannot be found out.
         reason: Why not, as a clause.
         other: Whether they do under the other reduction, a sum for a mean.
+        fitting: The number of labels, as an expression, that is the denominator, unlike others; or empty.
     """
 
     agrees: bool | None
     reason: str = ""
     other: bool = False
+    fitting: str = ""
 
 
 def split_loss(
@@ -126,20 +143,40 @@ def split_loss(
         raise
     except Exception as error:  # whatever a user's model or loss raises for fewer samples
         return Verdict(None, f"the loss of {parts[0].size} of {batch.size} samples fails ({error})")
-    masses = [reduction.mass(part) for part in parts]
-    mean = sum(m * loss for m, loss in zip(masses, losses, strict=True) if m > 0) / (sum(masses) or 1.0)
+    mean = _mean(losses, [reduction.mass(part) for part in parts])
     expected, other = (sum(losses), mean) if reduction.kind == "sum" else (mean, sum(losses))
     precision, scale = _precision(batch), max(map(abs, (whole, *losses)))
     # The second is for the tiny losses of a model that fits its data: its outputs are rounded, at the scale of 1.
     tolerance = max(precision**0.5 * scale, min(20 * precision, 0.1 * scale))
+    deviations = {
+        expression: abs(whole - _mean(losses, [mass(part.content) for part in parts]))
+        for expression, mass in label_masses(batch.content).items()
+    }
+    fitting = _best(deviations, abs(whole - mean), tolerance, 100 * precision * scale)
     if abs(whole - expected) <= tolerance:  # false for NaN, the mean over no labels
-        return Verdict(True)
+        return Verdict(True, fitting=fitting)
     return Verdict(
         False,
         f"a batch of {batch.size} samples has the loss {whole:.4g}, its parts of {parts[0].size} and {parts[1].size} "
         f"samples have {losses[0]:.4g} and {losses[1]:.4g}",
         abs(whole - other) <= tolerance,
+        fitting,
     )
+
+
+def _best(deviations: Mapping[str, float], assumed: float, tolerance: float, rounding: float) -> str:
+    """The expression whose deviation is small, while all others, and that of the assumed mass, are far larger."""
+    if not deviations:
+        return ""
+    best = min(deviations, key=lambda expression: deviations[expression])
+    others = [assumed, *(deviation for expression, deviation in deviations.items() if expression != best)]
+    # Not `<=`, which is false for an assumed mass with the mean over no labels, NaN.
+    clear = not any(other <= max(100 * deviations[best], rounding) for other in others)
+    return best if deviations[best] <= tolerance and clear else ""
+
+
+def _mean(losses: Sequence[float], masses: Sequence[float]) -> float:
+    return sum(m * loss for m, loss in zip(masses, losses, strict=True) if m > 0) / (sum(masses) or 1.0)
 
 
 def outputs_depend_on_the_batch(model: Callable[..., Any], inputs: Any) -> bool:
@@ -165,30 +202,6 @@ def outputs_depend_on_the_batch(model: Callable[..., Any], inputs: Any) -> bool:
         return True
     by_sample = [i for i, tensor in enumerate(whole) if tensor.ndim and len(tensor) == batch.size]
     return any(not close(whole[i], torch.cat([first[i], rest[i]])) for i in by_sample)
-
-
-def cut(batch: Batch, first: int | None = None) -> tuple[Batch, Batch] | None:
-    """The first samples, by default a third, and the rest of a batch, unlike in size so that their masses differ.
-
-    ``None`` if it has no rows.
-
-    Tensors without dimensions belong to both parts.
-    """
-    if batch.size < 2 or any(tensor.ndim and len(tensor) != batch.size for tensor in tensors_in(batch.content)):
-        return None
-    at = first or -(-batch.size // 3)
-    before, after = (rows(batch.content, part) for part in (slice(at), slice(at, None)))
-    return Batch(before, at), Batch(after, batch.size - at)
-
-
-def joined(first: Batch, second: Batch) -> Batch | None:
-    """Two batches as one; ``None`` where their tensors do not fit."""
-    pairs = list(zip(tensors_in(first.content), tensors_in(second.content), strict=False))
-    if any(a.ndim == 0 or a.shape[1:] != b.shape[1:] for a, b in pairs):
-        return None
-    others = iter([tensor for _, tensor in pairs])
-    content = map_tensors(first.content, lambda tensor: join_rows(tensor, next(others)))
-    return Batch(content, first.size + second.size)
 
 
 def _fresh(content: Any) -> Any:

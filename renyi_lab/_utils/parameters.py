@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | None"
 
+_SHOWN = 8  # names in a message
 
 _COMPLEX = (
     "parameter {!r} is complex ({}), but a Hessian is one in real numbers: store it as two real numbers per entry, "
@@ -25,8 +26,8 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
 
     Args:
         model: Any module.
-        params: ``None`` for all trainable parameters; or a name (``"0.weight"``), a glob (``"*.weight"``), a module
-            or its name (``"0"``), a parameter, or several of these.
+        params: ``None`` for all trainable parameters; or a name (``"0.weight"``), a glob of names of parameters or
+            modules (``"*.weight"``, ``"h.*.attn"``), a module or its name (``"0"``), a parameter, or several of these.
 
     Raises:
         ValueError: Nothing matches, a parameter selected by its full name or as a tensor is frozen, or the selected
@@ -45,8 +46,8 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     selected = {name: parameter for name, parameter in _trainable(model).items() if id(parameter) in inside}
     if not selected:
         raise ValueError(
-            f"params={params!r} selects no trainable parameter; all of {sorted(chosen)} "
-            "are frozen. Call requires_grad_(True) on those you want."
+            f"{'the model has' if params is None else f'params={_shown(params)} selects'} no trainable parameter; all of "
+            f"{listed(sorted(chosen))} are frozen. Call requires_grad_(True) on those you want."
         )
     check_uniform(selected)
     return selected
@@ -105,13 +106,14 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def plain_name(name: str) -> str:
-    """A name without what wrappers put into it: ``_orig_mod`` (torch.compile) and ``module`` in front (data-parallel).
+    """A name without what wrappers put into it.
 
-    The name of a wrapper alone is a pattern for everything inside.
+    That is ``_orig_mod`` (torch.compile), and in front ``module`` (data-parallel) and ``base_model.model`` (adapters of
+    the package ``peft``). The name of a wrapper alone is a pattern for everything inside.
     """
     parts = [part for part in name.split(".") if part != "_orig_mod"]
-    while parts and parts[0] == "module":
-        del parts[0]
+    while parts[:1] == ["module"] or parts[:2] == ["base_model", "model"]:
+        del parts[: 1 if parts[0] == "module" else 2]
     return ".".join(parts) or "*"
 
 
@@ -134,6 +136,10 @@ def split(vector: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
 def _aligned(part: Tensor) -> Tensor:
     """The part itself where it lies at even positions in memory, as ``torch.view_as_complex`` needs, or a copy."""
     return part.clone() if part.storage_offset() % 2 or any(step % 2 for step in part.stride()[:-1]) else part
+
+
+def _shown(params: Any) -> str:
+    return repr(params) if isinstance(params, (str, list, tuple)) else f"<{type(params).__name__}>"
 
 
 def _choices(params: Any) -> list[Any]:
@@ -171,16 +177,41 @@ def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[st
         if not available[pattern].requires_grad:
             raise ValueError(f"parameter {pattern!r} is frozen; call requires_grad_(True) on it or leave it out.")
         return [pattern]
-    found = [name for name in available if name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)]
+    found = [name for name in available if any(fnmatchcase(part, pattern) for part in prefixes(name))]
+    found = found or [name for name in available if name.startswith(f"{pattern}.")]
     if not found:
         plain = {plain_name(name): name for name in available}
         if (plain_name(pattern), *plain) != (pattern, *available):  # wrappers: names with and without them
             known = {short: available[name] for short, name in plain.items()}
             return [plain[name] for name in _names_matching(known, plain_name(pattern))]
-        close = difflib.get_close_matches(pattern, available, n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(available)}."
-        raise ValueError(f"params={pattern!r} is not the name of a parameter or module of the model; {hint}")
+        raise ValueError(
+            f"params={pattern!r} is not the name of a parameter or module of the model; "
+            f"{names_hint(pattern, available)}"
+        )
     return found
+
+
+def prefixes(name: str) -> list[str]:
+    """The name of a parameter and those of the modules that hold it, from the outermost on."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def names_hint(pattern: str, available: Iterable[str]) -> str:
+    """Names that resemble a pattern, or what there is, as the end of a sentence."""
+    known = list(available)
+    if any(fnmatchcase(prefix, f"*.{pattern}") for name in known for prefix in prefixes(name)):
+        return f"did you mean {f'*.{pattern}'!r}?"
+    modules = [prefix for name in known for prefix in prefixes(name)[:-1]]
+    close = difflib.get_close_matches(pattern, dict.fromkeys((*known, *modules)), n=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {listed(known)}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    found = list(names)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
 
 
 def check_uniform(selected: Mapping[str, Tensor]) -> None:

@@ -23,14 +23,21 @@ from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.used_modules import modules_used
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators._base import LinearOperator
-from renyi_lab.operators._graph_nodes import reason_to_refuse, reduced_precision, runs_python
-from renyi_lab.operators._loss_errors import explained_loss
+from renyi_lab.operators._graph_nodes import coarsest_dtype, reason_to_refuse, runs_python
+from renyi_lab.operators._loss_errors import (
+    NOT_REENTRANT,
+    REENTRANT,
+    explained_loss,
+    no_lost_gradients,
+    reduced_precision,
+)
 
 Result = TypeVar("Result")
 
 _NO_GRADIENT = {
-    "CheckpointFunctionBackward": "activation checkpointing with use_reentrant=True cannot be differentiated twice; "
-    "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
+    "CheckpointFunctionBackward": f"{REENTRANT} cannot be differentiated twice; {NOT_REENTRANT}",
+    "MatMul8bitLtBackward": "a layer of bitsandbytes rounds its inputs to eight bits, so that its gradient is not the "
+    "derivative of what it computes; load the model without load_in_8bit",
 }
 _RANDOM_BACKWARD = (
     "random numbers are drawn during differentiation, so that parts of the model are computed anew with other dropout "
@@ -64,7 +71,13 @@ class EvaluatedOperator(LinearOperator):
     _recomputes = False  # whether differentiation runs parts of the forward pass again
     _draws = False  # whether random numbers are drawn, with or without an effect on the loss
     _copies_inputs = True  # since a forward pass changes its inputs in place
+    _coarsest: torch.dtype | None = None  # a type of less precision than the weights', in parts of the model
     _given: list[Tensor] | None = None  # copies of a batch, to see whether it does
+
+    @property
+    def eps(self) -> float:
+        """Relative rounding error of a product: that of the least precise type that model and loss compute in."""
+        return torch.finfo(self._coarsest or self.dtype).eps
 
     @abstractmethod
     def batch_loss(self, index: int) -> Tensor:
@@ -169,12 +182,15 @@ class EvaluatedOperator(LinearOperator):
         self._begin(index)
         self._given = []
         states = generator_states() if index == 0 else []
-        with explained_loss(self.batches[index], self.loss_style, f"{self.dtype} on {self.device}"):
+        with (
+            no_lost_gradients(),
+            explained_loss(self.batches[index], self.loss_style, f"{self.dtype} on {self.device}"),
+        ):
             loss = self._noted(self.batch_loss, index)
             self._recomputes |= runs_python([loss])  # a `torch.autograd.Function` may compute anything
         if index == 0:
             self._draws = generator_states() != states
-            self._check_graph(loss)
+        self._check_graph(loss)
         self._alters_inputs |= any(tensor._version for tensor in self._given)
         return loss
 
@@ -208,8 +224,9 @@ class EvaluatedOperator(LinearOperator):
     def _check_graph(self, loss: Tensor) -> None:
         if reason := reason_to_refuse(_NO_GRADIENT, [loss]):
             raise ValueError(reason + ".")
-        if dtype := reduced_precision([loss]):
-            raise ValueError(
-                f"the model or the loss computes in {dtype}, so that second derivatives would have two or three digits "
-                "at best; remove the casts and torch.autocast blocks from the forward pass."
-            )
+        dtype = coarsest_dtype([loss])
+        if dtype is None or torch.finfo(dtype).eps <= self.eps:
+            return
+        if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
+            raise ValueError(reduced_precision(dtype, self.model))
+        self._coarsest = dtype

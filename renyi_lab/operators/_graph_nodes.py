@@ -13,7 +13,7 @@ from renyi_lab._utils.convolutions import Convolution, ConvolutionGradient
 
 Top = Tensor | GradientEdge
 
-_PRECISE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+_REAL = {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
 def edge(tensor: Tensor) -> Top:
@@ -39,14 +39,16 @@ def reason_to_refuse(reasons: Mapping[str, str], tops: Iterable[Top]) -> str | N
     return next((reasons[node.name()] for node in nodes(tops) if node.name() in reasons), None)
 
 
-def reduced_precision(tops: Iterable[Top]) -> torch.dtype | None:
-    """A floating-point type of less than single precision in which some part of the graph was computed."""
-    for node in nodes(tops):
-        for output in getattr(node, "_input_metadata", ()):
-            dtype: torch.dtype = output.dtype
-            if (dtype.is_floating_point or dtype.is_complex) and dtype not in _PRECISE:
-                return dtype
-    return None
+def coarsest_dtype(tops: Iterable[Top]) -> torch.dtype | None:
+    """The least precise floating-point type that some part of the graph was computed in; ``None`` without a graph."""
+    found = {_REAL.get(output.dtype, output.dtype) for node in nodes(tops) for output in _outputs(node)}
+    by_eps = sorted((dtype for dtype in found if dtype.is_floating_point), key=lambda dtype: torch.finfo(dtype).eps)
+    return by_eps[-1] if by_eps else None
+
+
+def _outputs(node: Any) -> Iterable[Any]:
+    outputs: Iterable[Any] = getattr(node, "_input_metadata", ())
+    return outputs
 
 
 def runs_python(tops: Iterable[Top]) -> bool:

@@ -204,7 +204,7 @@ class KeptGraphOperator(ModelOperator):
         graphs: list[BatchGraph | None] = [None] * len(self.batches)
         self._keep(graphs, self._affordable if self._is_unchanged else early)
         self._graphs, self._fingerprint = graphs, Fingerprint(self._roots)
-        self._symmetry = SymmetryCheck(abs(self.loss))
+        self._symmetry = SymmetryCheck(abs(self.loss), self.eps)
         return graphs
 
     def _keep(self, graphs: list[BatchGraph | None], wanted: Sequence[bool]) -> None:

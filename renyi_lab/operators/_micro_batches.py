@@ -8,9 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.batch_parts import joined
 from renyi_lab._utils.batches import Batch
-from renyi_lab._utils.masses import FIX, LossReduction
-from renyi_lab._utils.mean_checks import MeanCheck, joined, outputs_depend_on_the_batch, split_loss
+from renyi_lab._utils.given_masses import check_given_masses
+from renyi_lab._utils.label_masses import mass_fix
+from renyi_lab._utils.masses import LossReduction
+from renyi_lab._utils.mean_checks import (
+    MeanCheck,
+    outputs_depend_on_the_batch,
+    split_loss,
+)
 
 
 def check_batches(
@@ -37,6 +44,8 @@ def check_batches(
         check = MeanCheck(model, loss_fn, reduction)
         for index in range(num_batches):
             check.see(batch_of(index))
+    if reduction.batch_mass is not None and reduction.loss is None and num_batches > 1:
+        check_given_masses(model, loss_fn, batch_of, num_batches, reduction)
     if micro_batch_size is not None:
         probes = [batch_of(index) for index in range(min(2, num_batches))]
         _check_micro_batches(model, loss_fn, probes, reduction, micro_batch_size)
@@ -65,8 +74,9 @@ def _check_micro_batches(
         verdict = split_loss(lambda content: loss_fn(model, content), probe, reduction)
     if verdict.agrees is False:
         raise ValueError(
-            f"{refusal}, but the loss is not that of its parts: {verdict.reason}. {FIX}; leave micro_batch_size out if "
-            "the first dimension is not that of samples."
+            f"{refusal}, but the loss is not that of its parts: {verdict.reason}. "
+            f"{mass_fix(probe.content, verdict.fitting)}; leave micro_batch_size out if the first dimension is not "
+            "that of samples."
         )
 
 

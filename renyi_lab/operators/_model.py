@@ -15,11 +15,13 @@ from renyi_lab._utils.batches import Batch, freeze_batches, split_batches, tenso
 from renyi_lab._utils.broadcasting import check_pair
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
+from renyi_lab._utils.parameter_blocks import BlockSelection, block_parameters
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_choice, check_int, check_loss_fn, check_real
 from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
+from renyi_lab.operators._loss_errors import coarse_parts
 from renyi_lab.operators._micro_batches import check_batches, refuse_mixed_samples
 from renyi_lab.operators._weighted_batches import WeightedBatches, choose_loss_style
 
@@ -44,8 +46,9 @@ class ModelOperator(EvaluatedOperator):
             all other batches (dictionaries, longer tuples, dataclasses, graphs); see ``loss_style``.
         data: ``(x, y)``, a data set, a DataLoader, or an iterable of batches. Tensors are copied, detached and moved to
             the model's device, inside containers and objects too.
-        params: ``None`` for all trainable parameters; or names, globs (``"*.weight"``), modules, parameters: the matrix
-            of that block alone. Frozen parameters are skipped.
+        params: ``None`` for all trainable parameters; or names, globs of names of parameters or modules
+            (``"*.weight"``, ``"h.*.attn"``), modules, parameters: the matrix of that block alone. Frozen parameters are
+            skipped.
         mode: ``"eval"`` (default: dropout off, batch norm uses its running statistics) or ``"train"``.
         loss_style: ``"output_target"`` or ``"model_batch"``; ``None`` chooses by the batches as described for
             ``loss_fn``.
@@ -128,6 +131,8 @@ class ModelOperator(EvaluatedOperator):
                 stacklevel=2,
             )
         self.loss = self._checked_loss()
+        if self._coarsest:
+            warnings.warn(coarse_parts(self.dtype, self._coarsest), stacklevel=2)
         with self._evaluation(training=False):
             cut_into = micro_batch_size if len(parts) > len(frozen) else None
             copies = self._fresh_model, self._fresh_loss, self._fresh_batch
@@ -157,9 +162,11 @@ class ModelOperator(EvaluatedOperator):
     def precision(self) -> str:
         """The arithmetic of losses and products, such as ``"float32 on cuda:0"``.
 
-        It is that of the weights: automatic mixed precision and TF32 are off while anything is computed.
+        It is that of the weights: automatic mixed precision and TF32 are off while anything is computed. Where the
+        model or the loss itself casts to a coarser type, it says so.
         """
-        return f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        known = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return f"{known}, partly in {str(self._coarsest).removeprefix('torch.')}" if self._coarsest else known
 
     @property
     def num_frozen(self) -> int:
@@ -196,9 +203,33 @@ class ModelOperator(EvaluatedOperator):
             part.loss = part._checked_loss()
         return part
 
-    def blocks(self: Kind) -> dict[str, Kind]:
-        """The block of each parameter tensor by name, over the same frozen batches."""
-        return {name: self.restricted(params=name) for name in self.parameter_names}
+    def blocks(self: Kind, pattern_or_modules: BlockSelection = None) -> dict[str, Kind]:
+        """Diagonal blocks of the matrix by name, over the same frozen batches.
+
+        Args:
+            pattern_or_modules: What makes up a block. ``None``: each parameter tensor. A name or glob, such as
+                ``"h.*.attn"``: each module or parameter that it matches, by its name; what lies inside a matched module
+                is part of that block. A module or parameter: that one. A list of these: one block for each entry. A
+                mapping ``{name: params}``: blocks of these names, selected as in the constructor. Blocks hold those of
+                the operator's parameters that are inside; a tied weight belongs to each module that uses it, and blocks
+                may overlap.
+
+        Raises:
+            ValueError: Nothing is matched, or none of the operator's parameters is inside.
+            TypeError: Something else than names, modules, parameters, a list or a mapping of these.
+
+        Example:
+            >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+            >>> H = renyi_lab.HessianOperator(model, torch.nn.MSELoss(), (torch.ones(4, 2), torch.zeros(4, 1)))
+            >>> {name: block.dim for name, block in H.blocks().items()}
+            {'0.weight': 6, '0.bias': 3, '2.weight': 3, '2.bias': 1}
+            >>> {name: block.dim for name, block in H.blocks("*").items()}
+            {'0': 9, '2': 4}
+            >>> {name: block.dim for name, block in H.blocks({"weights": "*.weight", "last": model[2]}).items()}
+            {'weights': 9, 'last': 4}
+        """
+        found = block_parameters(self.model, self.parameter_names, pattern_or_modules)
+        return {name: self.restricted(params=names) for name, names in found.items()}
 
     def estimate_cost(
         self,

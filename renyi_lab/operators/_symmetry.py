@@ -13,10 +13,11 @@ class SymmetryCheck:
 
     Args:
         scale: Typical size of the loss, below which products may be nothing but rounding.
+        eps: Relative rounding error of a product.
     """
 
-    def __init__(self, scale: float) -> None:
-        self._scale = max(1.0, scale)
+    def __init__(self, scale: float, eps: float) -> None:
+        self._scale, self._eps = max(1.0, scale), eps
         self._num_left = _NUM_CHECKED
         self._latest: tuple[Tensor, Tensor] | None = None
 
@@ -33,7 +34,7 @@ class SymmetryCheck:
     def agree(self, u: Tensor, product_u: Tensor, v: Tensor, product_v: Tensor) -> bool:
         """Whether ``⟨u, Hv⟩`` and ``⟨v, Hu⟩`` agree to a hundredth, or up to rounding; what is not finite passes."""
         one, other = float(torch.dot(u, product_v)), float(torch.dot(v, product_u))
-        eps, length = torch.finfo(u.dtype).eps, float(u.norm() * v.norm())
+        eps, length = self._eps, float(u.norm() * v.norm())
         size = float(u.norm() * product_v.norm() + v.norm() * product_u.norm())
         # Heuristic: double backward of the steepest networks tried loses about four digits.
         rounding = max(300 * eps, 1e-8) * size + 1e4 * eps * self._scale * length / len(u) ** 0.5

@@ -53,5 +53,15 @@ class WeightedBatches:
         """
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}.")
+            raise ValueError(
+                f"loss_fn must return one number per batch (reduction 'mean' or 'sum'), got {shape}{_hint(loss)}."
+            )
         return loss.reshape(()) * self._weights[index]
+
+
+def _hint(found: object) -> str:
+    if found is None:
+        return "; models that compute their own loss do so only for batches with labels"
+    if getattr(found, "loss", None) is not None:
+        return "; return its loss, as in loss_fn=lambda model, batch: model(**batch).loss"
+    return ""

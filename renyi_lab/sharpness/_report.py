@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.parameter_blocks import block_parameters
 from renyi_lab._utils.parameters import ParameterSelection, select_parameters
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.validation import check_int, check_reals
@@ -29,7 +30,7 @@ def sharpness_report(
     num_matvecs: int = 200,
     seed: int = 0,
     initial_parameters: Mapping[str, Tensor] | Iterable[Tensor] | None = None,
-    blocks: bool | ParameterSelection = True,
+    blocks: bool | ParameterSelection | Mapping[str, ParameterSelection] = True,
     num_samples: int | None = None,
     perturbation_samples: int | None = 1024,
     progress: bool | None = None,
@@ -50,7 +51,8 @@ def sharpness_report(
         initial_parameters: State dict (a copy) or list of tensors from before training, for the distance from
             initialisation. ``None``: that row is NaN.
         blocks: ``True``: spectra of every parameter tensor too; ``False``: of the whole network only; or names and
-            globs as in the ``params`` of `HessianOperator`, such as ``"*.weight"``.
+            globs as in the ``params`` of `HessianOperator`, such as ``"*.weight"``, for each tensor that they select;
+            or a mapping ``{name: params}``, such as ``{"attention": "*.attn"}``, for blocks of several tensors.
         num_samples: Size of a random subset for spectra, gradient and norms. ``None``: all samples.
         perturbation_samples: Size of a random subset for the measures that perturb the weights. ``None``: all samples.
             Default 1024 (Andriushchenko et al. 2023).
@@ -78,7 +80,7 @@ def sharpness_report(
     check_int("seed", seed, 0)
     everything = HessianOperator(model, loss_fn, data, reduction=reduction, batch_mass=batch_mass)
     H = _on_subset(everything, "num_samples", num_samples, seed)
-    names = _block_names(H, blocks)
+    parts = _blocks(H, blocks)
     # Before the long computation: wrong initial parameters are a mistake of the caller, not a property of the model.
     initial = None if initial_parameters is None else initial_weights(H, initial_parameters)
     network = Network(H, _on_subset(everything, "perturbation_samples", perturbation_samples, seed), seed, initial)
@@ -88,10 +90,10 @@ def sharpness_report(
     estimates: dict[Row, Estimate] = {}
     spectra: dict[str, Spectrum] = {}
     notes: dict[Row, str] = {}
-    with progress_bar(1 + len(names) + len(of_network), "measures", progress) as bar:
-        for block in (WHOLE, *names):
+    with progress_bar(1 + len(parts) + len(of_network), "measures", progress) as bar:
+        for block in (WHOLE, *parts):
             # The operator of a block is made only now, so that only one graph is kept at a time.
-            operator = H if block == WHOLE else H.restricted(params=block)
+            operator = H if block == WHOLE else H.restricted(params=parts[block])
             with _noted(notes, ("spectrum", block)):
                 spectra[block] = estimate_spectrum(operator, num_matvecs=num_matvecs, seed=seed, progress=False)
             for measure in per_block:
@@ -111,10 +113,14 @@ def _on_subset(operator: HessianOperator, name: str, num_samples: int | None, se
     return operator.restricted(batches=batches)
 
 
-def _block_names(operator: HessianOperator, blocks: bool | ParameterSelection) -> list[str]:
-    if isinstance(blocks, bool):
-        return list(operator.parameter_names) if blocks else []
-    return list(select_parameters(operator.model, blocks))
+def _blocks(
+    operator: HessianOperator, blocks: bool | ParameterSelection | Mapping[str, ParameterSelection]
+) -> dict[str, list[str]]:
+    """Names of the parameters in each block, by the block's name."""
+    if isinstance(blocks, Mapping):
+        return block_parameters(operator.model, operator.parameter_names, blocks)
+    names = operator.parameter_names if isinstance(blocks, bool) else select_parameters(operator.model, blocks)
+    return {name: [name] for name in names} if blocks is not False else {}
 
 
 def _attempt(measure: Measure, subject: Spectrum | Network, block: str, notes: dict[Row, str]) -> Estimate:
