@@ -51,6 +51,14 @@ class LinearOperator(ABC):
         """``(n, n)``."""
         return (self.dim, self.dim)
 
+    @property
+    def eps(self) -> float:
+        """Relative rounding error of a product, of which an algorithm makes its tolerances.
+
+        That of the dtype, unless a subclass knows that its products are less precise.
+        """
+        return torch.finfo(self.dtype).eps
+
     def __matmul__(self, other: Tensor) -> Tensor:
         """``H @ v`` for ``v`` of shape ``(n,)`` or ``H @ V`` for ``(n, k)``; the result has the operator's dtype.
 

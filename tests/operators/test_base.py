@@ -58,6 +58,11 @@ def test_curvlinops_operator_is_adapted():
     assert (operator @ v).abs().max() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_rounding_error_of_a_product_is_that_of_the_dtype(dtype):
+    assert MatrixOperator(A.to(dtype)).eps == torch.finfo(dtype).eps
+
+
 def test_products_are_counted_column_by_column():
     operator = MatrixOperator(A)
     _ = operator @ torch.ones(30), operator @ torch.ones(30, 4)
