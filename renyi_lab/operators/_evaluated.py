@@ -28,9 +28,10 @@ from renyi_lab.operators._loss_errors import explained_loss
 
 Result = TypeVar("Result")
 
-_NO_GRADIENT = {
+BACKWARD_ONLY = {  # nodes that support backward(), but not torch.autograd.grad
     "CheckpointFunctionBackward": "activation checkpointing with use_reentrant=True cannot be differentiated twice; "
-    "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
+    "pass use_reentrant=False to torch.utils.checkpoint.checkpoint, or use HessianOperator(..., "
+    'method="finite_difference")'
 }
 _RANDOM_BACKWARD = (
     "random numbers are drawn during differentiation, so that parts of the model are computed anew with other dropout "
@@ -63,6 +64,7 @@ class EvaluatedOperator(LinearOperator):
     _point: EvaluationPoint | None = None
     _recomputes = False  # whether differentiation runs parts of the forward pass again
     _draws = False  # whether random numbers are drawn, with or without an effect on the loss
+    _twice = True  # whether second derivatives are taken
     _copies_inputs = True  # since a forward pass changes its inputs in place
     _given: list[Tensor] | None = None  # copies of a batch, to see whether it does
 
@@ -83,7 +85,7 @@ class EvaluatedOperator(LinearOperator):
     @contextlib.contextmanager
     def _evaluation(self, training: bool) -> Iterator[None]:
         outer = self._point
-        with evaluation_point(self.model, training, self.seed, self._roots[1:]) as point:
+        with evaluation_point(self.model, training, self.seed, self._roots[1:], twice=self._twice) as point:
             self._point = point
             try:
                 yield
@@ -206,10 +208,10 @@ class EvaluatedOperator(LinearOperator):
         return not torch.equal(*losses)
 
     def _check_graph(self, loss: Tensor) -> None:
-        if reason := reason_to_refuse(_NO_GRADIENT, [loss]):
+        if self._twice and (reason := reason_to_refuse(BACKWARD_ONLY, [loss])):
             raise ValueError(reason + ".")
         if dtype := reduced_precision([loss]):
             raise ValueError(
-                f"the model or the loss computes in {dtype}, so that second derivatives would have two or three digits "
+                f"the model or the loss computes in {dtype}, so that curvature would have two or three digits "
                 "at best; remove the casts and torch.autocast blocks from the forward pass."
             )
