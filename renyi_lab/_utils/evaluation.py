@@ -13,7 +13,7 @@ from torch import nn
 
 from renyi_lab._utils.convolutions import fast_second_derivatives
 from renyi_lab._utils.gradient_hooks import no_new_hooks, suspended_hooks
-from renyi_lab._utils.model_state import affine_batch_norm, differentiable_twice, training_flags
+from renyi_lab._utils.model_state import affine_batch_norm, differentiable_twice, plain_kernels, training_flags
 from renyi_lab._utils.module_snapshot import ModuleSnapshot
 from renyi_lab._utils.random import preserved_rng, seed_all
 
@@ -39,19 +39,20 @@ class EvaluationPoint:
 
 @contextlib.contextmanager
 def evaluation_point(
-    model: nn.Module, training: bool, seed: int, others: Sequence[nn.Module] = ()
+    model: nn.Module, training: bool, seed: int, others: Sequence[nn.Module] = (), *, twice: bool = True
 ) -> Iterator[EvaluationPoint]:
     """A context in which a loss is a function of the weights alone that autograd differentiates twice.
 
     Inside, the model is in the given mode, hooks on gradients are off, autocast is off, and only kernels are used that
-    have a second derivative. On exit, also after an error, everything that a forward pass may change is as it was:
-    buffers, attributes, counters, ``.grad``, flags and random states.
+    have a second derivative, unless ``twice=False``. On exit, also after an error, everything that a forward pass may
+    change is as it was: buffers, attributes, counters, ``.grad``, flags and random states.
 
     Args:
         model: The model; its training flags are set.
         training: Whether in training mode.
         seed: Random seed at the start.
         others: Further modules that the loss uses, such as itself; their flags stay.
+        twice: Whether second derivatives are taken; if not, attention uses torch's fused kernels.
 
     Raises:
         RuntimeError: Inside ``torch.inference_mode()``.
@@ -67,7 +68,7 @@ def evaluation_point(
             preserved_rng(),
             suspended_hooks(parameters, modules),
             no_new_hooks(),
-            differentiable_twice(model),
+            plain_kernels(model),
             full_precision(),
             training_flags(model, training),
         ):
@@ -75,7 +76,10 @@ def evaluation_point(
                 if gradient is not None:  # a loss may call backward()
                     parameter.grad = None
             _embed_without_side_effects(modules)
-            with affine_batch_norm(model), fast_second_derivatives(model):
+            with contextlib.ExitStack() as stack:
+                if twice:
+                    for context in (differentiable_twice(), affine_batch_norm(model), fast_second_derivatives(model)):
+                        stack.enter_context(context)
                 point = EvaluationPoint(ModuleSnapshot(modules))
                 point.begin(seed)
                 yield point

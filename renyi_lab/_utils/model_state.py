@@ -93,12 +93,16 @@ def without_fast_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+def differentiable_twice() -> contextlib.AbstractContextManager[None]:
+    """Compute attention by the kernel that has a second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 @contextlib.contextmanager
-def differentiable_twice(model: nn.Module) -> Iterator[None]:
-    """Choose kernels that have a second derivative: MATH attention, no cuDNN in recurrent layers, nothing compiled."""
+def plain_kernels(model: nn.Module) -> Iterator[None]:
+    """Choose kernels that have a derivative in evaluation mode: no cuDNN in recurrent layers, nothing compiled."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(without_fast_path())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         if any(_is_compiled(module) for module in model.modules()):

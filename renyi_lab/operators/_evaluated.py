@@ -34,10 +34,13 @@ from renyi_lab.operators._loss_errors import (
 
 Result = TypeVar("Result")
 
-_NO_GRADIENT = {
-    "CheckpointFunctionBackward": f"{REENTRANT} cannot be differentiated twice; {NOT_REENTRANT}",
+BACKWARD_ONLY = {  # nodes that support backward(), but not torch.autograd.grad
+    "CheckpointFunctionBackward": f"{REENTRANT} cannot be differentiated twice; {NOT_REENTRANT}, or use "
+    'HessianOperator(..., method="finite_difference")'
+}
+_NOT_ITS_GRADIENT = {
     "MatMul8bitLtBackward": "a layer of bitsandbytes rounds its inputs to eight bits, so that its gradient is not the "
-    "derivative of what it computes; load the model without load_in_8bit",
+    "derivative of what it computes; load the model without load_in_8bit"
 }
 _RANDOM_BACKWARD = (
     "random numbers are drawn during differentiation, so that parts of the model are computed anew with other dropout "
@@ -70,6 +73,7 @@ class EvaluatedOperator(LinearOperator):
     _point: EvaluationPoint | None = None
     _recomputes = False  # whether differentiation runs parts of the forward pass again
     _draws = False  # whether random numbers are drawn, with or without an effect on the loss
+    _twice = True  # whether second derivatives are taken
     _copies_inputs = True  # since a forward pass changes its inputs in place
     _coarsest: torch.dtype | None = None  # a type of less precision than the weights', in parts of the model
     _given: list[Tensor] | None = None  # copies of a batch, to see whether it does
@@ -96,7 +100,7 @@ class EvaluatedOperator(LinearOperator):
     @contextlib.contextmanager
     def _evaluation(self, training: bool) -> Iterator[None]:
         outer = self._point
-        with evaluation_point(self.model, training, self.seed, self._roots[1:]) as point:
+        with evaluation_point(self.model, training, self.seed, self._roots[1:], twice=self._twice) as point:
             self._point = point
             try:
                 yield
@@ -222,10 +226,12 @@ class EvaluatedOperator(LinearOperator):
         return not torch.equal(*losses)
 
     def _check_graph(self, loss: Tensor) -> None:
-        if reason := reason_to_refuse(_NO_GRADIENT, [loss]):
+        if self._twice and (reason := reason_to_refuse(BACKWARD_ONLY, [loss])):
+            raise ValueError(reason + ".")
+        if reason := reason_to_refuse(_NOT_ITS_GRADIENT, [loss]):
             raise ValueError(reason + ".")
         dtype = coarsest_dtype([loss])
-        if dtype is None or torch.finfo(dtype).eps <= self.eps:
+        if dtype is None or torch.finfo(dtype).eps <= torch.finfo(self._coarsest or self.dtype).eps:
             return
         if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
             raise ValueError(reduced_precision(dtype, self.model))

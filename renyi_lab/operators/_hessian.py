@@ -1,7 +1,8 @@
 r"""Products with the Hessian of a model's mean loss, ``H v = ∇(∇L(θ)ᵀ v)``, without forming ``H``.
 
-The gradient's graph is kept between products while it fits ``graph_budget``, so that a product costs one more backward
-pass through it: about two gradients, instead of three where the graph is rebuilt.
+By double backward, the gradient's graph is kept between products while it fits ``graph_budget``, so that a product
+costs one more backward pass through it: about two gradients, instead of three where the graph is rebuilt. By finite
+differences it costs two gradients, and no layer needs a second derivative.
 
 Source:
     Pearlmutter 1994, *Fast exact multiplication by the Hessian*.
@@ -9,14 +10,21 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from renyi_lab._utils.gradient_hooks import suspended_hooks
-from renyi_lab._utils.parameters import flatten, unflatten
+from renyi_lab._utils.masses import BatchMass
+from renyi_lab._utils.parameters import ParameterSelection, flatten, unflatten
+from renyi_lab._utils.validation import check_choice
+from renyi_lab.operators._backward import gradient_by_backward
+from renyi_lab.operators._base import LinearOperator
+from renyi_lab.operators._evaluated import BACKWARD_ONLY
+from renyi_lab.operators._finite_difference import FiniteDifferences
+from renyi_lab.operators._graph_nodes import reason_to_refuse
 from renyi_lab.operators._kept_graphs import BatchGraph, KeptGraphOperator
 
 
@@ -61,7 +69,17 @@ class HessianOperator(KeptGraphOperator):
     r"""The Hessian of a model's loss over a data set, ``H = ∇² (1/N) Σ_i ℓ(f_θ(x_i), y_i)``, as an operator.
 
     ``H @ v`` costs about two gradients while the graph is kept, and three where it is recomputed. Constructor arguments
-    and errors are those of `ModelOperator`.
+    and errors are those of `ModelOperator`, beside these:
+
+    Args:
+        method: ``"double_backward"``, which is as precise as the gradient; or ``"finite_difference"``, ``[∇L(θ + hv) −
+            ∇L(θ − hv)] / 2h``, for models with a layer that cannot be differentiated twice (custom and fused kernels,
+            checkpointing with ``use_reentrant=True``). The step and the error of the products, `product_error`, are
+            measured at the first product after the weights change, by about eighteen gradients. ``graph_budget`` has no
+            effect. Gradients that jump, as with ReLU, give large errors in single precision.
+
+    Raises:
+        RuntimeError: At a product: a layer that cannot be differentiated twice; products that no symmetric matrix has.
 
     Example:
         >>> model = torch.nn.Linear(2, 1, bias=False)
@@ -87,11 +105,105 @@ class HessianOperator(KeptGraphOperator):
         "derivative; torch.nn.utils.parametrize.remove_parametrizations gives a plain weight",
     }
 
+    _differences: FiniteDifferences | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Tensor],
+        data: Any,
+        params: ParameterSelection = None,
+        *,
+        method: str = "double_backward",
+        mode: str = "eval",
+        loss_style: str | None = None,
+        reduction: str | None = None,
+        graph_budget: int | None = None,
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+        batch_mass: BatchMass | None = None,
+    ) -> None:
+        self.method = check_choice("method", method, ("double_backward", "finite_difference"))
+        self._twice = self.method == "double_backward"
+        super().__init__(
+            model,
+            loss_fn,
+            data,
+            params,
+            mode=mode,
+            loss_style=loss_style,
+            reduction=reduction,
+            graph_budget=graph_budget,
+            micro_batch_size=micro_batch_size,
+            seed=seed,
+            batch_mass=batch_mass,
+        )
+
+    @property
+    def product_error(self) -> float:
+        """Relative error of a product, the length of its error over ``‖H‖ ‖v‖``: of the order of the dtype's rounding
+        by double backward; measured by finite differences.
+
+        It is that of vectors near the eigenvectors of the largest eigenvalues, which have the largest errors, and grows
+        when the products are less symmetric than that.
+        """
+        return super().eps if self._twice else self._measured_differences().error
+
+    @property
+    def eps(self) -> float:
+        """As `product_error`."""
+        return self.product_error
+
+    @property
+    def precision(self) -> str:
+        """As `ModelOperator.precision`, with the error of finite differences once it is measured."""
+        if self._twice:
+            return super().precision
+        known = "" if self._differences is None else f" (relative error {self._differences.error:.1g})"
+        return f"{super().precision} by finite differences{known}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As `KeptGraphOperator.__getstate__`: a copy measures its own error."""
+        state = super().__getstate__()
+        state.pop("_differences", None)
+        return state
+
+    def _product(self, vectors: Tensor) -> Tensor:
+        return super()._product(vectors) if self._twice else self._measured_differences().product(vectors)
+
+    def _matmat(self, vectors: Tensor) -> Tensor:
+        if self._twice:
+            return super()._matmat(vectors)
+        with self.unchanged():
+            return LinearOperator._matmat(self, vectors)
+
+    def _measured_differences(self) -> FiniteDifferences:
+        """The finite differences at the current weights."""
+        if self._verified and self._differences is not None:
+            return self._differences
+        parameters = self.parameters
+        if self._differences is None or not self._differences.is_at(self.flatten(parameters.values())):
+            self._differences = None
+            self._differences = FiniteDifferences(self.restricted())
+        self._verified = tuple(parameters.values()) if self._is_unchanged else None
+        return self._differences
+
+    def _gradient_of(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        if self._twice:
+            return super()._gradient_of(loss, parameters)
+        if self._recomputes and reason_to_refuse(BACKWARD_ONLY, [loss]):
+            gradient: Sequence[Tensor] = gradient_by_backward(loss, parameters, self.model.parameters())
+        else:
+            gradient = super()._gradient_of(loss, parameters)
+        return [part.to_dense() if part.layout != torch.strided else part for part in gradient]
+
     def _batch_graph(self, index: int) -> BatchGraph:
         parameters = list(self.parameters.values())
         loss = self.batch_loss(index)
         if not loss.requires_grad:
             return BatchGraph()
+        if not self._twice:  # for the memory that it takes
+            return BatchGraph([loss], parameters)
         with self.differentiation():
             gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
         if any(tensor is not None and tensor.layout != torch.strided for tensor in gradient):

@@ -33,10 +33,11 @@ Link = tuple[Sequence[Tensor], Sequence[Tensor]]
 _EARLY_BUDGET = 2**22
 
 _NOT_TWICE = (
-    "a layer of the model cannot be differentiated twice ({}). Replace it by plain torch operations, or leave its "
-    "parameters and those before it out with params=."
+    "a layer of the model cannot be differentiated twice ({}). Replace it by plain torch operations, leave its "
+    "parameters and those before it out with params=, or use HessianOperator(..., "
+    'method="finite_difference"), which needs gradients only.'
 )
-_NOT_SYMMETRIC = (
+NOT_SYMMETRIC = (
     "the products are not those of a symmetric matrix: some operation of the model has a gradient that is not its "
     "derivative (a gradient reversal, a scaled, clipped or straight-through gradient), or a result that changes from "
     "one evaluation to the next; remove it, or leave its parameters out with params=."
@@ -172,7 +173,7 @@ class KeptGraphOperator(ModelOperator):
             generator = torch.Generator("cpu").manual_seed(0)
             u, v = torch.randn(2, self.dim, generator=generator, device="cpu").to(self.device, self.dtype)
             if not check.agree(u, self._unchecked_product(u), v, self._unchecked_product(v)):
-                raise RuntimeError(_NOT_SYMMETRIC)
+                raise RuntimeError(NOT_SYMMETRIC)
         return product
 
     def _unchecked_product(self, vectors: Tensor) -> Tensor:

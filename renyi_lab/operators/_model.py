@@ -289,9 +289,12 @@ class ModelOperator(EvaluatedOperator):
                 losses.append(loss.detach())
                 if loss.requires_grad:
                     with self.differentiation():
-                        parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
+                        parts = self._gradient_of(loss, parameters)
                     gradient += self.flatten(parts)
         return sum(torch.stack(losses).tolist()), gradient
+
+    def _gradient_of(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
     def batch_loss(self, index: int) -> Tensor:
         """The weighted loss of one batch; with the weights the batches' losses add up to the total loss."""
