@@ -46,7 +46,7 @@ def select_parameters(model: nn.Module, params: ParameterSelection = None) -> di
     selected = {name: parameter for name, parameter in _trainable(model).items() if id(parameter) in inside}
     if not selected:
         raise ValueError(
-            f"{'the model has' if params is None else f'params={_shown(params)} selects'} no trainable parameter; all of "
+            f"params={_shown(params)} selects no trainable parameter; all of "
             f"{listed(sorted(chosen))} are frozen. Call requires_grad_(True) on those you want."
         )
     check_uniform(selected)
@@ -139,7 +139,7 @@ def _aligned(part: Tensor) -> Tensor:
 
 
 def _shown(params: Any) -> str:
-    return repr(params) if isinstance(params, (str, list, tuple)) else f"<{type(params).__name__}>"
+    return repr(params) if params is None or isinstance(params, (str, list, tuple)) else f"<{type(params).__name__}>"
 
 
 def _choices(params: Any) -> list[Any]:
