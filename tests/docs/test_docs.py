@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 import yaml
+from language_model import CausalLM
+from language_model import loader as language_model_loader
 from torch.utils.data import DataLoader, TensorDataset
 
 import renyi_lab as rl
@@ -209,15 +211,19 @@ def test_our_side_of_the_porting_guide_runs_and_changes_the_weights_only_by_step
         "x": x,
         "y": y,
         "loader": DataLoader(TensorDataset(x, y), batch_size=8),
+        "language_model": CausalLM(),
+        "token_loader": language_model_loader(),
     }
     spectra, _, optimizers = snippets(DOCS / "porting.md").partition("optimizer = ")
     exec(spectra, names)
     assert all(map(torch.equal, before, model.parameters()))
-    dense = torch.linalg.eigvalsh(names["H"].to_dense().double())
+    dense = torch.linalg.eigvalsh(rl.HessianOperator(model, names["loss_fn"], (x, y)).to_dense().double())
     assert names["values"] == pytest.approx(dense[-3:].numpy(), rel=1e-3)
     assert names["top_values"] == pytest.approx(dense[-2:].numpy(), rel=1e-3)
     assert float(names["trace"]) == pytest.approx(float(dense.sum()), abs=4 * names["trace"].standard_error)
     assert names["biases"].dim == 15
+    assert list(names["layers"]) == ["transformer.h.0.attn", "transformer.h.1.attn"]
+    assert list(names["parts"]) == ["attention", "embedding"]
     exec(f"optimizer = {optimizers}", names)
     assert not any(map(torch.equal, before, model.parameters()))
 
