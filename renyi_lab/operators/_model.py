@@ -219,6 +219,7 @@ class ModelOperator(EvaluatedOperator):
             TypeError: Something else than names, modules, parameters, a list or a mapping of these.
 
         Example:
+            >>> import renyi_lab
             >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
             >>> H = renyi_lab.HessianOperator(model, torch.nn.MSELoss(), (torch.ones(4, 2), torch.zeros(4, 1)))
             >>> {name: block.dim for name, block in H.blocks().items()}
