@@ -62,7 +62,7 @@ class FiniteDifferences:
 
     def __init__(self, operator: ModelOperator) -> None:
         self._surface = LossSurface(operator)
-        self._rounding = torch.finfo(operator.dtype).eps
+        self._rounding = torch.finfo(operator._coarsest or operator.dtype).eps
         self._step = _STEP * self._rounding ** (1 / 3) * _typical_length(operator)
         self._products = SymmetricProducts()
         self.error, self._size, self._warned = self._rounding, 1.0, False

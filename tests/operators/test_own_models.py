@@ -168,6 +168,14 @@ def test_a_loss_in_single_precision_is_stated(whole):
         H.restricted("lm_head", H.batches)
 
 
+@pytest.mark.filterwarnings("ignore:the weights are")
+def test_finite_differences_take_their_step_from_the_precision_of_the_loss(model, whole, expected):
+    rounded = CausalLM(loss_dtype=torch.float32).double()
+    vector = torch.randn(len(expected), generator=torch.Generator().manual_seed(0)).double()
+    found = HessianOperator(rounded, loss_fn, whole, method="finite_difference") @ vector
+    torch.testing.assert_close(found, expected @ vector, rtol=0, atol=2e-3 * float((expected @ vector).norm()))
+
+
 def test_half_precision_in_a_later_batch_is_refused():
     class Mixed(nn.Linear):
         def forward(self, x):
