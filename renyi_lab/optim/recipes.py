@@ -74,12 +74,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from renyi_lab.optim._gradients import gradients
+from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
 from renyi_lab.optim._sharpness_aware import SharpnessAware
-from renyi_lab.optim._vectors import multiply_, total
+from renyi_lab.optim._vectors import multiply_
 
 
 def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any]) -> Any:
@@ -97,13 +99,13 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
     Raises:
         RuntimeError: As in `SharpnessAware.step`.
     """
-    with torch.enable_grad():
-        loss = closure()
     try:
+        with torch.enable_grad():
+            loss = closure()
         if _finite(optimizer) and not optimizer.warming_up:
             # Not by the scaler's unscale_(), which works once between updates and is needed in the second pass.
-            _, grads, _ = gradients(optimizer.param_groups)
-            multiply_(grads, torch.tensor(1.0 / scaler.get_scale(), device=grads[0].device))
+            parts = _gradient_parts(optimizer)
+            multiply_(parts, torch.tensor(1.0 / scaler.get_scale(), device=parts[0].device))
             optimizer.first_step()
             with torch.enable_grad():
                 closure()
@@ -157,12 +159,37 @@ def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.Distributed
             f"model must be a DistributedDataParallel, got {type(model).__name__}: in a single process the "
             "perturbation is always local."
         )
-    averaged = optimizer.in_second_pass or optimizer.warming_up
-    with contextlib.nullcontext() if averaged else model.no_sync():
+    if optimizer.in_second_pass or optimizer.warming_up:
         yield
+        return
+    optimizer._local_group = model.process_group
+    try:
+        with model.no_sync():
+            yield
+    except BaseException:
+        optimizer._local_group = None
+        raise
 
 
 def _finite(optimizer: SharpnessAware) -> bool:
-    """Whether all gradients are finite; waits for the device, as a gradient scaler does anyway."""
-    _, grads, _ = gradients(optimizer.param_groups)
-    return bool(torch.isfinite(total(grads, math.inf)))
+    """Whether all gradients are finite in all processes; waits for the device, as a gradient scaler does anyway.
+
+    Where they are not, but those of this process are, one is set to infinity, so that the scalers of all processes
+    lower their scales together.
+    """
+    params, grads, _ = gradients(optimizer.param_groups)
+    with torch.no_grad():
+        shards = Shards(laid_out_like(grads, params))
+        overflows = (~torch.isfinite(shards.total(shards.parts, math.inf))).float()
+        alone = bool(overflows)
+        if optimizer._local_group is not None:
+            dist.all_reduce(overflows, dist.ReduceOp.MAX, group=optimizer._local_group)
+            if bool(overflows) and not alone:
+                local_parts(grads)[0].fill_(math.inf)
+    return not bool(overflows)
+
+
+@torch.no_grad()
+def _gradient_parts(optimizer: SharpnessAware) -> list[Tensor]:
+    """What this process holds of the gradients."""
+    return local_parts(gradients(optimizer.param_groups)[1])
