@@ -21,13 +21,13 @@ from renyi_lab.optim._vectors import joined, total
 
 def is_dtensor(tensor: Any) -> bool:
     """Whether a tensor is distributed over the processes of a device mesh."""
-    return _is_dtensor_type(type(tensor))
+    return _is_dtensor_type(type(tensor).__mro__)
 
 
 @cache
-def _is_dtensor_type(kind: type) -> bool:
+def _is_dtensor_type(kinds: tuple[type, ...]) -> bool:
     # By name, because importing torch.distributed.tensor takes longer than importing all of this package.
-    return any(base.__name__ == "DTensor" for base in kind.__mro__)
+    return any(kind.__name__ == "DTensor" for kind in kinds)
 
 
 def local_parts(tensors: Sequence[Any]) -> list[Tensor]:
@@ -36,7 +36,7 @@ def local_parts(tensors: Sequence[Any]) -> list[Tensor]:
 
 
 def laid_out_like(tensors: Sequence[Any], params: Sequence[Any]) -> list[Tensor]:
-    """The tensors with each DTensor distributed as its parameter is, which gradients of tensor-parallel layers may not be.
+    """The tensors, each DTensor among them distributed as its parameter is; some gradients are left as partial sums.
 
     Raises:
         ValueError: If there are more or fewer tensors than parameters, or one is of another shape than its parameter
@@ -101,9 +101,7 @@ def _sharded_axes(tensor: Any) -> tuple[tuple[Any, int], ...]:
     """The axes of device meshes over which a tensor is cut; replicated axes need no sum."""
     if not is_dtensor(tensor):
         return ()
-    return tuple(
-        (tensor.device_mesh, axis) for axis, kind in enumerate(tensor.placements) if not kind.is_replicate()
-    )
+    return tuple((tensor.device_mesh, axis) for axis, kind in enumerate(tensor.placements) if not kind.is_replicate())
 
 
 def _reduced(norm: Tensor, order: float, axes: tuple[tuple[Any, int], ...]) -> Tensor:

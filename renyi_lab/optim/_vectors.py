@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 # The norm of an order over all tensors together: `total`, or that of `Shards`, which covers the parts of all processes.
 Norm = Callable[[list[Tensor], float], Tensor]
 

@@ -1,0 +1,252 @@
+"""Sharded models (FSDP2) in two processes against the same training in one process on all data."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware, amp_step
+from renyi_lab.optim._shards import Shards
+
+SIZES = (20, 12)  # samples of each process
+CASES: dict[str, tuple[type[SharpnessAware], dict[str, Any]]] = {
+    "SAM": (SAM, {"rho": 0.1}),
+    "SAM clipped": (SAM, {"rho": 0.1, "max_grad_norm": 0.01}),
+    "ASAM": (ASAM, {"rho": 0.5}),
+    "FisherSAM": (FisherSAM, {"rho": 0.1}),
+    "SAGM": (SAGM, {"rho": 0.1, "alpha": 0.1}),
+    "RSAM paper": (RSAM, {"rho": 0.05, "alpha": 1.5, "warmup_steps": 1}),
+    "RSAM capped": (RSAM, {"rho": 5.0, "alpha": 1.5, "max_norm": 0.1}),
+    "RSAM divergence": (RSAM, {"rho": 0.05, "alpha": 2.0, "form": "divergence"}),
+    "RSAM near one": (RSAM, {"rho": 0.05, "alpha": 1.0, "form": "divergence"}),
+    "RSAM exact": (RSAM, {"rho": 0.05, "alpha": 2.0, "form": "exact"}),
+}
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6}
+needs_gloo = pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(), reason="needs torch.distributed with gloo"
+)
+
+
+class ByTorchNorm(SharpnessAware):
+    """SAM as a user would write it, with the operations that torch has for distributed tensors."""
+
+    def perturbation(self, grads, params, groups):
+        length = torch.stack([grad.norm() for grad in grads]).norm()
+        return [groups[0]["rho"] * grad / length for grad in grads]
+
+
+def network(dtype: torch.dtype) -> nn.Sequential:
+    """Layers of 7, 3 and 1 rows, which two processes cannot share evenly."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3), nn.Tanh(), nn.Linear(3, 1)).to(dtype)
+
+
+def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    x = torch.randn(sum(SIZES), 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x.to(dtype), (x[:, :1] * x[:, 1:2]).to(dtype)
+
+
+def closure_for(optimizer: Any, model: nn.Module, x: Tensor, y: Tensor, weight: float):
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = weight * (model(x) - y).square().sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def whole(tensor: Any) -> Tensor:
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([whole(p).flatten() for p in model.parameters()])
+
+
+def two_groups(model: nn.Module) -> list[dict[str, Any]]:
+    first, *rest = model.parameters()
+    return [{"params": [first], "rho": 0.2}, {"params": rest, "lr": 0.01}]
+
+
+def train(model: nn.Module, case: str, closure_data: tuple, base=torch.optim.Adam, steps: int = 3) -> dict[str, Any]:
+    """Train, and say where the weights were at θ, at θ + ε and at the end."""
+    method, settings = CASES[case]
+    optimizer = method(two_groups(model), base, lr=0.05, **settings)
+    closure = closure_for(optimizer, model, *closure_data)
+    lengths = []
+    for _ in range(steps):
+        optimizer.step(closure)
+        lengths.append(float(optimizer.perturbation_norm))
+    final = weights(model)
+    closure()
+    optimizer.first_step()
+    moved = weights(model)
+    optimizer.restore()
+    return {"lengths": lengths, "final": final, "moved": moved, "returned": torch.equal(weights(model), final)}
+
+
+def sharded(model: nn.Module) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (2,))
+    fully_shard(model[0], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def own_data(rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+    """This process's samples, and the weight under which the mean over processes is the mean over all samples."""
+    x, y = (part.split(SIZES)[rank] for part in batch(dtype))
+    return x, y, len(SIZES) / sum(SIZES)
+
+
+def _sharded_worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    try:
+        found: dict[str, Any] = {"norms": _norms_of_mixed_tensors(), "fsdp1": _refusals_of_flat_parameters()}
+        for dtype in TOLERANCES:
+            for case in CASES:
+                found[f"{case} {dtype}"] = train(sharded(network(dtype)), case, own_data(rank, dtype))
+        found["custom"] = _custom_perturbation(rank)
+        found["resumed"] = _resumed_training(rank)
+        found["amp"] = _scaled_steps(rank)
+        torch.save(found, f"{folder}/rank{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def _norms_of_mixed_tensors() -> list[tuple[float, float, int]]:
+    """Norms by `Shards` of cut, replicated and plain tensors together, and of the same tensors in one vector."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    full = [torch.randn(3, 5, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in range(5)]
+    line, grid = init_device_mesh("cpu", (2,)), init_device_mesh("cpu", (1, 2))
+    tensors = [
+        full[0],
+        distribute_tensor(full[1], line, [Shard(0)]),
+        distribute_tensor(full[2], line, [Replicate()]),
+        distribute_tensor(full[3], grid, [Replicate(), Shard(1)]),
+        distribute_tensor(full[4], grid, [Shard(0), Shard(1)]),
+    ]
+    shards, vector = Shards(tensors), torch.cat([tensor.flatten() for tensor in full])
+    norms = [(float(shards.total(shards.parts, p)), float(vector.norm(p))) for p in (1, 2, torch.inf)]
+    return [(*pair, shards.numel) for pair in norms]
+
+
+def _refusals_of_flat_parameters() -> list[str]:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    messages = []
+    for original in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = FullyShardedDataParallel(
+                network(torch.float32), device_id=torch.device("cpu"), use_orig_params=original
+            )
+        try:
+            SAM(model.parameters())
+        except TypeError as error:
+            messages.append(str(error))
+    return messages
+
+
+def _custom_perturbation(rank: int) -> tuple[Tensor, Tensor]:
+    results = []
+    for method in (SAM, ByTorchNorm):
+        model = sharded(network(torch.float64))
+        optimizer = method(model.parameters(), torch.optim.SGD, rho=0.1, lr=0.1)
+        optimizer.step(closure_for(optimizer, model, *own_data(rank, torch.float64)))
+        results.append(weights(model))
+    return results[0], results[1]
+
+
+def _resumed_training(rank: int) -> tuple[Tensor, Tensor]:
+    """Weights after four steps, and after two, a `state_dict` into a new optimizer, and two more."""
+    data = own_data(rank, torch.float64)
+
+    def made() -> tuple[nn.Module, SharpnessAware]:
+        model = sharded(network(torch.float64))
+        return model, RSAM(model.parameters(), torch.optim.Adam, rho=0.05, lr=0.05, warmup_steps=3)
+
+    first, optimizer = made()
+    for _ in range(2):
+        optimizer.step(closure_for(optimizer, first, *data))
+    second, resumed = made()
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, own in ((first, optimizer), (second, resumed)):
+        for _ in range(2):
+            own.step(closure_for(own, model, *data))
+    return weights(first), weights(second)
+
+
+def _scaled_steps(rank: int) -> dict[str, Any]:
+    """Steps with a gradient scaler: one that is taken, and those with an overflow in one process's shard only."""
+    x, y, weight = own_data(rank, torch.float64)
+    plain_model, model = sharded(network(torch.float64)), sharded(network(torch.float64))
+    plain, optimizer = (SAM(m.parameters(), torch.optim.SGD, rho=0.1, lr=0.1) for m in (plain_model, model))
+    plain.step(closure_for(plain, plain_model, x, y, weight))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=100)
+    found: dict[str, Any] = {"plain": weights(plain_model), "scales": [], "kept": []}
+    for bad_pass in (None, 1, 2):
+        calls = []
+
+        def closure(bad_pass=bad_pass, calls=calls) -> Tensor:
+            optimizer.zero_grad()
+            loss = weight * (model(x) - y).square().sum()
+            scaler.scale(loss).backward()
+            calls.append(1)
+            if len(calls) == bad_pass and rank == 1:
+                with torch.no_grad():
+                    model[0].weight.grad.to_local()[0, 0] = torch.nan
+            return loss
+
+        before = weights(model)
+        amp_step(optimizer, scaler, closure)
+        found["scales"].append(scaler.get_scale())
+        found["kept"].append(torch.equal(weights(model), before))
+        found.setdefault("scaled", weights(model))
+    return found
+
+
+@pytest.mark.slow
+@needs_gloo
+def test_two_processes_with_shards_take_the_steps_of_one_process_on_all_data():
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_sharded_worker, args=(folder,), nprocs=2)
+        found = [torch.load(Path(folder) / f"rank{rank}.pt") for rank in range(2)]
+    for dtype, tolerance in TOLERANCES.items():
+        for case in CASES:
+            expected = train(network(dtype), case, (*batch(dtype), 1 / sum(SIZES)))
+            for result in (one[f"{case} {dtype}"] for one in found):
+                for name in ("final", "moved"):
+                    torch.testing.assert_close(
+                        result[name], expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, c=case: f"{c}: {m}"
+                    )
+                assert result["lengths"] == pytest.approx(expected["lengths"], rel=10 * tolerance), case
+                assert result["returned"]
+            assert torch.equal(found[0][f"{case} {dtype}"]["final"], found[1][f"{case} {dtype}"]["final"])
+    for one in found:
+        for ours, theirs, numel in one["norms"]:
+            assert ours == pytest.approx(theirs, rel=1e-14)
+            assert numel == 75
+        assert len(one["fsdp1"]) == 2
+        assert all("FSDP1" in message and "fully_shard" in message for message in one["fsdp1"])
+        torch.testing.assert_close(*one["custom"], rtol=1e-12, atol=1e-14)
+        assert torch.equal(*one["resumed"])
+        torch.testing.assert_close(one["amp"]["scaled"], one["amp"]["plain"], rtol=1e-12, atol=1e-14)
+        assert one["amp"]["scales"] == [1024.0, 512.0, 256.0]
+        assert one["amp"]["kept"] == [False, True, True]
