@@ -59,6 +59,7 @@ class SharpnessAware(Optimizer):
     max_norm: float | None = None  # the limit of ‖ε‖, for methods whose ε may grow without one
     # Between first_step() and second_step(): the perturbed parameters, their values and their gradients before.
     _saved: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+    _follows_base = False
     # After a first pass without averaging (`local_perturbation`): the processes whose gradients differ.
     _local_group: Any = None
 
@@ -80,7 +81,7 @@ class SharpnessAware(Optimizer):
         self.steps_taken = 0
         self.base = build_base(entries, base, {**default_settings(base), **base_kwargs}, settings)
         super().__init__(self.base.param_groups, {**self.base.defaults, **settings})
-        self.param_groups, self.state = self.base.param_groups, self.base.state
+        self._follow_base()
         self.perturbation_norm = torch.zeros((), device=next(parameters_in(self.param_groups)).device)
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
@@ -239,6 +240,14 @@ class SharpnessAware(Optimizer):
         super().__setstate__(state)
         # torch calls this after unpickling and after loading, with new containers: the base must hold the same ones.
         self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        self._follow_base()
+
+    def _follow_base(self, _: Optimizer | None = None) -> None:
+        """Share the containers of the base optimizer, now and whenever a state is loaded into it alone."""
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        if not self._follows_base:
+            self.base.register_load_state_dict_post_hook(self._follow_base)
+            self._follows_base = True
 
     def _save(self, params: list[Tensor], first: list[Tensor]) -> None:
         """Keep the values at θ and the first gradients, averaged where they differ among processes and are needed."""

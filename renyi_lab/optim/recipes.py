@@ -18,15 +18,41 @@ at θ + ε. `statistics_once` in the closure leaves them unchanged in the second
     with statistics_once(optimizer, model):
         loss = loss_fn(model(x), y)
 
-**Several processes.** ``DistributedDataParallel`` averages the gradient in every backward pass, so every process makes
-the same perturbation, computed from the whole batch (global). With `local_perturbation` around forward *and* backward
-each process perturbs by its own gradient (the m-sharpness of Foret et al. 2021, section 4.1; one all-reduce fewer):
+**Several processes.** ``DistributedDataParallel`` and ``fully_shard`` (FSDP2) average the gradient in every backward
+pass. All processes then make the same perturbation, that of the whole batch (global): norms, sums and maxima run over
+the shards of all processes, and so do ``max_norm``, ``max_grad_norm`` and ``perturbation_norm``. A script for
+``torchrun --nproc-per-node=2 train.py``:
+
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    for block in model.blocks:
+        fully_shard(block)                      # from torch.distributed.fsdp
+    fully_shard(model)                          # or: model = DistributedDataParallel(model)
+    optimizer = RSAM(model.parameters(), torch.optim.AdamW, lr=1e-3)    # after sharding
+    for x, y in loader:                         # with a DistributedSampler
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            return loss
+        optimizer.step(closure)
+
+*Ragged batches.* What is averaged are the gradients of the processes, whatever their numbers of samples. For the mean
+over all samples, divide a process's summed loss by the number of samples of all processes together, and multiply it by
+the number of processes.
+
+*FSDP2.* A forward pass after ``backward()`` leaves the weights of the outermost module gathered, and later passes would
+miss that they have moved: end such a closure with ``model.reshard()``. `torch.distributed.checkpoint.state_dict` calls
+``step()`` without a closure; give it ``optimizer.base``, which shares all state, and save ``optimizer.steps_taken``
+beside it if there is a warm-up. FSDP1 (``FullyShardedDataParallel``) is refused.
+
+With `local_perturbation` around forward *and* backward each process perturbs by its own gradient (the m-sharpness of
+Foret et al. 2021, section 4.1; one all-reduce fewer, except in SAGM, whose step needs the mean of the first gradients):
 
     with local_perturbation(optimizer, ddp_model):
         loss = loss_fn(ddp_model(x), y)
         loss.backward()
 
-Sharded parameters (FSDP) are refused, since each process would see only its part of the gradient's norm.
+`perturbation_norm` is then that of this process. `amp_step` skips a step in all processes when one of them overflows.
 
 **Gradient accumulation.** The closure runs over the whole window, so that θ + ε belongs to the same data as the step:
 
@@ -157,7 +183,7 @@ def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.Distributed
     if not isinstance(model, nn.parallel.DistributedDataParallel):
         raise TypeError(
             f"model must be a DistributedDataParallel, got {type(model).__name__}: in a single process the "
-            "perturbation is always local."
+            "perturbation is always local, and with sharded parameters (FSDP) it is always global."
         )
     if optimizer.in_second_pass or optimizer.warming_up:
         yield

@@ -13,7 +13,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from renyi_lab.optim import ASAM, RSAM, SAGM, SAM, FisherSAM, SharpnessAware, amp_step
+from renyi_lab.optim import (
+    ASAM,
+    RSAM,
+    SAGM,
+    SAM,
+    FisherSAM,
+    SharpnessAware,
+    amp_step,
+    collision_entropy_penalty,
+    local_perturbation,
+)
 from renyi_lab.optim._shards import Shards
 
 SIZES = (20, 12)  # samples of each process
@@ -95,6 +105,11 @@ def train(model: nn.Module, case: str, closure_data: tuple, base=torch.optim.Ada
     return {"lengths": lengths, "final": final, "moved": moved, "returned": torch.equal(weights(model), final)}
 
 
+def trained_cases() -> list[tuple[torch.dtype, str]]:
+    single = ("SAM", "RSAM paper", "RSAM exact")
+    return [*((torch.float64, case) for case in CASES), *((torch.float32, case) for case in single)]
+
+
 def sharded(model: nn.Module) -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -116,11 +131,13 @@ def _sharded_worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     try:
         found: dict[str, Any] = {"norms": _norms_of_mixed_tensors(), "fsdp1": _refusals_of_flat_parameters()}
-        for dtype in TOLERANCES:
-            for case in CASES:
-                found[f"{case} {dtype}"] = train(sharded(network(dtype)), case, own_data(rank, dtype))
+        for dtype, case in trained_cases():
+            found[f"{case} {dtype}"] = train(sharded(network(dtype)), case, own_data(rank, dtype))
         found["custom"] = _custom_perturbation(rank)
         found["resumed"] = _resumed_training(rank)
+        found["checkpoint"] = _resumed_from_checkpoint_api(rank)
+        found["reshard"] = _forward_after_backward(rank)
+        found["refused"] = _refusals_of_sharded_models(rank)
         found["amp"] = _scaled_steps(rank)
         torch.save(found, f"{folder}/rank{rank}.pt")
     finally:
@@ -193,6 +210,62 @@ def _resumed_training(rank: int) -> tuple[Tensor, Tensor]:
     return weights(first), weights(second)
 
 
+def _resumed_from_checkpoint_api(rank: int) -> tuple[Tensor, Tensor]:
+    """The same with torch's checkpoint API on the base optimizer, and a learning rate changed in between."""
+    from torch.distributed.checkpoint import state_dict as api
+
+    data = own_data(rank, torch.float64)
+    models = [sharded(network(torch.float64)) for _ in range(2)]
+    optimizers = [SAM(model.parameters(), torch.optim.Adam, rho=0.1, lr=0.05) for model in models]
+    optimizers[0].step(closure_for(optimizers[0], models[0], *data))
+    models[1].load_state_dict(models[0].state_dict())
+    saved = copy.deepcopy(api.get_optimizer_state_dict(models[0], optimizers[0].base))
+    api.set_optimizer_state_dict(models[1], optimizers[1].base, saved)
+    for model, optimizer in zip(models, optimizers, strict=True):
+        optimizer.param_groups[0]["lr"] = 0.02
+        optimizer.step(closure_for(optimizer, model, *data))
+    return weights(models[0]), weights(models[1])
+
+
+def _forward_after_backward(rank: int) -> tuple[Tensor, Tensor]:
+    """Weights after a step, without and with a forward pass and ``reshard()`` at the end of the closure."""
+    x, y, weight = own_data(rank, torch.float64)
+    results = []
+    for again in (False, True):
+        model = sharded(network(torch.float64))
+        optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.5, lr=0.1)
+        plain = closure_for(optimizer, model, x, y, weight)
+
+        def closure(again=again, plain=plain, model=model) -> Tensor:
+            loss = plain()
+            if again:
+                with torch.no_grad():
+                    model(x)
+                model.reshard()
+            return loss
+
+        optimizer.step(closure)
+        results.append(weights(model))
+    return results[0], results[1]
+
+
+def _refusals_of_sharded_models(rank: int) -> list[str]:
+    x, y, _ = own_data(rank, torch.float64)
+    model = sharded(network(torch.float64))
+    messages = []
+    try:
+        loss = (model(x) - y).square().mean()
+        collision_entropy_penalty(loss, model.parameters(), generator=torch.Generator())
+    except ValueError as error:
+        messages.append(str(error))
+    try:
+        with local_perturbation(SAM(model.parameters()), model):
+            pass
+    except TypeError as error:
+        messages.append(str(error))
+    return messages
+
+
 def _scaled_steps(rank: int) -> dict[str, Any]:
     """Steps with a gradient scaler: one that is taken, and those with an overflow in one process's shard only."""
     x, y, weight = own_data(rank, torch.float64)
@@ -228,17 +301,16 @@ def test_two_processes_with_shards_take_the_steps_of_one_process_on_all_data():
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_sharded_worker, args=(folder,), nprocs=2)
         found = [torch.load(Path(folder) / f"rank{rank}.pt") for rank in range(2)]
-    for dtype, tolerance in TOLERANCES.items():
-        for case in CASES:
-            expected = train(network(dtype), case, (*batch(dtype), 1 / sum(SIZES)))
-            for result in (one[f"{case} {dtype}"] for one in found):
-                for name in ("final", "moved"):
-                    torch.testing.assert_close(
-                        result[name], expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, c=case: f"{c}: {m}"
-                    )
-                assert result["lengths"] == pytest.approx(expected["lengths"], rel=10 * tolerance), case
-                assert result["returned"]
-            assert torch.equal(found[0][f"{case} {dtype}"]["final"], found[1][f"{case} {dtype}"]["final"])
+    for dtype, case in trained_cases():
+        expected, tolerance = train(network(dtype), case, (*batch(dtype), 1 / sum(SIZES))), TOLERANCES[dtype]
+        for result in (one[f"{case} {dtype}"] for one in found):
+            for name in ("final", "moved"):
+                torch.testing.assert_close(
+                    result[name], expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, c=case: f"{c}: {m}"
+                )
+            assert result["lengths"] == pytest.approx(expected["lengths"], rel=10 * tolerance), case
+            assert result["returned"]
+        assert torch.equal(found[0][f"{case} {dtype}"]["final"], found[1][f"{case} {dtype}"]["final"])
     for one in found:
         for ours, theirs, numel in one["norms"]:
             assert ours == pytest.approx(theirs, rel=1e-14)
@@ -246,7 +318,10 @@ def test_two_processes_with_shards_take_the_steps_of_one_process_on_all_data():
         assert len(one["fsdp1"]) == 2
         assert all("FSDP1" in message and "fully_shard" in message for message in one["fsdp1"])
         torch.testing.assert_close(*one["custom"], rtol=1e-12, atol=1e-14)
-        assert torch.equal(*one["resumed"])
+        for name in ("resumed", "checkpoint", "reshard"):
+            assert torch.equal(*one[name]), name
+        assert "sharded among processes (FSDP)" in one["refused"][0]
+        assert "it is always global" in one["refused"][1]
         torch.testing.assert_close(one["amp"]["scaled"], one["amp"]["plain"], rtol=1e-12, atol=1e-14)
         assert one["amp"]["scales"] == [1024.0, 512.0, 256.0]
         assert one["amp"]["kept"] == [False, True, True]
