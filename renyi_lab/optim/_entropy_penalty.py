@@ -87,8 +87,9 @@ def collision_entropy_penalty(
         TypeError: If ``loss`` is no tensor, a parameter is none, or ``generator`` is no ``torch.Generator``.
         ValueError: If ``loss`` is no finite real scalar with a graph, does not depend on a parameter, or has no second
             derivative; if its graph was freed by ``backward()``, or gradients are disabled; if a parameter is given
-            twice, or parameters are sharded (FSDP); if H or its trace is zero to these probes, so that a logarithm does not exist, or H is not
-            finite; if ``num_probes < 1``; if parameters differ in dtype or device, or are complex or in half precision.
+            twice, or parameters are sharded (FSDP); if H or its trace is zero to these probes, so that a logarithm does
+            not exist, or H is not finite; if ``num_probes < 1``; if parameters differ in dtype or device, or are
+            complex or in half precision.
 
     Warns:
         UserWarning: With one probe; or if the mean of the quadratic forms ``vᵀ H v`` is within one standard error of

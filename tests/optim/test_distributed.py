@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def weights(model: nn.Module) -> Tensor:
 def _worker(rank: int, folder: str) -> None:
     """Train with the global and the local perturbation and store what this process ends with."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    dist.init_process_group("gloo", f"file://{folder}/meeting", timedelta(seconds=60), world_size=2, rank=rank)
     try:
         x, y = (part.chunk(2)[rank] for part in batch())
         found: dict[str, object] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def own_data(rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
 
 def _sharded_worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    dist.init_process_group("gloo", f"file://{folder}/meeting", timedelta(seconds=60), world_size=2, rank=rank)
     try:
         found: dict[str, Any] = {"norms": _norms_of_mixed_tensors(), "fsdp1": _refusals_of_flat_parameters()}
         for dtype, case in trained_cases():
@@ -138,6 +139,8 @@ def _sharded_worker(rank: int, folder: str) -> None:
         found["checkpoint"] = _resumed_from_checkpoint_api(rank)
         found["reshard"] = _forward_after_backward(rank)
         found["refused"] = _refusals_of_sharded_models(rank)
+        found["replicated"] = _replicated_shards(rank)
+        found["tensor-parallel"] = _tensor_parallel_layers()
         found["amp"] = _scaled_steps(rank)
         torch.save(found, f"{folder}/rank{rank}.pt")
     finally:
@@ -161,6 +164,42 @@ def _norms_of_mixed_tensors() -> list[tuple[float, float, int]]:
     shards, vector = Shards(tensors), torch.cat([tensor.flatten() for tensor in full])
     norms = [(float(shards.total(shards.parts, p)), float(vector.norm(p))) for p in (1, 2, torch.inf)]
     return [(*pair, shards.numel) for pair in norms]
+
+
+def _replicated_shards(rank: int) -> tuple[Tensor, Tensor]:
+    """Weights after steps in one process, and with parameters that are replicated over one axis of a mesh."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = network(torch.float64)
+    fully_shard(model, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("replicate", "shard")))
+    plain = train(network(torch.float64), "RSAM paper", (*batch(torch.float64), 1 / sum(SIZES)))
+    return plain["final"], train(model, "RSAM paper", own_data(rank, torch.float64))["final"]
+
+
+def _tensor_parallel_layers() -> tuple[Tensor, Tensor]:
+    """The same with layers that share out rows or columns, and a norm layer whose gradients are partial sums."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        SequenceParallel,
+        parallelize_module,
+    )
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 1)).double()
+    model = copy.deepcopy(plain)
+    plan = {
+        "0": ColwiseParallel(),
+        "2": RowwiseParallel(output_layouts=Shard(0)),
+        "3": SequenceParallel(sequence_dim=0),
+        "4": RowwiseParallel(input_layouts=Shard(0)),
+    }
+    parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
+    data = (*batch(torch.float64), 1 / sum(SIZES))
+    return tuple(train(m, "RSAM paper", data, torch.optim.SGD)["final"] for m in (plain, model))
 
 
 def _refusals_of_flat_parameters() -> list[str]:
@@ -317,7 +356,8 @@ def test_two_processes_with_shards_take_the_steps_of_one_process_on_all_data():
             assert numel == 75
         assert len(one["fsdp1"]) == 2
         assert all("FSDP1" in message and "fully_shard" in message for message in one["fsdp1"])
-        torch.testing.assert_close(*one["custom"], rtol=1e-12, atol=1e-14)
+        for name in ("custom", "replicated", "tensor-parallel"):
+            torch.testing.assert_close(*one[name], rtol=1e-12, atol=1e-14, msg=lambda m, name=name: f"{name}: {m}")
         for name in ("resumed", "checkpoint", "reshard"):
             assert torch.equal(*one[name]), name
         assert "sharded among processes (FSDP)" in one["refused"][0]
