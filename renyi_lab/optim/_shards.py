@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from renyi_lab.optim._vectors import joined, total
 
 
 def is_dtensor(tensor: Any) -> bool:
     """Whether a tensor is distributed over the processes of a device mesh."""
-    return _is_dtensor_type(type(tensor).__mro__)
+    kind = type(tensor)
+    return kind is not nn.Parameter and kind is not Tensor and _is_dtensor_type(kind.__mro__)
 
 
 @cache
@@ -39,27 +40,25 @@ def laid_out_like(tensors: Sequence[Any], params: Sequence[Any]) -> list[Tensor]
     """The tensors, each DTensor among them distributed as its parameter is; some gradients are left as partial sums.
 
     Raises:
-        ValueError: If there are more or fewer tensors than parameters, or one is of another shape than its parameter
-            or this process's part of it.
+        ValueError: If there are more or fewer tensors than parameters, or a plain one does not have the shape of what
+            this process holds of a sharded parameter.
     """
     if len(tensors) != len(params):
         raise ValueError(f"perturbation() returned {len(tensors)} tensors for {len(params)} parameters.")
-    pairs = list(zip(tensors, params, strict=True))
-    for tensor, param in pairs:
-        expected = tensor.shape == param.shape
-        if is_dtensor(param) and not is_dtensor(tensor):
-            expected = tensor.shape == param.to_local().shape
-        if not expected:
-            raise ValueError(
-                f"perturbation() returned a tensor of shape {tuple(tensor.shape)} for a parameter of shape "
-                f"{tuple(param.shape)}; return one of the parameter's shape."
-            )
-    return [
-        tensor.redistribute(param.device_mesh, param.placements)
-        if is_dtensor(tensor) and tuple(tensor.placements) != tuple(param.placements)
-        else tensor
-        for tensor, param in pairs
-    ]
+    return [_laid_out_like(*pair) if is_dtensor(pair[1]) else pair[0] for pair in zip(tensors, params, strict=True)]
+
+
+def _laid_out_like(tensor: Any, param: Any) -> Any:
+    if is_dtensor(tensor):
+        same = tuple(tensor.placements) == tuple(param.placements)
+        return tensor if same else tensor.redistribute(param.device_mesh, param.placements)
+    shape = param.to_local().shape
+    if tensor.shape != shape:
+        raise ValueError(
+            f"perturbation() returned a tensor of shape {tuple(tensor.shape)} for a sharded parameter of which this "
+            f"process holds shape {tuple(shape)}: return a DTensor as the parameter is, or one of that shape."
+        )
+    return tensor
 
 
 class Shards:
