@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from renyi_lab._utils.validation import check_real
+from renyi_lab.optim._entries import parameters_in
 
 _defaults: ContextVar[dict[str, float] | None] = ContextVar("base_defaults", default=None)
 
@@ -52,13 +52,11 @@ def build_base(entries: Any, base: Any, base_kwargs: dict[str, Any], own_setting
     """Return ``base`` built on ``entries``, or ``base`` itself when it is an optimizer already built on them.
 
     Args:
-        entries: List of parameters, named parameters or groups.
+        entries: List of parameters, named parameters or groups, as `check_entries` returns it.
         base: Class or instance of the base optimizer.
         base_kwargs: Hyperparameters for the class.
         own_settings: Settings that the wrapper writes into each group, which ``base`` must not use itself.
     """
-    if len(entries) == 0:
-        raise ValueError("params is empty. A generator can be used only once: pass model.parameters() afresh.")
     if isinstance(base, type) and issubclass(base, Optimizer):
         built: Optimizer = base(entries, **base_kwargs)
     elif isinstance(base, Optimizer):
@@ -76,11 +74,6 @@ def build_base(entries: Any, base: Any, base_kwargs: dict[str, Any], own_setting
             raise ValueError(
                 f"base {name} has a hyperparameter {setting} of its own: choose another, e.g. torch.optim.SGD."
             )
-    if any(map(_is_sharded, _parameters(built.param_groups))):
-        raise TypeError(
-            "params are sharded (FSDP): each process would see the norm of its own part of the gradient only. "
-            "Train with torch.nn.parallel.DistributedDataParallel instead."
-        )
     return built
 
 
@@ -106,20 +99,4 @@ def _check_instance(
 
 
 def _identities(entries: Iterable[Any]) -> set[int]:
-    return set(map(id, _parameters(entries)))
-
-
-def _parameters(entries: Iterable[Any]) -> Iterator[Any]:
-    """The parameters in a list of tensors, (name, tensor) pairs or groups."""
-    for entry in entries:
-        if isinstance(entry, dict):
-            inner = entry["params"]
-            yield from _parameters([inner] if isinstance(inner, Tensor) else inner)
-        else:
-            yield entry[1] if isinstance(entry, tuple) else entry
-
-
-def _is_sharded(param: Any) -> bool:
-    """Whether a parameter holds only this process's part: a DTensor (FSDP2) or a FlatParameter (FSDP1)."""
-    # By name, because importing torch.distributed.tensor takes longer than importing all of this package.
-    return getattr(param, "_is_flat_param", False) or any(kind.__name__ == "DTensor" for kind in type(param).__mro__)
+    return set(map(id, parameters_in(entries)))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from renyi_lab._utils.parameters import check_uniform
 from renyi_lab._utils.validation import check_int
+from renyi_lab.optim._shards import is_dtensor
 
 # A text without numbers, so that Python shows it once and not at every step of a training.
 _UNRESOLVED = (
@@ -86,8 +87,9 @@ def collision_entropy_penalty(
         TypeError: If ``loss`` is no tensor, a parameter is none, or ``generator`` is no ``torch.Generator``.
         ValueError: If ``loss`` is no finite real scalar with a graph, does not depend on a parameter, or has no second
             derivative; if its graph was freed by ``backward()``, or gradients are disabled; if a parameter is given
-            twice; if H or its trace is zero to these probes, so that a logarithm does not exist, or H is not
-            finite; if ``num_probes < 1``; if parameters differ in dtype or device, or are complex or in half precision.
+            twice, or parameters are sharded (FSDP); if H or its trace is zero to these probes, so that a logarithm does
+            not exist, or H is not finite; if ``num_probes < 1``; if parameters differ in dtype or device, or are
+            complex or in half precision.
 
     Warns:
         UserWarning: With one probe; or if the mean of the quadratic forms ``vᵀ H v`` is within one standard error of
@@ -226,6 +228,11 @@ def _checked(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     chosen = [parameter for parameter in given if parameter.requires_grad and parameter.numel()]
     if not chosen:
         raise ValueError(f"parameters hold no tensor that requires a gradient (of {len(given)} given).")
+    if any(map(is_dtensor, chosen)):
+        raise ValueError(
+            "parameters are sharded among processes (FSDP), so that the loss was computed with other tensors, gathered "
+            "for the time of a pass, and cannot be differentiated twice by these: use DistributedDataParallel."
+        )
     if len({id(parameter) for parameter in chosen}) < len(chosen):
         raise ValueError("parameters hold a tensor twice, which would count it twice in H; pass each once.")
     check_uniform({f"{index}": parameter for index, parameter in enumerate(chosen)})

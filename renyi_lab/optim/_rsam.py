@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_choice, check_real
 from renyi_lab.optim._base_optimizer import optional_limit
+from renyi_lab.optim._shards import Shards
 from renyi_lab.optim._sharpness_aware import SharpnessAware
-from renyi_lab.optim._vectors import joined, multiply_, scaled, split_like, total, unit_vector, zero_safe_ratio
+from renyi_lab.optim._vectors import multiply_, scaled, split_like, unit_vector, zero_safe_ratio
 
 # Heuristic: nearer to α = 1 the divergence is computed without cancellation; farther, float32 loses about one digit.
 _NEAR_ONE = 0.1
@@ -91,9 +92,10 @@ class RSAM(SharpnessAware):
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """ε by the chosen form; each group uses its own α, in sums over all parameters."""
-        unit, norm = unit_vector(joined(grads))
-        orders = {group["alpha"] for group in groups}
-        steps = {alpha: split_like(_FORMS[self.form](unit, norm, alpha), grads) for alpha in orders}
+        shards = Shards(grads)
+        unit, norm = unit_vector(shards.joined(), shards.total)
+        orders = dict.fromkeys(group["alpha"] for group in groups)  # in the same order in every process
+        steps = {a: split_like(_FORMS[self.form](unit, norm, a, shards), shards.parts) for a in orders}
         epsilon = [steps[group["alpha"]][index] for index, group in enumerate(groups)]
         torch._foreach_mul_(epsilon, [group["rho"] for group in groups])
         return epsilon
@@ -115,52 +117,54 @@ def check_order(alpha: float, form: str) -> float:
     return alpha
 
 
-def _paper_step(unit: list[Tensor], norm: Tensor, alpha: float) -> list[Tensor]:
+def _paper_step(unit: list[Tensor], norm: Tensor, alpha: float, shards: Shards) -> list[Tensor]:
     """ε/ρ = −sign(1−α) · R_α/‖g‖² · g."""
-    return scaled(unit, _sign(alpha) * zero_safe_ratio(power_ratio(unit, alpha), norm))
+    return scaled(unit, _sign(alpha) * zero_safe_ratio(power_ratio(unit, alpha, shards), norm))
 
 
-def _divergence_step(unit: list[Tensor], norm: Tensor, alpha: float) -> list[Tensor]:
+def _divergence_step(unit: list[Tensor], norm: Tensor, alpha: float, shards: Shards) -> list[Tensor]:
     """ε/ρ = D_α/‖g‖² · g."""
-    return scaled(unit, zero_safe_ratio(divergence(unit, alpha), norm))
+    return scaled(unit, zero_safe_ratio(divergence(unit, alpha, shards), norm))
 
 
-def _exact_step(unit: list[Tensor], norm: Tensor, alpha: float) -> list[Tensor]:
+def _exact_step(unit: list[Tensor], norm: Tensor, alpha: float, shards: Shards) -> list[Tensor]:
     """ε/ρ = −sign(1−α) · 2α/‖g‖ · [sign(q)|q|^{2α−1} − R_α q] with q = g/‖g‖."""
     direction = list(torch._foreach_abs(unit))
     torch._foreach_pow_(direction, 2 * alpha - 1)
     torch._foreach_mul_(direction, list(torch._foreach_sign(unit)))
-    torch._foreach_sub_(direction, scaled(unit, power_ratio(unit, alpha)))
+    torch._foreach_sub_(direction, scaled(unit, power_ratio(unit, alpha, shards)))
     multiply_(direction, _sign(alpha) * 2 * alpha * zero_safe_ratio(torch.ones_like(norm), norm))
     return direction
 
 
-_FORMS: dict[str, Callable[[list[Tensor], Tensor, float], list[Tensor]]] = {
+_FORMS: dict[str, Callable[[list[Tensor], Tensor, float, Shards], list[Tensor]]] = {
     "paper": _paper_step,
     "divergence": _divergence_step,
     "exact": _exact_step,
 }
 
 
-def power_ratio(unit: list[Tensor], alpha: float) -> Tensor:
+def power_ratio(unit: list[Tensor], alpha: float, shards: Shards | None = None) -> Tensor:
     """R_α = Σ_j |g_j|^{2α} / (Σ_j g_j²)^α, which is Σ_j |q_j|^{2α} for q = g/‖g‖."""
+    total = (shards or Shards(unit)).total
     powers = list(torch._foreach_abs(unit))
     torch._foreach_pow_(powers, 2 * alpha)
     return total(powers, 1)
 
 
-def divergence(unit: list[Tensor], alpha: float) -> Tensor:
+def divergence(unit: list[Tensor], alpha: float, shards: Shards | None = None) -> Tensor:
     """D_α = log n − H_α(q²) ≥ 0, the Rényi divergence of q² from the uniform distribution, for q = g/‖g‖."""
-    log_n = math.log(sum(tensor.numel() for tensor in unit))
+    shards = shards or Shards(unit)
+    log_n = math.log(shards.numel)
     excess = alpha - 1.0
     if abs(excess) < _NEAR_ONE:
-        negative_entropy = _negative_entropy_near_one(unit, excess)
+        negative_entropy = _negative_entropy_near_one(unit, excess, shards)
     else:
-        negative_entropy = power_ratio(unit, alpha).log() / excess
+        negative_entropy = power_ratio(unit, alpha, shards).log() / excess
     return torch.clamp(log_n + negative_entropy, min=0.0)
 
 
-def _negative_entropy_near_one(unit: list[Tensor], excess: float) -> Tensor:
+def _negative_entropy_near_one(unit: list[Tensor], excess: float, shards: Shards) -> Tensor:
     """−H_α(p) = log(1 + Σ p (p^{α−1} − 1)) / (α−1) with p = q²; at α = 1 its limit Σ p log p."""
     logs = list(torch._foreach_abs(unit))
     # At q = 0, p log p = 0 needs a finite logarithm.
@@ -172,7 +176,7 @@ def _negative_entropy_near_one(unit: list[Tensor], excess: float) -> Tensor:
         torch._foreach_expm1_(logs)
     torch._foreach_mul_(logs, list(torch._foreach_pow(unit, 2)))
     # All terms have one sign, so that the sum is the 1-norm.
-    summed = total(logs, 1)
+    summed = shards.total(logs, 1)
     if excess == 0:
         return -summed
     return torch.log1p(summed if excess < 0 else -summed) / excess

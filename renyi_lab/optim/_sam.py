@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_real
+from renyi_lab.optim._shards import Shards, local_parts
 from renyi_lab.optim._sharpness_aware import SharpnessAware
 from renyi_lab.optim._vectors import unit_vector, widened
 
@@ -45,7 +46,8 @@ class SAM(SharpnessAware):
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """ε = ρ · g/‖g‖."""
-        epsilon, _ = unit_vector(grads)
+        shards = Shards(grads)
+        epsilon, _ = unit_vector(shards.parts, shards.total)
         torch._foreach_mul_(epsilon, _rhos(groups))
         return epsilon
 
@@ -65,8 +67,9 @@ class _EllipsoidSAM(SharpnessAware):
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """ε = ρ · T²g/‖Tg‖."""
-        scales = self.scales(grads, params)
-        epsilon, _ = unit_vector(list(torch._foreach_mul(widened(grads), scales)))
+        shards = Shards(grads)
+        scales = self.scales(shards.parts, local_parts(params))
+        epsilon, _ = unit_vector(list(torch._foreach_mul(widened(shards.parts), scales)), shards.total)
         torch._foreach_mul_(epsilon, scales)
         torch._foreach_mul_(epsilon, _rhos(groups))
         return epsilon
@@ -184,15 +187,17 @@ class SAGM(SharpnessAware):
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """ε = ρ · g/‖g‖ − αg."""
-        epsilon, _ = unit_vector(grads)
+        shards = Shards(grads)
+        epsilon, _ = unit_vector(shards.parts, shards.total)
         torch._foreach_mul_(epsilon, _rhos(groups))
-        torch._foreach_sub_(epsilon, widened(grads), alpha=self.alpha)
+        torch._foreach_sub_(epsilon, widened(shards.parts), alpha=self.alpha)
         return epsilon
 
     def combine(self, params: list[Tensor], first: list[Tensor]) -> None:
         """∇ = ½ [∇L(θ) + ∇L(θ + ε)]."""
         pairs = [(param.grad, before) for param, before in zip(params, first, strict=True) if param.grad is not None]
-        for second, before in pairs:
+        seconds, firsts = (local_parts(grads) for grads in zip(*pairs, strict=True)) if pairs else ([], [])
+        for second, before in zip(seconds, firsts, strict=True):
             second.lerp_(before, 0.5)
 
 

@@ -17,8 +17,10 @@ from torch.optim import Optimizer
 
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
-from renyi_lab.optim._gradients import STEP_SNIPPET, gradients
-from renyi_lab.optim._vectors import as_real, shorten_
+from renyi_lab.optim._entries import check_entries, check_group_entries, parameters_in
+from renyi_lab.optim._gradients import STEP_SNIPPET, averaged_gradients, gradients
+from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
+from renyi_lab.optim._vectors import as_real, clip_, shorten_
 
 
 class SharpnessAware(Optimizer):
@@ -41,19 +43,25 @@ class SharpnessAware(Optimizer):
         **base_kwargs: Hyperparameters of the ``base`` class (``lr``, ``momentum``, …).
 
     Attributes:
-        perturbation_norm: ‖ε‖ of the latest step over all parameters, a tensor on the first parameter's device.
+        perturbation_norm: ‖ε‖ of the latest step over all parameters, a tensor on the first parameter's device. Where
+            parameters are sharded, over the shards of all processes.
 
     Raises:
-        ValueError: If ``params`` is empty, ``rho`` is out of range, a base instance is on other parameters or already
-            wrapped, or the base has a hyperparameter of its own named ``rho`` (torch.optim.Adadelta).
-        TypeError: If ``base`` is not an optimizer or needs a closure for its own step (torch.optim.LBFGS), or if
-            parameters are sharded among processes (FSDP).
+        ValueError: If ``params`` hold no tensor, the same one twice or a non-leaf, ``rho`` is out of range, a base
+            instance is on other parameters or already wrapped, or the base has a hyperparameter of its own named
+            ``rho`` (torch.optim.Adadelta).
+        TypeError: If ``params`` hold something else, ``base`` is not an optimizer or needs a closure for its own step
+            (torch.optim.LBFGS), or parameters are sharded by ``FullyShardedDataParallel`` (FSDP1) or complex and
+            sharded.
     """
 
     requires_closure = True
     max_norm: float | None = None  # the limit of ‖ε‖, for methods whose ε may grow without one
     # Between first_step() and second_step(): the perturbed parameters, their values and their gradients before.
     _saved: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
+    _follows_base = False
+    # After a first pass without averaging (`local_perturbation`): the processes whose gradients differ.
+    _local_group: Any = None
 
     def __init__(
         self,
@@ -66,21 +74,23 @@ class SharpnessAware(Optimizer):
         group_settings: dict[str, Any] | None = None,
         **base_kwargs: Any,
     ) -> None:
-        params = params if isinstance(params, Tensor) else list(params)
+        entries = check_entries(params)
         settings = {"rho": check_real("rho", rho, 0.0, open_minimum=True), **(group_settings or {})}
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
         self.max_grad_norm = optional_limit("max_grad_norm", max_grad_norm)
         self.steps_taken = 0
-        self.base = build_base(params, base, {**default_settings(base), **base_kwargs}, settings)
+        self.base = build_base(entries, base, {**default_settings(base), **base_kwargs}, settings)
         super().__init__(self.base.param_groups, {**self.base.defaults, **settings})
-        self.param_groups, self.state = self.base.param_groups, self.base.state
-        self.perturbation_norm = torch.zeros((), device=self.param_groups[0]["params"][0].device)
+        self._follow_base()
+        self.perturbation_norm = torch.zeros((), device=next(parameters_in(self.param_groups)).device)
 
     def perturbation(self, grads: list[Tensor], params: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """Return ε, one new tensor for each of ``params``; ``grads`` and ``params`` must stay as they are.
 
         Called without autograd. A complex parameter is passed as ``torch.view_as_real`` of it, as two real numbers per
-        entry, as torch's own optimizers treat it; so are its gradient and ε.
+        entry, as torch's own optimizers treat it; so are its gradient and ε. A sharded parameter is passed as the
+        DTensor that it is, so that sums and norms of torch run over all shards; ε may be DTensors or this process's
+        shards.
 
         Args:
             grads: Gradients at θ of the parameters that have one.
@@ -125,12 +135,12 @@ class SharpnessAware(Optimizer):
         if not callable(closure):
             raise TypeError(f"step() needs a closure, because the gradient is taken twice:{STEP_SNIPPET}")
         self._refuse_mid_step("step()")
-        with torch.enable_grad():
-            loss = closure()
-        if self.warming_up:
-            self._base_step()
-            return loss
         try:
+            with torch.enable_grad():
+                loss = closure()
+            if self.warming_up:
+                self._base_step()
+                return loss
             self.first_step()
             with torch.enable_grad():
                 closure()
@@ -153,11 +163,12 @@ class SharpnessAware(Optimizer):
         if self.warming_up:
             self._saved = ([], [], [])
         else:
-            real_params = as_real(params)
-            epsilon = self.perturbation(as_real(grads), real_params, groups)
-            self.perturbation_norm = shorten_(epsilon, self.max_norm)
-            self._saved = (params, [param.detach().clone() for param in params], grads)
-            torch._foreach_add_(real_params, epsilon)
+            placed = laid_out_like(grads, params)
+            epsilon = self.perturbation(as_real(placed), as_real(params), groups)
+            parts = local_parts(laid_out_like(epsilon, as_real(params)))
+            self.perturbation_norm = shorten_(parts, self.max_norm, Shards(placed).total)
+            self._save(params, grads)
+            torch._foreach_add_(as_real(local_parts(params)), parts)
         self.zero_grad()
 
     def second_step(self) -> None:
@@ -182,8 +193,9 @@ class SharpnessAware(Optimizer):
         if self._saved is not None:
             params, values, _ = self._saved
             if params:
-                torch._foreach_copy_(params, values)
+                torch._foreach_copy_(local_parts(params), values)
             self._saved = None
+        self._local_group = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, to the base optimizer as well.
@@ -191,8 +203,8 @@ class SharpnessAware(Optimizer):
         Args:
             param_group: Dictionary with ``params`` and any settings of the group, such as ``rho`` ≥ 0.
         """
-        if isinstance(param_group, dict):
-            self.check_group(param_group)
+        check_group_entries(param_group, parameters_in(self.param_groups))
+        self.check_group(param_group)
         super().add_param_group(param_group)
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -228,11 +240,26 @@ class SharpnessAware(Optimizer):
         super().__setstate__(state)
         # torch calls this after unpickling and after loading, with new containers: the base must hold the same ones.
         self.base.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        self._follow_base()
+
+    def _follow_base(self, _: Optimizer | None = None) -> None:
+        """Share the containers of the base optimizer, now and whenever a state is loaded into it alone."""
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        if not self._follows_base:
+            self.base.register_load_state_dict_post_hook(self._follow_base)
+            self._follows_base = True
+
+    def _save(self, params: list[Tensor], first: list[Tensor]) -> None:
+        """Keep the values at θ and the first gradients, averaged where they differ among processes and are needed."""
+        if self._local_group is not None and type(self).combine is not SharpnessAware.combine:
+            params, first = averaged_gradients(self.param_groups, self._local_group)
+        self._saved = (params, [part.detach().clone() for part in local_parts(params)], first)
 
     def _base_step(self) -> None:
-        params, _, _ = gradients(self.param_groups)
+        params, grads, _ = gradients(self.param_groups)
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+            with torch.no_grad():
+                clip_(local_parts(grads), self.max_grad_norm, Shards(laid_out_like(grads, params)).total)
         self.base.step()
         self.steps_taken += 1
         self._opt_called = True  # without it schedulers warn in hand-written loops

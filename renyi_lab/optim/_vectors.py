@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+# The norm of an order over all tensors together: `total`, or that of `Shards`, which covers the parts of all processes.
+Norm = Callable[[list[Tensor], float], Tensor]
 
 
 def as_real(tensors: list[Tensor]) -> list[Tensor]:
@@ -35,7 +39,10 @@ def split_like(vectors: list[Tensor], like: list[Tensor]) -> list[Tensor]:
 
 def total(tensors: list[Tensor], order: float) -> Tensor:
     """The vector norm of this order over all tensors together, a scalar on the first tensor's device."""
-    norms = torch._foreach_norm(tensors, order)
+    filled = [tensor for tensor in tensors if tensor.numel()]  # a maximum over no entries is an error in torch
+    if not filled:
+        return torch.zeros((), dtype=tensors[0].dtype, device=tensors[0].device).abs()
+    norms = torch._foreach_norm(filled, order)
     norm: Tensor = torch.linalg.vector_norm(torch.stack([part.to(norms[0].device) for part in norms]), order)
     return norm
 
@@ -50,26 +57,31 @@ def scaled(tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
     return list(torch._foreach_mul(tensors, _for_each_device(factor, tensors)))
 
 
-def unit_vector(tensors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+def unit_vector(tensors: list[Tensor], norm: Norm = total) -> tuple[list[Tensor], Tensor]:
     """Q = g/‖g‖ as new tensors (at least float32) and ‖g‖, over all tensors together; q = 0 where g = 0.
 
     Divides by max|g| before squaring: in float32 the squares overflow from |g| ≈ 1e19 and vanish below 1e-23.
     """
     wide = widened(tensors)
-    largest = total(wide, math.inf)
+    largest = norm(wide, math.inf)
     unit = list(torch._foreach_div(wide, _for_each_device(_or_one(largest), wide)))
-    length = total(unit, 2)
+    length = norm(unit, 2)
     multiply_(unit, 1 / _or_one(length))
     return unit, largest * length
 
 
-def shorten_(tensors: list[Tensor], max_norm: float | None) -> Tensor:
+def shorten_(tensors: list[Tensor], max_norm: float | None, norm: Norm = total) -> Tensor:
     """Shorten the vector in place to ``max_norm`` if it is longer, and return its length."""
-    length = total(widened(tensors), 2)
+    length = norm(widened(tensors), 2)
     if max_norm is not None:
         multiply_(tensors, torch.where(length > max_norm, max_norm / length, 1.0))
         length = torch.clamp(length, max=max_norm)
     return length
+
+
+def clip_(tensors: list[Tensor], max_norm: float, norm: Norm = total) -> None:
+    """Shorten the vector in place to about ``max_norm`` if it is longer, as ``torch.nn.utils.clip_grad_norm_`` does."""
+    multiply_(tensors, torch.clamp(max_norm / (norm(tensors, 2) + 1e-6), max=1.0))
 
 
 def widened(tensors: list[Tensor]) -> list[Tensor]:

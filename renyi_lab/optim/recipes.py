@@ -18,15 +18,41 @@ at θ + ε. `statistics_once` in the closure leaves them unchanged in the second
     with statistics_once(optimizer, model):
         loss = loss_fn(model(x), y)
 
-**Several processes.** ``DistributedDataParallel`` averages the gradient in every backward pass, so every process makes
-the same perturbation, computed from the whole batch (global). With `local_perturbation` around forward *and* backward
-each process perturbs by its own gradient (the m-sharpness of Foret et al. 2021, section 4.1; one all-reduce fewer):
+**Several processes.** ``DistributedDataParallel`` and ``fully_shard`` (FSDP2) average the gradient in every backward
+pass. All processes then make the same perturbation, that of the whole batch (global): norms, sums and maxima run over
+the shards of all processes, and so do ``max_norm``, ``max_grad_norm`` and ``perturbation_norm``. A script for
+``torchrun --nproc-per-node=2 train.py``:
+
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    for block in model.blocks:
+        fully_shard(block)                      # from torch.distributed.fsdp
+    fully_shard(model)                          # or: model = DistributedDataParallel(model)
+    optimizer = RSAM(model.parameters(), torch.optim.AdamW, lr=1e-3)    # after sharding
+    for x, y in loader:                         # with a DistributedSampler
+        def closure():
+            optimizer.zero_grad()
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            return loss
+        optimizer.step(closure)
+
+*Ragged batches.* What is averaged are the gradients of the processes, whatever their numbers of samples. For the mean
+over all samples, divide a process's summed loss by the number of samples of all processes together, and multiply it by
+the number of processes.
+
+*FSDP2.* A forward pass after ``backward()`` leaves the weights of the outermost module gathered, and later passes would
+miss that they have moved: end such a closure with ``model.reshard()``. `torch.distributed.checkpoint.state_dict` calls
+``step()`` without a closure; give it ``optimizer.base``, which shares all state, and save ``optimizer.steps_taken``
+beside it if there is a warm-up. FSDP1 (``FullyShardedDataParallel``) is refused.
+
+With `local_perturbation` around forward *and* backward each process perturbs by its own gradient (the m-sharpness of
+Foret et al. 2021, section 4.1; one all-reduce fewer, except in SAGM, whose step needs the mean of the first gradients):
 
     with local_perturbation(optimizer, ddp_model):
         loss = loss_fn(ddp_model(x), y)
         loss.backward()
 
-Sharded parameters (FSDP) are refused, since each process would see only its part of the gradient's norm.
+`perturbation_norm` is then that of this process. `amp_step` skips a step in all processes when one of them overflows.
 
 **Gradient accumulation.** The closure runs over the whole window, so that θ + ε belongs to the same data as the step:
 
@@ -74,12 +100,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from renyi_lab.optim._gradients import gradients
+from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
 from renyi_lab.optim._sharpness_aware import SharpnessAware
-from renyi_lab.optim._vectors import multiply_, total
+from renyi_lab.optim._vectors import multiply_
 
 
 def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any]) -> Any:
@@ -97,13 +125,13 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
     Raises:
         RuntimeError: As in `SharpnessAware.step`.
     """
-    with torch.enable_grad():
-        loss = closure()
     try:
+        with torch.enable_grad():
+            loss = closure()
         if _finite(optimizer) and not optimizer.warming_up:
             # Not by the scaler's unscale_(), which works once between updates and is needed in the second pass.
-            _, grads, _ = gradients(optimizer.param_groups)
-            multiply_(grads, torch.tensor(1.0 / scaler.get_scale(), device=grads[0].device))
+            parts = _gradient_parts(optimizer)
+            multiply_(parts, torch.tensor(1.0 / scaler.get_scale(), device=parts[0].device))
             optimizer.first_step()
             with torch.enable_grad():
                 closure()
@@ -155,14 +183,39 @@ def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.Distributed
     if not isinstance(model, nn.parallel.DistributedDataParallel):
         raise TypeError(
             f"model must be a DistributedDataParallel, got {type(model).__name__}: in a single process the "
-            "perturbation is always local."
+            "perturbation is always local, and with sharded parameters (FSDP) it is always global."
         )
-    averaged = optimizer.in_second_pass or optimizer.warming_up
-    with contextlib.nullcontext() if averaged else model.no_sync():
+    if optimizer.in_second_pass or optimizer.warming_up:
         yield
+        return
+    optimizer._local_group = model.process_group
+    try:
+        with model.no_sync():
+            yield
+    except BaseException:
+        optimizer._local_group = None
+        raise
 
 
 def _finite(optimizer: SharpnessAware) -> bool:
-    """Whether all gradients are finite; waits for the device, as a gradient scaler does anyway."""
-    _, grads, _ = gradients(optimizer.param_groups)
-    return bool(torch.isfinite(total(grads, math.inf)))
+    """Whether all gradients are finite in all processes; waits for the device, as a gradient scaler does anyway.
+
+    Where they are not, but those of this process are, one is set to infinity, so that the scalers of all processes
+    lower their scales together.
+    """
+    params, grads, _ = gradients(optimizer.param_groups)
+    with torch.no_grad():
+        shards = Shards(laid_out_like(grads, params))
+        overflows = (~torch.isfinite(shards.total(shards.parts, math.inf))).float()
+        alone = bool(overflows)
+        if optimizer._local_group is not None:
+            dist.all_reduce(overflows, dist.ReduceOp.MAX, group=optimizer._local_group)
+            if bool(overflows) and not alone:
+                local_parts(grads)[0].fill_(math.inf)
+    return not bool(overflows)
+
+
+@torch.no_grad()
+def _gradient_parts(optimizer: SharpnessAware) -> list[Tensor]:
+    """What this process holds of the gradients."""
+    return local_parts(gradients(optimizer.param_groups)[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from renyi_lab.optim import RSAM, SAM, local_perturbation
+from renyi_lab.optim import RSAM, SAGM, amp_step, local_perturbation
 
 SGD = torch.optim.SGD
 
@@ -37,7 +38,7 @@ def weights(model: nn.Module) -> Tensor:
 def _worker(rank: int, folder: str) -> None:
     """Train with the global and the local perturbation and store what this process ends with."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    dist.init_process_group("gloo", f"file://{folder}/meeting", timedelta(seconds=60), world_size=2, rank=rank)
     try:
         x, y = (part.chunk(2)[rank] for part in batch())
         found: dict[str, object] = {}
@@ -57,23 +58,88 @@ def _worker(rank: int, folder: str) -> None:
                 optimizer.step(closure)
                 lengths.append(float(optimizer.perturbation_norm))
             found[kind] = (weights(model), lengths)
-        found["fsdp"] = _refusal_of_sharded_parameters()
+        found["sagm"] = _sagm_with_own_perturbations(rank)
+        found["amp"] = {kind: _overflow_in_one_process(rank, kind) for kind in ("global", "local")}
         torch.save(found, f"{folder}/rank{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
-def _refusal_of_sharded_parameters() -> str:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+def _sagm_with_own_perturbations(rank: int) -> dict[str, object]:
+    """Thirty steps of SAGM with each process's own perturbation; the second process does not use one parameter."""
+    x, y = (part.chunk(2)[rank] for part in batch())
+    model = DistributedDataParallel(Branching(), find_unused_parameters=True)
+    optimizer = SAGM(model.parameters(), SGD, rho=0.2, alpha=0.1, lr=0.1, momentum=0.9)
 
-    model = network()
-    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
-    try:
-        SAM(model.parameters(), SGD, rho=0.1, lr=0.1)
-    except TypeError as error:
-        return str(error)
-    return "accepted"
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with local_perturbation(optimizer, model):
+            loss = F.cross_entropy(model(x, rank == 0), y)
+            loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    first = weights(model)
+    for _ in range(29):
+        optimizer.step(closure)
+    return {"first": first, "final": weights(model)}
+
+
+class Branching(nn.Module):
+    """A network with a layer that some passes leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.extra = nn.Parameter(torch.full((2,), 0.5, dtype=torch.float64))
+
+    def forward(self, x: Tensor, with_extra: bool) -> Tensor:
+        return self.body(x) * self.extra if with_extra else self.body(x)
+
+
+def _expected_sagm() -> Tensor:
+    """The first of these steps in one process: the mean over processes of ½ [∇L(θ) + ∇L(θ + ε)]."""
+    model = Branching()
+    final = [torch.zeros_like(p) for p in model.parameters()]
+    for rank in range(2):
+        x, y = (part.chunk(2)[rank] for part in batch())
+        moved = copy.deepcopy(model)
+        params = list(moved.parameters())
+        for half in range(2):
+            loss = F.cross_entropy(moved(x, rank == 0), y)
+            grads = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
+            for total, g in zip(final, grads, strict=True):
+                total += g / 4
+            length = torch.cat([g.flatten() for g in grads]).norm()
+            with torch.no_grad():
+                for p, g in zip(params, grads, strict=True):
+                    p += (0.2 / length - 0.1) * g * (half == 0)
+    return weights(model) - 0.1 * torch.cat([g.flatten() for g in final])
+
+
+def _overflow_in_one_process(rank: int, kind: str) -> dict[str, list]:
+    """Scaled steps of which the first overflows in the second process only, in its own first gradient."""
+    x, y = (part.chunk(2)[rank] for part in batch())
+    model = DistributedDataParallel(network())
+    optimizer = RSAM(model.parameters(), SGD, rho=0.1, alpha=2.0, lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=100)
+    found: dict[str, list] = {"scales": [], "weights": [weights(model)], "calls": []}
+    for step in range(3):
+        calls: list[int] = []
+
+        def closure(step=step, calls=calls) -> Tensor:
+            optimizer.zero_grad()
+            with local_perturbation(optimizer, model) if kind == "local" else warnings.catch_warnings():
+                loss = F.cross_entropy(model(x), y)
+                scaler.scale(loss * (torch.inf if (step, rank, calls) == (0, 1, []) else 1.0)).backward()
+            calls.append(1)
+            return loss
+
+        amp_step(optimizer, scaler, closure)
+        found["scales"].append(scaler.get_scale())
+        found["weights"].append(weights(model))
+        found["calls"].append(len(calls))
+    return found
 
 
 def _expected(kind: str) -> tuple[Tensor, list[list[float]]]:
@@ -118,4 +184,13 @@ def test_two_processes_perturb_by_the_common_or_by_their_own_gradient_and_stay_t
         assert torch.equal(found[0][kind][0], found[1][kind][0])
         same = found[0][kind][1] == pytest.approx(found[1][kind][1], rel=1e-9)
         assert same == (kind == "global")
-    assert all("sharded (FSDP)" in result["fsdp"] for result in found)
+    for result in found:
+        torch.testing.assert_close(result["sagm"]["first"], _expected_sagm(), rtol=1e-12, atol=1e-14)
+        for kind in ("global", "local"):
+            amp, other = result["amp"][kind], found[0]["amp"][kind]
+            assert amp["calls"] == [1, 2, 2]
+            assert amp["scales"] == [512.0] * 3
+            assert torch.equal(amp["weights"][0], amp["weights"][1])
+            assert not torch.equal(amp["weights"][1], amp["weights"][2])
+            assert all(torch.equal(a, b) for a, b in zip(amp["weights"], other["weights"], strict=True))
+    assert torch.equal(found[0]["sagm"]["final"], found[1]["sagm"]["final"])

@@ -510,6 +510,33 @@ def test_a_base_with_an_alpha_of_its_own_is_refused_by_rsam_alone():
     assert params[0].item() != 1.0
 
 
+@METHODS
+def test_groups_and_parameters_without_entries_change_nothing(method: type[SharpnessAware]):
+    steps = []
+    for extra in (False, True):
+        params = parameters([1.0, 2.0])
+        nothing = torch.zeros(0, dtype=params[0].dtype, requires_grad=True)
+        groups = [{"params": []}, {"params": (p for p in [nothing, *params])}] if extra else params
+        optimizer = method(groups, SGD, rho=0.1, lr=0.1)
+        (quartic(params) + nothing.sum()).backward()
+        optimizer.first_step()
+        steps.append(params[0].tolist())
+        optimizer.restore()
+    assert steps[0] == steps[1]
+
+
+def test_a_state_loaded_into_the_base_alone_is_the_wrappers_too():
+    params = parameters([1.0, 2.0])
+    for optimizer in (made := SAM(params, torch.optim.Adam, lr=0.1), copy.deepcopy(made)):
+        state = optimizer.base.state_dict()
+        state["param_groups"][0]["lr"] = 0.5
+        for _ in range(2):
+            optimizer.base.load_state_dict(state)
+        assert optimizer.param_groups is optimizer.base.param_groups
+        assert optimizer.state is optimizer.base.state
+        assert optimizer.param_groups[0]["lr"] == 0.5
+
+
 # --- messages ---------------------------------------------------------------------------------------------------
 
 
@@ -555,6 +582,22 @@ OF_ALL_METHODS = [
     ({"rho": "big"}, TypeError, "rho must be a real number"),
     ({"warmup_steps": -1}, ValueError, "warmup_steps"),
     ({"params": []}, ValueError, "params is empty.*afresh"),
+    ({"params": [{"params": []}]}, ValueError, "params is empty.*afresh"),
+    ({"params": iter(())}, ValueError, "params is empty.*afresh"),
+    ({"params": None}, TypeError, "params must be tensors.*got NoneType"),
+    ({"params": [None]}, TypeError, "got NoneType at position 0"),
+    ({"params": "weight"}, TypeError, "params must be tensors.*got str"),
+    ({"params": nn.Sequential(nn.Linear(2, 2))}, TypeError, r"got the module Sequential: pass its \.parameters\(\)"),
+    ({"params": parameters([1.0])[0]}, TypeError, r"write \[parameter\] for one"),
+    ({"params": {"params": parameters([1.0])}}, TypeError, r"got a dictionary: write \[group\] for one"),
+    ({"params": set(parameters([1.0]))}, TypeError, "got a set: pass a list"),
+    ({"params": [("w", *parameters([1.0]), 1)]}, TypeError, r"got \(str, .*, int\) at position 0"),
+    ({"params": [{"param": parameters([1.0])}]}, ValueError, "needs the entry 'params'.*only \\['param'\\]"),
+    ({"params": [{"params": None}]}, TypeError, "params of a group must be tensors.*got NoneType"),
+    ({"params": [{"params": [None]}]}, TypeError, "got NoneType at position 0"),
+    ({"params": [{"params": parameters([1.0])}, *parameters([1.0])]}, TypeError, "all tensors or all groups"),
+    ({"params": parameters([1.0]) * 2}, ValueError, "a tensor twice"),
+    ({"params": [2 * parameters([1.0])[0]]}, ValueError, "is the result of an operation"),
     ({"params": [{"params": parameters([1.0]), "rho": -1.0}]}, ValueError, "rho of the parameter group"),
     ({"base": nn.Linear}, TypeError, "base must be a torch.optim class"),
     ({"base": "sgd"}, TypeError, "base must be a torch.optim class"),
@@ -598,6 +641,14 @@ MESSAGES = [
             lambda optimizer: optimizer.step(lambda: None),
             copy.deepcopy,
             pickle.dumps,
+        )
+    ),
+    *(
+        (with_gradient(lambda optimizer, group=group: optimizer.add_param_group(group)), error, message)
+        for group, error, message in (
+            (None, TypeError, "param_group must be a dictionary.*got NoneType"),
+            ({}, ValueError, "needs the entry 'params'"),
+            ({"params": [None]}, TypeError, "got NoneType at position 0"),
         )
     ),
     (with_gradient(lambda optimizer: optimizer.second_step()), RuntimeError, r"needs first_step\(\)"),
