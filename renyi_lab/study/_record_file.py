@@ -46,7 +46,7 @@ def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Rec
         if not line.strip():
             continue
         try:
-            record = Record.from_line(line.decode("utf-8"))
+            record = Record.from_line(line)
         except ValueError as error:
             what = "incomplete" if number == len(lines) else str(error)
             warnings.warn(
@@ -110,8 +110,8 @@ class RecordFile:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"a record cannot be written to path {str(self.path)!r}: {error.strerror}. The records before it are in "
-                "the file. When this is fixed, call run_study again: it trains only what is missing",
+                f"a record cannot be written to path {str(self.path)!r}: {error.strerror}. The records before it are "
+                "in the file. When this is fixed, call run_study again: it trains only what is missing",
             ) from error
 
     def _lacks_head(self, path: Path) -> bool:

@@ -95,7 +95,9 @@ class Record:
     def from_line(cls, line: str) -> Record:
         """The record in a line; raises ``ValueError`` if there is none."""
         try:
-            raw = _fields("the record", json.loads(line, object_pairs_hook=_without_repeats), cls.__dataclass_fields__)
+            raw = _with_names(
+                "the record", json.loads(line, object_pairs_hook=_without_repeats), cls.__dataclass_fields__
+            )
             return cls(**raw | {"setting": _setting(raw["setting"]), "measurement": _measurement(raw["measurement"])})
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"not a training record ({error})") from error
@@ -105,12 +107,12 @@ def _setting(raw: Any) -> Setting:
     if not isinstance(raw, dict) or not isinstance(raw.get("architecture"), str):
         raise TypeError("setting must be a mapping with the name of an architecture")
     setting = Setting.checked(raw, [raw["architecture"]])
-    _fields("setting", raw, setting.stated)
+    _with_names("setting", raw, setting.stated)
     return setting
 
 
 def _measurement(raw: Any) -> Measurement:
-    measured = Measurement(**_fields("measurement", raw, Measurement.__dataclass_fields__))
+    measured = Measurement(**_with_names("measurement", raw, Measurement.__dataclass_fields__))
     result = Measurement(
         _numbers(measured.values),
         {
@@ -123,7 +125,7 @@ def _measurement(raw: Any) -> Measurement:
     return result
 
 
-def _fields(what: str, raw: Any, names: Iterable[str]) -> dict[str, Any]:
+def _with_names(what: str, raw: Any, names: Iterable[str]) -> dict[str, Any]:
     """``raw`` if it is a mapping with exactly these names."""
     if not isinstance(raw, dict):
         raise TypeError(f"{what} must be a mapping, got {type(raw).__name__}")

@@ -64,19 +64,22 @@ def run_study(
         min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum. Default 0.97 (heuristic:
             in pilot studies, smaller thresholds flipped the sign of correlations).
         n_jobs: Number of workers, as in ``joblib.Parallel``. Default: as set by ``joblib.parallel_config``, which also
-            chooses the backend (processes, Dask, Ray), otherwise 1. Threads run one training at a time, since the
-            settings of torch are global.
+            chooses the backend, otherwise 1. With a client of Dask, ``joblib.parallel_config(backend="dask")`` trains
+            on all workers of its cluster; they need this package and the modules that define the measure and the
+            models. Threads run one training at a time, since the settings of torch are global.
         progress: Whether to show a progress bar. Default: in a terminal or notebook.
 
     Returns:
         A `Study` in the order of the grid; under-trained and diverged models are kept and marked.
 
     Raises:
-        TypeError: The grid, data or measure has the wrong type.
+        TypeError: The grid, data, measure or path has the wrong type.
         ValueError: An axis is unknown, the optimizer does not have it, or a value is out of range; the file is not a
             study file, has another version, or holds a study with other data, models or measure; or ``path`` is used
-            with a lambda.
-        RuntimeError: The measure raised; the trainings that finished before are in the file.
+            with a lambda, or cannot be written (a finished study may be read-only); or joblib's backend is
+            ``"multiprocessing"``.
+        RuntimeError: The measure raised, or a worker process ended; the trainings that finished before are in the file.
+        OSError: A record could not be written, on a full disk for example; the records before it are in the file.
 
     Warns:
         UserWarning: No model reached a minimum, or a line of the file cannot be read.
@@ -109,8 +112,7 @@ def run_study(
         file.check_writable()
     with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
         bar.update(len(settings) - len(todo))
-        tasks = ((setting, pairs, factories, measure) for setting in todo)
-        with contextlib.closing(workers.results(train_and_measure, tasks)) as results:
+        with contextlib.closing(workers.results(train_and_measure, todo, (pairs, factories, measure))) as results:
             for record in map(Record.as_stored, results):
                 file.append(record)
                 records[record.setting.key] = record

@@ -51,6 +51,7 @@ class Study(Correlations):
             min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum.
 
         Raises:
+            TypeError: ``path`` is not a path.
             ValueError: The file is not a study file, or has another version.
         """
         return cls(tuple(read_records(path)[1]), min_accuracy)
