@@ -92,11 +92,12 @@ class Record:
         return Record.from_line(self.to_line())
 
     @classmethod
-    def from_line(cls, line: str) -> Record:
-        """The record in a line; raises ``ValueError`` if there is none."""
+    def from_line(cls, line: str | bytes) -> Record:
+        """The record in a line (bytes: in UTF-8); raises ``ValueError`` if there is none."""
         try:
+            text = line.decode("utf-8") if isinstance(line, bytes) else line
             raw = _with_names(
-                "the record", json.loads(line, object_pairs_hook=_without_repeats), cls.__dataclass_fields__
+                "the record", json.loads(text, object_pairs_hook=_without_repeats), cls.__dataclass_fields__
             )
             return cls(**raw | {"setting": _setting(raw["setting"]), "measurement": _measurement(raw["measurement"])})
         except (ValueError, TypeError, RecursionError) as error:
