@@ -26,7 +26,7 @@ def main(
         data = standard_data(data_set)
         study = run_study(QUICK_GRID if quick else STANDARD_GRID, data=data, path=out, n_jobs=jobs)
         table = markdown_table(study)
-    except (ValueError, ModuleNotFoundError) as error:  # the latter: an extra is not installed
+    except (ValueError, OSError, ModuleNotFoundError) as error:  # OSError: a full disk; the last: no extra installed
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     minutes = (time.perf_counter() - start) / 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from renyi_lab._utils.validation import check_reals
 
@@ -16,11 +17,21 @@ class Measurement:
         values: Mapping from measure to number.
         curves: Mapping from measure to its value per order α, as in ``{"renyi_sharpness": {0.5: -8.3, 1.0: -7.0}}``.
         chosen_alphas: Mapping from curve to the order that `choose_alpha` picks from the spectrum of that model.
+
+    Raises:
+        TypeError: One of the three, or a curve, is not a mapping.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     chosen_alphas: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_mapping("values", self.values, "{'trace': 3.0}")
+        _check_mapping("curves", self.curves, "{'sharpness': {0.5: -2.0, 1.5: -1.0}}")
+        _check_mapping("chosen_alphas", self.chosen_alphas, "{'sharpness': 1.5}")
+        for name, curve in self.curves.items():
+            _check_mapping(f"curves[{name!r}]", curve, "{0.5: -2.0, 1.5: -1.0}")
 
     def at(self, alphas: Sequence[float]) -> dict[str, float]:
         """All measures as numbers by name: curves at ``alphas`` and at the order chosen by the rule, then the values.
@@ -29,7 +40,7 @@ class Measurement:
             alphas: Orders at which to evaluate every curve.
 
         Raises:
-            ValueError: A curve was not recorded at one of ``alphas``.
+            ValueError: A curve was not recorded at one of ``alphas``, or at its chosen order.
 
         Example:
             >>> Measurement({"trace": 3.0}, {"sharpness": {0.5: -2.0, 1.5: -1.0}}, {"sharpness": 1.5}).at([0.5])
@@ -37,14 +48,30 @@ class Measurement:
         """
         row: dict[str, float] = {}
         orders = check_reals("alphas", alphas)
-        for name, curve in self.curves.items():
+        for name in self.curves:
             label, _, block = name.partition(" ")
             suffix = f" {block}" if block else ""
             for alpha in orders:
-                if alpha not in curve:
-                    recorded = ", ".join(f"{a:g}" for a in curve)
-                    raise ValueError(f"alphas holds {alpha:g}, where {name} was not recorded; available: {recorded}.")
-                row[f"{label}_{alpha:g}{suffix}"] = curve[alpha]
+                row[f"{label}_{alpha:g}{suffix}"] = self._value("alphas holds", name, alpha)
             if name in self.chosen_alphas:
-                row[f"{label}_by_rule{suffix}"] = curve[self.chosen_alphas[name]]
+                chosen = self.chosen_alphas[name]
+                row[f"{label}_by_rule{suffix}"] = self._value(f"chosen_alphas[{name!r}] is", name, chosen)
         return row | dict(self.values)
+
+    def check_chosen_alphas(self) -> None:
+        """Raise ``ValueError`` if an order was chosen for a curve that does not exist or was not recorded there."""
+        for name, alpha in self.chosen_alphas.items():
+            if name not in self.curves:
+                raise ValueError(f"chosen_alphas has an order for {name!r}, but there is no such curve.")
+            self._value(f"chosen_alphas[{name!r}] is", name, alpha)
+
+    def _value(self, what: str, name: str, alpha: float) -> float:
+        if alpha not in self.curves[name]:
+            recorded = ", ".join(f"{a:g}" for a in self.curves[name])
+            raise ValueError(f"{what} {alpha:g}, where {name} was not recorded; available: {recorded}.")
+        return self.curves[name][alpha]
+
+
+def _check_mapping(name: str, value: Any, example: str) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping, such as {example}, got {value!r} of type {type(value).__name__}.")

@@ -1,29 +1,21 @@
-"""Records of trainings in a file: a header, then one JSON line per training, written as soon as it finishes.
-
-Lines are only appended, never changed or deleted. A line that cannot be read causes a warning and stays in the file.
-"""
+"""Record of one training, and its line of JSON in a file."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from renyi_lab._version import __version__
+from renyi_lab._utils.validation import check_real
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 
-FORMAT = "renyi_lab study"
-# Increase it when the fields of a record, or the meaning of a standard measure, change.
-VERSION = 1
 # Significant digits of stored numbers. Heuristic: finer than any standard error here, and 100 trainings stay small.
 _DIGITS = 6
-_RESULTS = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "cpu_seconds"}
+# The results of a training that has not diverged, with the largest value that each can have.
+_LARGEST = {"train_loss": math.inf, "train_accuracy": 1.0, "test_loss": math.inf, "test_accuracy": 1.0}
 
 
 @dataclass(frozen=True)
@@ -39,6 +31,11 @@ class Record:
         test_accuracy: Test accuracy after the training, in [0, 1].
         measurement: Measures of the trained model.
         cpu_seconds: Processor time of training and measuring, in seconds.
+
+    Raises:
+        TypeError: A field has the wrong type.
+        ValueError: A loss is negative, an accuracy is outside [0, 1], a result of a training that has not diverged is
+            not finite, or a diverged training has results.
     """
 
     setting: Setting
@@ -49,6 +46,22 @@ class Record:
     test_accuracy: float = math.nan
     measurement: Measurement = field(default_factory=Measurement)
     cpu_seconds: float = math.nan
+
+    def __post_init__(self) -> None:
+        for name, kind in (("setting", Setting), ("diverged", bool), ("measurement", Measurement)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, got {value!r} of type {type(value).__name__}.")
+        if not _is_nan(self.cpu_seconds):
+            check_real("cpu_seconds", self.cpu_seconds, 0)
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            if not self.diverged:
+                check_real(name, value, 0, largest)
+            elif not _is_nan(value):
+                raise ValueError(f"{name} must be NaN where diverged is true, got {value!r}.")
+        if self.diverged and self.measurement != Measurement():
+            raise ValueError(f"measurement must be empty where diverged is true, got {self.measurement!r}.")
 
     @property
     def axes(self) -> dict[str, Any]:
@@ -69,133 +82,77 @@ class Record:
         """The record as one line of JSON, with NaN and infinity spelled as in Python's ``json``."""
         results = asdict(self)
         del results["setting"]
-        return json.dumps({"setting": self.setting.stated} | _rounded(results), separators=(",", ":"))
+        results = _rounded(results)
+        # Orders as exact as the keys of the curves, in which they must be found.
+        results["measurement"]["chosen_alphas"] = {n: float(a) for n, a in self.measurement.chosen_alphas.items()}
+        return json.dumps({"setting": self.setting.stated} | results, separators=(",", ":"))
 
     def as_stored(self) -> Record:
         """The record as it is read back from a file, with rounded numbers."""
         return Record.from_line(self.to_line())
 
     @classmethod
-    def from_line(cls, line: str) -> Record:
-        """The record in a line; raises ``ValueError`` if there is none."""
+    def from_line(cls, line: str | bytes) -> Record:
+        """The record in a line (bytes: in UTF-8); raises ``ValueError`` if there is none."""
         try:
-            raw = json.loads(line)
-            setting, measured, diverged = raw.pop("setting"), raw.pop("measurement"), raw.pop("diverged")
-            if set(raw) != _RESULTS:
-                raise ValueError(f"missing or unexpected: {', '.join(sorted(set(raw) ^ _RESULTS))}")
-            checked = Setting.checked(setting, [setting["architecture"]])
-            if set(checked.stated) != set(setting):
-                raise ValueError("its setting has other axes")
-            return cls(
-                setting=checked,
-                diverged=bool(diverged),
-                measurement=Measurement(
-                    _numbers(measured["values"]),
-                    {name: {float(a): float(v) for a, v in c.items()} for name, c in measured["curves"].items()},
-                    _numbers(measured["chosen_alphas"]),
-                ),
-                **_numbers(raw),
+            text = line.decode("utf-8") if isinstance(line, bytes) else line
+            raw = _with_names(
+                "the record", json.loads(text, object_pairs_hook=_without_repeats), cls.__dataclass_fields__
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return cls(**raw | {"setting": _setting(raw["setting"]), "measurement": _measurement(raw["measurement"])})
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"not a training record ({error})") from error
 
 
-def read_records(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Record]]:
-    """Header and records of a file.
-
-    Raises:
-        ValueError: The file is not a study file, or has another version.
-
-    Warns:
-        UserWarning: A line is not a complete record; it is skipped.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise ValueError(f"file {path} does not exist; run_study(..., path=...) writes one.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a study ({error}); the file was not changed.") from error
-    head = _checked_head(path, lines[0])
-    records: dict[str, Record] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        try:
-            record = Record.from_line(line)
-        except ValueError as error:
-            what = "incomplete" if number == len(lines) else str(error)
-            warnings.warn(
-                f"{path}, line {number}: {what}. The line is skipped and stays in the file; run_study repeats its "
-                "training if it is in the grid.",
-                stacklevel=3,
-            )
-            continue
-        records.setdefault(record.setting.key, record)
-    return head, list(records.values())
+def _setting(raw: Any) -> Setting:
+    if not isinstance(raw, dict) or not isinstance(raw.get("architecture"), str):
+        raise TypeError("setting must be a mapping with the name of an architecture")
+    setting = Setting.checked(raw, [raw["architecture"]])
+    _with_names("setting", raw, setting.stated)
+    return setting
 
 
-class RecordFile:
-    """A file to which records are appended, each in a single write; without a path, nothing is written."""
-
-    def __init__(
-        self, path: str | os.PathLike[str] | None, data: str, measure: str, models: dict[str, str] | None = None
-    ) -> None:
-        """Read existing records and check that they belong to the same study; nothing is written yet."""
-        self.path = None if path is None else Path(path)
-        self.records: list[Record] = []
-        head = {"format": FORMAT, "version": VERSION, "renyi_lab": __version__, "data": data, "measure": measure}
-        self._head = json.dumps(head if models is None else {**head, "models": models})
-        if self.path is None:
-            return
-        place = self.path if self.path.exists() else self.path.parent
-        if place.is_dir() == (place is self.path) or not os.access(place, os.W_OK):
-            raise ValueError(f"path {self.path} cannot be written; pass a file in an existing folder.")
-        if self.path.exists() and self.path.stat().st_size:
-            found, self.records = read_records(self.path)
-            for what, ours in (("data", data), ("measure", measure), ("models", models)):
-                if found.get(what) != ours:
-                    raise ValueError(
-                        f"{self.path} holds a study with {what} {found.get(what)!r}, not {ours!r}; the file was not "
-                        "changed. Pass another file, or the same data, models and measure."
-                    )
-
-    def append(self, record: Record) -> None:
-        """Write a record and flush it to the disk."""
-        if self.path is None:
-            return
-        with open(self.path, "ab+") as file:
-            text = record.to_line() + "\n"
-            if file.tell() == 0:
-                text = f"{self._head}\n{text}"
-            else:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # an incomplete line stays, on a line of its own
-                    text = "\n" + text
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
+def _measurement(raw: Any) -> Measurement:
+    measured = Measurement(**_with_names("measurement", raw, Measurement.__dataclass_fields__))
+    result = Measurement(
+        _numbers(measured.values),
+        {
+            name: {check_real("an order", float(order)): _number(name, value) for order, value in curve.items()}
+            for name, curve in measured.curves.items()
+        },
+        {name: check_real("an order", order) for name, order in measured.chosen_alphas.items()},
+    )
+    result.check_chosen_alphas()
+    return result
 
 
-def _checked_head(path: Path, line: str) -> dict[str, Any]:
-    try:
-        head = json.loads(line)
-        valid = isinstance(head, dict) and head.get("format") == FORMAT
-    except (ValueError, RecursionError):
-        valid = False
-    if not valid:
-        raise ValueError(f"{path} is not a study file: its first line is {line[:60]!r}. The file was not changed.")
-    if head.get("version") != VERSION or not {"data", "measure"} <= head.keys():
-        raise ValueError(
-            f"{path} was written by renyi_lab {head.get('renyi_lab')} in version {head.get('version')} of the format; "
-            f"this release ({__version__}) reads version {VERSION}. The file was not changed: read it with that "
-            "release, or write the study to another file."
-        )
-    return dict(head)
+def _with_names(what: str, raw: Any, names: Iterable[str]) -> dict[str, Any]:
+    """``raw`` if it is a mapping with exactly these names."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"{what} must be a mapping, got {type(raw).__name__}")
+    if wrong := set(raw) ^ set(names):
+        raise ValueError(f"{what}: missing or unexpected: {', '.join(sorted(wrong))}")
+    return raw
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"twice in one mapping: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+    return found
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+    return {name: _number(name, value) for name, value in values.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    return math.nan if _is_nan(value) else check_real(name, value, allow_infinite=True)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _rounded(value: Any) -> Any:

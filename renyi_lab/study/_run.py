@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -13,7 +14,6 @@ import torch
 
 from renyi_lab._utils.batches import is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair
-from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread
@@ -22,9 +22,11 @@ from renyi_lab.datasets import mnist1d
 from renyi_lab.models import cnn1d, mlp
 from renyi_lab.study._grid import Grid, expand_grid
 from renyi_lab.study._measures import standard_measure
-from renyi_lab.study._records import Record, RecordFile
+from renyi_lab.study._record_file import RecordFile
+from renyi_lab.study._records import Record
 from renyi_lab.study._study import MIN_ACCURACY, Study
 from renyi_lab.study._training import Measure, ModelFactory, train_and_measure
+from renyi_lab.study._workers import Workers
 
 _MOST_CORES = 10**6  # joblib reads -2 as all cores but one, and so on
 
@@ -62,19 +64,22 @@ def run_study(
         min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum. Default 0.97 (heuristic:
             in pilot studies, smaller thresholds flipped the sign of correlations).
         n_jobs: Number of workers, as in ``joblib.Parallel``. Default: as set by ``joblib.parallel_config``, which also
-            chooses the backend (processes, Dask, Ray), otherwise 1. Threads run one training at a time, since the
-            settings of torch are global.
+            chooses the backend, otherwise 1. With a client of Dask, ``joblib.parallel_config(backend="dask")`` trains
+            on all workers of its cluster; they need this package and the modules that define the measure and the
+            models. Threads run one training at a time, since the settings of torch are global.
         progress: Whether to show a progress bar. Default: in a terminal or notebook.
 
     Returns:
         A `Study` in the order of the grid; under-trained and diverged models are kept and marked.
 
     Raises:
-        TypeError: The grid, data or measure has the wrong type.
+        TypeError: The grid, data, measure or path has the wrong type.
         ValueError: An axis is unknown, the optimizer does not have it, or a value is out of range; the file is not a
             study file, has another version, or holds a study with other data, models or measure; or ``path`` is used
-            with a lambda.
-        RuntimeError: The measure raised; the trainings that finished before are in the file.
+            with a lambda, or cannot be written (a finished study may be read-only); or joblib's backend is
+            ``"multiprocessing"``.
+        RuntimeError: The measure raised, or a worker process ended; the trainings that finished before are in the file.
+        OSError: A record could not be written, on a full disk for example; the records before it are in the file.
 
     Warns:
         UserWarning: No model reached a minimum, or a line of the file cannot be read.
@@ -93,8 +98,7 @@ def run_study(
     measure = standard_measure if measure is None else measure
     if not callable(measure):
         raise TypeError(f"measure must be callable, got {type(measure).__name__}.")
-    with optional_import("joblib", extra="study", needed_by="renyi_lab.study.run_study"):
-        import joblib
+    workers = Workers(n_jobs)
     pairs = _pairs(mnist1d() if data is None else data)
     factories = _default_models(pairs) if models is None else _checked_models(models)
     settings = expand_grid(grid, factories)
@@ -104,15 +108,15 @@ def run_study(
     file = RecordFile(path, _fingerprint(pairs), _name(measure), names)
     records = {record.setting.key: record for record in file.records}
     todo = [setting for setting in settings if setting.key not in records]
+    if todo:
+        file.check_writable()
     with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
         bar.update(len(settings) - len(todo))
-        # pre_dispatch: every waiting task holds a copy of the data
-        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
-        jobs = (joblib.delayed(train_and_measure)(setting, pairs, factories, measure) for setting in todo)
-        for record in map(Record.as_stored, parallel(jobs)):
-            file.append(record)
-            records[record.setting.key] = record
-            bar.update()
+        with contextlib.closing(workers.results(train_and_measure, todo, (pairs, factories, measure))) as results:
+            for record in map(Record.as_stored, results):
+                file.append(record)
+                records[record.setting.key] = record
+                bar.update()
     study = Study(tuple(records[setting.key] for setting in settings), min_accuracy)
     if not study.kept:
         warnings.warn(f"no model is at a minimum, so no correlation can be computed: {study}", stacklevel=2)

@@ -15,7 +15,8 @@ from renyi_lab._utils.validation import check_choice, check_real
 from renyi_lab.study._correlations import ALPHAS, Correlations
 from renyi_lab.study._frame import GAPS, FrameRecord, frame_records, frame_row
 from renyi_lab.study._grid import AXES, check_axis
-from renyi_lab.study._records import Record, read_records
+from renyi_lab.study._record_file import read_records
+from renyi_lab.study._records import Record
 from renyi_lab.study._standard import shipped_path
 from renyi_lab.study._tables import Models, setting_of, sorting_key
 
@@ -50,6 +51,7 @@ class Study(Correlations):
             min_accuracy: Training accuracy, in [0, 1], from which a model counts as at a minimum.
 
         Raises:
+            TypeError: ``path`` is not a path.
             ValueError: The file is not a study file, or has another version.
         """
         return cls(tuple(read_records(path)[1]), min_accuracy)

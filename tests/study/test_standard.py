@@ -31,7 +31,7 @@ from renyi_lab.study import (
 )
 from renyi_lab.study.__main__ import main
 from renyi_lab.study._grid import expand_grid
-from renyi_lab.study._records import read_records
+from renyi_lab.study._record_file import read_records
 from renyi_lab.study._run import _fingerprint, _pairs
 from renyi_lab.study._standard import shipped_path
 from renyi_lab.study._table import markdown_table

@@ -1,0 +1,171 @@
+"""Studies that are interrupted, killed or out of disk space lose no finished record and can be resumed."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from small_study import DATA, small_study, without_time
+from study_process import (
+    FORK_SERVER,
+    SECONDS,
+    TRAININGS,
+    has_ended,
+    norms_and_end,
+    num_lines,
+    started,
+    study,
+    study_on_full_disk,
+    wait_until,
+)
+
+from renyi_lab.study import Study, run_study
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and fork servers of POSIX")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+NUM_TRAININGS = 8
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    """Those of the study when nothing disturbs it."""
+    return without_time(small_study(TRAININGS, min_accuracy=0))
+
+
+def read_quietly(path: Path) -> Study:
+    """The records of a file, all of whose lines are whole."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return Study.read(path)
+
+
+def end_at_random(path: Path, signum: int, moment: random.Random, *backend: str) -> None:
+    """Start or resume a study and end it after some further records; what was in the file stays."""
+    before = path.read_bytes() if path.exists() else b""
+    lines = max(1, num_lines(path)) + moment.randint(1, 2)
+    with started(study, path, *backend) as process:
+        wait_until(lambda: num_lines(path) >= lines or not process.is_alive(), "records")
+        time.sleep(moment.uniform(0, 0.1))
+        os.kill(process.pid, signum)
+        process.join(SECONDS)
+        assert process.exitcode in {0, 1 if signum == signal.SIGINT else -signum}  # 0: it was faster than the signal
+    assert path.read_bytes().startswith(before)
+    assert len(read_quietly(path).records) >= lines - 1
+
+
+def trained(path: Path) -> list[int]:
+    """The process of every training whose measure was taken."""
+    return [int(line) for line in Path(f"{path}.log").read_text().split()]
+
+
+def test_signals_at_random_moments_of_a_serial_study(records: list[dict[str, Any]], tmp_path: Path) -> None:
+    path, moment = tmp_path / "records", random.Random(1)
+    for number, signum in enumerate(SIGNALS, start=1):
+        end_at_random(path, signum, moment)
+        assert len(trained(path)) <= len(read_quietly(path).records) + number  # each signal costs one training at most
+    assert without_time(study(path)) == records
+    assert len(trained(path)) <= NUM_TRAININGS + len(SIGNALS)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_workers_of_loky_end_with_the_study(signum: int, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    end_at_random(path, signum, random.Random(2), "loky")
+    workers = set(trained(path))
+    assert os.getpid() not in workers
+    wait_until(lambda: all(map(has_ended, workers)), "the end of the workers")
+    assert without_time(study(path)) == records
+
+
+@pytest.mark.parametrize("free", [100, 1500])
+def test_a_full_disk_leaves_only_whole_lines(free: int, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    with started(study_on_full_disk, path, free) as process:
+        process.join(SECONDS)
+        assert process.exitcode == 0
+    assert path.stat().st_size <= free
+    if path.stat().st_size:
+        assert 1 <= len(read_quietly(path).records) == len(trained(path)) - 1
+    assert without_time(study(path)) == records
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_the_backend_multiprocessing_is_refused(n_jobs: int, tmp_path: Path) -> None:
+    with joblib.parallel_config("multiprocessing", n_jobs=n_jobs), pytest.raises(ValueError, match="backend='loky'"):
+        small_study(TRAININGS, path=tmp_path / "records")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A scheduler of Dask with two worker processes, which gives a training up when its worker ends."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    settings = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.comm.timeouts.connect": SECONDS,
+        "distributed.logging.distributed": "critical",
+    }
+    FORK_SERVER.set_forkserver_preload(["renyi_lab.study", "joblib", "distributed"])
+    with (
+        dask.config.set(settings),
+        distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as client,
+        joblib.parallel_config("dask"),
+    ):
+        yield client
+
+
+def test_workers_of_dask_give_the_same_records(cluster: Any, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    assert without_time(study(path, "dask")) == records
+    assert set(trained(path)) == set(cluster.run(os.getpid).values())
+    assert read_quietly(path).num_diverged == 0
+
+
+def test_signals_at_random_moments_of_a_study_on_dask(
+    cluster: Any, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path, moment = tmp_path / "records", random.Random(3)
+    for signum in SIGNALS:
+        end_at_random(path, signum, moment, "dask", cluster.scheduler.address)
+    assert without_time(study(path, "dask")) == records
+
+
+def test_a_worker_of_dask_that_ends_ends_the_study(cluster: Any, records: list[dict[str, Any]], tmp_path: Path) -> None:
+    path, flag = tmp_path / "records", tmp_path / "flag"
+    flag.touch()
+    again = functools.partial(
+        run_study, TRAININGS, data=DATA, min_accuracy=0, measure=functools.partial(norms_and_end, str(flag)), path=path
+    )
+    with pytest.raises(RuntimeError, match="Dask gave up a training, since its workers ended"):
+        again()
+    assert without_time(again()) == records
+
+
+def test_a_full_disk_ends_a_study_on_dask(
+    cluster: Any, records: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, to_disk, calls = tmp_path / "records", os.fsync, iter(range(NUM_TRAININGS))
+
+    def fails_later(descriptor: int) -> None:
+        if next(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        to_disk(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails_later)
+        with pytest.raises(OSError, match=r"cannot be written to path .*records': No space left on device.* run_study"):
+            study(path, "dask")
+    assert len(read_quietly(path).records) == 3
+    assert without_time(study(path, "dask")) == records
