@@ -22,6 +22,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.parameters import whole
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators._kept_graphs import NOT_SYMMETRIC
 from renyi_lab.operators._loss_surface import LossSurface
@@ -150,5 +151,5 @@ def _random_unit_vector(operator: ModelOperator) -> Tensor:
 def _typical_length(operator: ModelOperator) -> float:
     """The length of so many of the model's weights; a block alone, such as new biases, may well be zero."""
     weights = [parameter.detach() for parameter in operator.model.parameters() if parameter.requires_grad]
-    squares = math.fsum(float(torch.linalg.vector_norm(part)) ** 2 for part in weights)
+    squares = math.fsum(float(whole(torch.linalg.vector_norm(part))) ** 2 for part in weights)
     return math.sqrt(squares * operator.dim / sum(part.numel() for part in weights)) or 1.0
