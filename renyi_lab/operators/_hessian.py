@@ -80,7 +80,9 @@ class HessianOperator(KeptGraphOperator):
             ∇L(θ − hv)] / 2h``, for models with a layer that cannot be differentiated twice (custom and fused kernels,
             checkpointing with ``use_reentrant=True``). The step and the error of the products, `product_error`, are
             measured at the first product after the weights change, by about eighteen gradients. ``graph_budget`` has no
-            effect. Gradients that jump, as with ReLU, give large errors in single precision.
+            effect. Gradients that jump, as with ReLU, give large errors in single precision. Models sharded over
+            processes by FSDP2 (``fully_shard``) are accepted: each process passes its own batches and gets the whole
+            product over all data.
 
     Raises:
         RuntimeError: At a product: a layer that cannot be differentiated twice; products that no symmetric matrix has.
