@@ -51,6 +51,7 @@ class FiniteDifferences:
 
     Args:
         operator: The operator; gradients of its loss are taken.
+        rounding: Relative rounding error of its gradients.
 
     Attributes:
         error: Relative error of a product, the length of its error over ``‖H‖ ‖v‖``. It grows when a later product does
@@ -61,9 +62,9 @@ class FiniteDifferences:
         ValueError: A gradient near the weights is not finite.
     """
 
-    def __init__(self, operator: ModelOperator) -> None:
+    def __init__(self, operator: ModelOperator, rounding: float) -> None:
         self._surface = LossSurface(operator)
-        self._rounding = torch.finfo(operator.dtype).eps
+        self._rounding = rounding
         self._step = _STEP * self._rounding ** (1 / 3) * _typical_length(operator)
         self._products = SymmetricProducts()
         self.error, self._size, self._warned = self._rounding, 1.0, False

@@ -219,7 +219,7 @@ class HessianOperator(KeptGraphOperator):
         parameters = self.parameters
         if self._differences is None or not self._differences.is_at(self.flatten(parameters.values())):
             self._differences = None
-            self._differences = FiniteDifferences(self.restricted())
+            self._differences = FiniteDifferences(self.restricted(), super().eps)
         self._verified = tuple(parameters.values()) if self._is_unchanged else None
         return self._differences
 
