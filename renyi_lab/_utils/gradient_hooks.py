@@ -2,8 +2,8 @@
 
 A hook on a parameter (``p.register_hook(lambda g: g.clamp(-1, 1))``), on a module (``register_full_backward_hook``) or
 on a tensor of the forward pass replaces a gradient by something that is not the derivative of any loss. Forward hooks
-are a part of the function and stay. `Tensor.retain_grad` has no effect either: under double backward the gradient that
-it stores is a reference cycle, so that memory would leak.
+are a part of the function and stay, as do the hooks by which FSDP brings weights together. `Tensor.retain_grad` has no
+effect either: under double backward the gradient that it stores is a reference cycle, so that memory would leak.
 """
 
 from __future__ import annotations
@@ -74,9 +74,14 @@ def no_new_hooks() -> Iterator[None]:
                         setattr(Tensor, name, _own[name])
 
 
+def _gathers_weights(*arguments: Any) -> bool:
+    """Whether the hook is one by which torch brings sharded weights together for a backward pass."""
+    return any(str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp") for hook in arguments)
+
+
 def _ignoring(name: str, method: Any) -> Any:
     def register(tensor: Tensor, *arguments: Any, **keywords: Any) -> Any:
-        if not _without_hooks[threading.get_ident()]:
+        if not _without_hooks[threading.get_ident()] or _gathers_weights(*arguments):
             return method(tensor, *arguments, **keywords)
         return None if name == "retain_grad" else RemovableHandle(OrderedDict())
 

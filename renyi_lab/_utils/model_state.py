@@ -13,18 +13,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from renyi_lab._utils.model_checks import check_differentiable, check_module
 
+_SHARDED = "model is fully sharded (FSDP)"
 
-def unwrap_model(model: nn.Module) -> nn.Module:
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 has sharded the module's parameters over processes."""
+    return "FSDPModule" in {base.__name__ for base in type(model).__mro__}
+
+
+def unwrap_model(model: nn.Module, allow_sharded: bool = False) -> nn.Module:
     """The plain module under ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel``.
 
     Compiled and distributed wrappers do not support double backward; the module inside computes the same function.
-    Fully sharded modules hold only a part of the parameters and are refused, as are modules without values (lazy, on
-    the meta device), of torch.export, and with quantised layers.
+    Modules without values (lazy, on the meta device), of torch.export, and with quantised layers are refused, as are
+    fully sharded ones, which hold only a part of the parameters, unless ``allow_sharded`` and made by ``fully_shard``.
     """
     check_module(model)
     check_differentiable(model)
-    if {"FullyShardedDataParallel", "FSDPModule"} & {base.__name__ for base in type(model).__mro__}:
-        raise TypeError("model is fully sharded (FSDP): gather it into a plain module before asking for its Hessian.")
+    if "FullyShardedDataParallel" in {base.__name__ for base in type(model).__mro__}:
+        raise TypeError(f"{_SHARDED}: gather it into a plain module before asking for its Hessian.")
+    if not allow_sharded and any(map(is_sharded, model.modules())):
+        raise TypeError(
+            f"{_SHARDED}, whose layers cannot be differentiated twice: use HessianOperator(..., "
+            'method="finite_difference"), or gather it into a plain module.'
+        )
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(inner, nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -118,8 +118,22 @@ def plain_name(name: str) -> str:
 
 
 def flatten(tensors: Iterable[Tensor], leading: int = 0) -> Tensor:
-    """One vector ``(n,)`` from tensors of any shapes, as a detached copy; the first ``leading`` axes are kept."""
-    return torch.cat([tensor.detach().reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
+    """One vector ``(n,)`` from tensors of any shapes, as a detached copy; the first ``leading`` axes are kept.
+
+    Of tensors that are distributed over processes it is the whole.
+    """
+    return torch.cat([whole(tensor.detach()).reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
+
+
+def is_distributed(tensor: Tensor) -> bool:
+    """Whether each process holds a part of the tensor."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole tensor, of which this process may hold a part only."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def unflatten(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:

@@ -7,7 +7,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
 from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
+from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.used_modules import modules_used
@@ -31,6 +32,7 @@ from renyi_lab.operators._loss_errors import (
     no_lost_gradients,
     reduced_precision,
 )
+from renyi_lab.operators._shards import Shards
 
 Result = TypeVar("Result")
 
@@ -73,6 +75,8 @@ class EvaluatedOperator(LinearOperator):
     _point: EvaluationPoint | None = None
     _recomputes = False  # whether differentiation runs parts of the forward pass again
     _draws = False  # whether random numbers are drawn, with or without an effect on the loss
+    _shards: Shards | None = None  # of a model whose weights are sharded over processes
+    _num_extra_passes = 0  # without weight, where other processes have more batches
     _twice = True  # whether second derivatives are taken
     _copies_inputs = True  # since a forward pass changes its inputs in place
     _coarsest: torch.dtype | None = None  # a type of less precision than the weights', in parts of the model
@@ -100,12 +104,16 @@ class EvaluatedOperator(LinearOperator):
     @contextlib.contextmanager
     def _evaluation(self, training: bool) -> Iterator[None]:
         outer = self._point
+        if self._shards is not None:
+            self._shards.reshard()
         with evaluation_point(self.model, training, self.seed, self._roots[1:], twice=self._twice) as point:
             self._point = point
             try:
                 yield
             finally:
                 self._point = outer
+                if self._shards is not None:
+                    self._shards.reshard()
 
     def differentiation(self) -> contextlib.AbstractContextManager[None]:
         """A context for `torch.autograd.grad`, which refuses parts of a model that are computed anew at random."""
@@ -120,6 +128,8 @@ class EvaluatedOperator(LinearOperator):
 
     def _begin(self, index: int) -> None:
         """Start a batch from the same state of modules and random numbers each time."""
+        if self._shards is not None:
+            self._shards.reshard()
         if self._point is None:
             seed_torch(self.seed + index)
         else:
@@ -157,10 +167,20 @@ class EvaluatedOperator(LinearOperator):
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
         # With gradients, since a loss may differentiate inside, and since kernels may depend on it.
         with torch.enable_grad(), self.evaluation_point(), self._threads["loss"].run():
-            return math.fsum(torch.stack([loss_of(index).detach() for index in range(len(self.batches))]).tolist())
+            return self._total([loss.detach() for loss in self._passes(loss_of)])
+
+    def _passes(self, loss_of: Callable[[int], Tensor]) -> Iterator[Tensor]:
+        """The losses of all batches; where other processes have more, passes without weight."""
+        yield from map(loss_of, range(len(self.batches)))
+        for _ in range(self._num_extra_passes):
+            yield 0 * loss_of(0)
+
+    def _total(self, losses: Sequence[Tensor]) -> float:
+        total = math.fsum(torch.stack(list(losses)).tolist())
+        return total if self._shards is None else self._shards.sums(total)[0]
 
     def _checked_loss(self) -> float:
-        weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters()]
+        weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters() if not is_distributed(p)]
         self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False
         try:
             total = self._summed(self._first_loss)

@@ -22,6 +22,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.parameters import whole
 from renyi_lab._utils.validation import check_finite
 from renyi_lab.operators._kept_graphs import NOT_SYMMETRIC
 from renyi_lab.operators._loss_surface import LossSurface
@@ -50,6 +51,7 @@ class FiniteDifferences:
 
     Args:
         operator: The operator; gradients of its loss are taken.
+        rounding: Relative rounding error of its gradients.
 
     Attributes:
         error: Relative error of a product, the length of its error over ``‖H‖ ‖v‖``. It grows when a later product does
@@ -60,9 +62,9 @@ class FiniteDifferences:
         ValueError: A gradient near the weights is not finite.
     """
 
-    def __init__(self, operator: ModelOperator) -> None:
+    def __init__(self, operator: ModelOperator, rounding: float) -> None:
         self._surface = LossSurface(operator)
-        self._rounding = torch.finfo(operator._coarsest or operator.dtype).eps
+        self._rounding = rounding
         self._step = _STEP * self._rounding ** (1 / 3) * _typical_length(operator)
         self._products = SymmetricProducts()
         self.error, self._size, self._warned = self._rounding, 1.0, False
@@ -150,5 +152,5 @@ def _random_unit_vector(operator: ModelOperator) -> Tensor:
 def _typical_length(operator: ModelOperator) -> float:
     """The length of so many of the model's weights; a block alone, such as new biases, may well be zero."""
     weights = [parameter.detach() for parameter in operator.model.parameters() if parameter.requires_grad]
-    squares = math.fsum(float(torch.linalg.vector_norm(part)) ** 2 for part in weights)
+    squares = math.fsum(float(whole(torch.linalg.vector_norm(part))) ** 2 for part in weights)
     return math.sqrt(squares * operator.dim / sum(part.numel() for part in weights)) or 1.0

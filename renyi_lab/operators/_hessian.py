@@ -10,14 +10,17 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.masses import BatchMass
+from renyi_lab._utils.model_state import is_sharded, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, unflatten
 from renyi_lab._utils.validation import check_choice
 from renyi_lab.operators._backward import gradient_by_backward
@@ -26,6 +29,7 @@ from renyi_lab.operators._evaluated import BACKWARD_ONLY
 from renyi_lab.operators._finite_difference import FiniteDifferences
 from renyi_lab.operators._graph_nodes import reason_to_refuse
 from renyi_lab.operators._kept_graphs import BatchGraph, KeptGraphOperator
+from renyi_lab.operators._shards import Shards
 
 
 def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
@@ -76,7 +80,9 @@ class HessianOperator(KeptGraphOperator):
             ∇L(θ − hv)] / 2h``, for models with a layer that cannot be differentiated twice (custom and fused kernels,
             checkpointing with ``use_reentrant=True``). The step and the error of the products, `product_error`, are
             measured at the first product after the weights change, by about eighteen gradients. ``graph_budget`` has no
-            effect. Gradients that jump, as with ReLU, give large errors in single precision.
+            effect. Gradients that jump, as with ReLU, give large errors in single precision. Models sharded over
+            processes by FSDP2 (``fully_shard``) are accepted: each process passes its own batches and gets the whole
+            product over all data.
 
     Raises:
         RuntimeError: At a product: a layer that cannot be differentiated twice; products that no symmetric matrix has.
@@ -105,6 +111,7 @@ class HessianOperator(KeptGraphOperator):
         "derivative; torch.nn.utils.parametrize.remove_parametrizations gives a plain weight",
     }
 
+    _warning_level: ClassVar[int] = 3  # has a constructor of its own
     _differences: FiniteDifferences | None = None
 
     def __init__(
@@ -125,19 +132,47 @@ class HessianOperator(KeptGraphOperator):
     ) -> None:
         self.method = check_choice("method", method, ("double_backward", "finite_difference"))
         self._twice = self.method == "double_backward"
-        super().__init__(
-            model,
-            loss_fn,
-            data,
-            params,
-            mode=mode,
-            loss_style=loss_style,
-            reduction=reduction,
-            graph_budget=graph_budget,
-            micro_batch_size=micro_batch_size,
-            seed=seed,
-            batch_mass=batch_mass,
-        )
+        plain = unwrap_model(model, allow_sharded=not self._twice)
+        self._shards = Shards(plain) if any(map(is_sharded, plain.modules())) else None
+        if self._shards is not None and micro_batch_size is not None:
+            raise ValueError("micro_batch_size must be None for a sharded model (FSDP); pass smaller batches.")
+        with contextlib.nullcontext() if self._shards is None else self._shards.construction():
+            super().__init__(
+                model,
+                loss_fn,
+                data,
+                params,
+                mode=mode,
+                loss_style=loss_style,
+                reduction=reduction,
+                graph_budget=graph_budget,
+                micro_batch_size=micro_batch_size,
+                seed=seed,
+                batch_mass=batch_mass,
+            )
+
+    def _set_batches(self, batches: Sequence[Batch]) -> None:
+        if self._shards is None:
+            super()._set_batches(batches)
+            return
+        if self._loss_reduction.assumed and self.reduction == "mean":
+            raise ValueError(
+                "for a sharded model (FSDP) the denominator of each batch's mean loss must be known, and that of this "
+                'loss_fn is not: pass batch_mass=, such as batch_mass=lambda batch: len(batch[1]), or reduction="sum".'
+            )
+        super()._set_batches(batches)
+        self._shards.agree(None)
+        self.total_mass, samples = self._shards.sums(self.total_mass, self.num_samples)
+        self.num_samples = int(samples)
+        self._weighted_batches.share(self.total_mass, self.num_samples)
+        self._num_extra_passes = self._shards.largest(len(self.batches)) - len(self.batches)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """As `ModelOperator.parameters`; of a sharded model, the parts of this process."""
+        if self._shards is not None:
+            self._shards.reshard()
+        return super().parameters
 
     @property
     def product_error(self) -> float:
@@ -184,15 +219,18 @@ class HessianOperator(KeptGraphOperator):
         parameters = self.parameters
         if self._differences is None or not self._differences.is_at(self.flatten(parameters.values())):
             self._differences = None
-            self._differences = FiniteDifferences(self.restricted())
+            self._differences = FiniteDifferences(self.restricted(), super().eps)
         self._verified = tuple(parameters.values()) if self._is_unchanged else None
         return self._differences
 
     def _gradient_of(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         if self._twice:
             return super()._gradient_of(loss, parameters)
-        if self._recomputes and reason_to_refuse(BACKWARD_ONLY, [loss]):
-            gradient: Sequence[Tensor] = gradient_by_backward(loss, parameters, self.model.parameters())
+        gradient: Sequence[Tensor]
+        if self._shards is not None:
+            gradient = gradient_by_backward(self._shards.undivided(loss), parameters, self._shards.parameters)
+        elif self._recomputes and reason_to_refuse(BACKWARD_ONLY, [loss]):
+            gradient = gradient_by_backward(loss, parameters, self.model.parameters())
         else:
             gradient = super()._gradient_of(loss, parameters)
         return [part.to_dense() if part.layout != torch.strided else part for part in gradient]

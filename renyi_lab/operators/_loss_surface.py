@@ -12,6 +12,7 @@ from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_int
 from renyi_lab.operators._model import ModelOperator
+from renyi_lab.operators._shards import weights_at
 
 
 class LossSurface:
@@ -44,15 +45,8 @@ class LossSurface:
     @contextmanager
     def _at(self, weights: Tensor) -> Iterator[None]:
         """Point the parameters to ``weights``; their own memory is not written to and is restored bit for bit."""
-        parameters = list(self.operator.parameters.values())
-        own = [parameter.data for parameter in parameters]
-        try:
-            for parameter, part in zip(parameters, self.operator.unflatten(weights), strict=True):
-                parameter.data = part
+        with weights_at(list(self.operator.parameters.values()), self.operator.unflatten(weights)):
             yield
-        finally:
-            for parameter, data in zip(parameters, own, strict=True):
-                parameter.data = data
 
 
 def check_operator(operator: ModelOperator) -> ModelOperator:

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,7 @@ class ModelOperator(EvaluatedOperator):
         TypeError: ``model``, ``data`` or ``loss_fn`` of an unsupported type.
     """
 
+    _warning_level: ClassVar[int] = 2  # from the constructor to its caller
     _checks_symmetry = False  # second derivatives commute; blocks that are zero up to rounding would not pass
 
     def __init__(
@@ -103,7 +104,7 @@ class ModelOperator(EvaluatedOperator):
         seed: int = 0,
         batch_mass: BatchMass | None = None,
     ) -> None:
-        self.model = unwrap_model(model)
+        self.model = unwrap_model(model, allow_sharded=not self._twice)
         check_loss_fn(loss_fn)
         self.loss_fn = loss_fn
         self._block = ParameterBlock(self.model, params)
@@ -128,20 +129,21 @@ class ModelOperator(EvaluatedOperator):
             warnings.warn(
                 f'mode="train" with dropout or batch norm ({", ".join(layers[:4])}): masks are fixed by '
                 f"seed={self.seed}, and batch statistics depend on how the data are split into batches.",
-                stacklevel=2,
+                stacklevel=self._warning_level,
             )
         self.loss = self._checked_loss()
         if self._coarsest:
-            warnings.warn(coarse_parts(self.dtype, self._coarsest), stacklevel=2)
-        with self._evaluation(training=False):
-            cut_into = micro_batch_size if len(parts) > len(frozen) else None
-            copies = self._fresh_model, self._fresh_loss, self._fresh_batch
-            check_batches(*copies, len(self.batches), self._loss_reduction, cut_into)
+            warnings.warn(coarse_parts(self.dtype, self._coarsest), stacklevel=self._warning_level)
+        if self._shards is None:  # the number of forward passes depends on the data
+            with self._evaluation(training=False):
+                cut_into = micro_batch_size if len(parts) > len(frozen) else None
+                copies = self._fresh_model, self._fresh_loss, self._fresh_batch
+                check_batches(*copies, len(self.batches), self._loss_reduction, cut_into)
         if self._draws and not layers and self._depends_on_seed():
             warnings.warn(
                 f'the model or the loss draws random numbers in mode="{self.mode}": they are fixed by '
                 f"seed={self.seed}, and depend on how the data are split into batches.",
-                stacklevel=2,
+                stacklevel=self._warning_level,
             )
 
     @property
@@ -285,14 +287,13 @@ class ModelOperator(EvaluatedOperator):
         parameters = list(self.parameters.values())
         losses, gradient = [], torch.zeros(self.dim, dtype=self.dtype, device=self.device)
         with self.evaluation_point(), torch.enable_grad(), self._threads["gradient"].run():
-            for index in range(len(self.batches)):
-                loss = self.batch_loss(index)
+            for loss in self._passes(self.batch_loss):
                 losses.append(loss.detach())
                 if loss.requires_grad:
                     with self.differentiation():
                         parts = self._gradient_of(loss, parameters)
                     gradient += self.flatten(parts)
-        return sum(torch.stack(losses).tolist()), gradient
+        return self._total(losses), gradient
 
     def _gradient_of(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         return torch.autograd.grad(loss, parameters, materialize_grads=True)

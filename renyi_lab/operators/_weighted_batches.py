@@ -36,6 +36,7 @@ class WeightedBatches:
 
     def __init__(self, batches: Sequence[Batch], reduction: LossReduction) -> None:
         self.num_samples = sum(batch.size for batch in batches)
+        self._is_mean = reduction.kind == "mean"
         if reduction.kind == "sum":
             self.batches, self.total_mass = tuple(batches), float(self.num_samples)
             self._weights = [1.0] * len(batches)
@@ -44,6 +45,17 @@ class WeightedBatches:
         self.total_mass = reduction.check_total(sum(masses))
         self.batches = tuple(batch for batch, mass in zip(batches, masses, strict=True) if mass > 0)
         self._weights = [mass / self.total_mass for mass in masses if mass > 0]
+
+    def share(self, total_mass: float, num_samples: int) -> None:
+        """Make these a part of more data, whose losses add up to those of all.
+
+        Args:
+            total_mass: Denominator of the mean over all.
+            num_samples: Number of samples of all.
+        """
+        if self._is_mean:
+            self._weights = [weight * (self.total_mass / total_mass) for weight in self._weights]
+        self.total_mass, self.num_samples = total_mass, num_samples
 
     def weighted(self, loss: Tensor, index: int) -> Tensor:
         """The loss of one batch as a part of the loss of all data.

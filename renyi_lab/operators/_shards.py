@@ -1,0 +1,137 @@
+"""Models whose weights are sharded over processes by FSDP2 (``torch.distributed.fsdp.fully_shard``).
+
+Every process has the whole flat vector, and its own part of each weight and of the data. Forward and backward passes
+exchange weights and gradients, so that all processes have to make the same number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from renyi_lab._utils.model_state import is_sharded
+from renyi_lab._utils.parameters import is_distributed
+
+
+class Shards:
+    """The processes that a sharded model is distributed over.
+
+    Args:
+        model: The model, for which `is_sharded` is true.
+
+    Attributes:
+        parameters: The model's parameters, as the parts that this process holds.
+
+    Raises:
+        ValueError: A model that is sharded over a mesh of several dimensions, or only in part, or whose gradients are
+            divided by a factor of one's own.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules: list[Any] = [module for module in model.modules() if is_sharded(module)]
+        self.reshard()
+        self.parameters = list(model.parameters())
+        meshes = {getattr(parameter, "device_mesh", None) for parameter in self.parameters}
+        mesh: Any = meshes.pop()
+        if meshes or mesh is None or mesh.ndim != 1:
+            raise ValueError(
+                "the model's parameters must all be sharded over one mesh of one dimension; call "
+                "fully_shard(model) on the whole model, without a second dimension of the mesh."
+            )
+        self._group = mesh.get_group()
+        self._size: int = mesh.size()
+        self._agreed = False
+        if any(group.gradient_divide_factor is not None for group in self._parameter_groups()):
+            raise ValueError(
+                "the model's gradients are divided by a factor of its own (set_gradient_divide_factor), so that they "
+                "are not those of the mean over processes; make the operator of a model without it."
+            )
+
+    def _parameter_groups(self) -> Iterator[Any]:
+        for module in self._modules:
+            state = module._get_fsdp_state()
+            groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+            yield from (group for group in groups if group is not None)
+
+    def reshard(self) -> None:
+        """Leave each process with its own part of the weights; a forward pass alone leaves it with the whole ones."""
+        for module in self._modules:
+            module.reshard()
+
+    def undivided(self, loss: Tensor) -> Tensor:
+        """The loss whose averaged gradients are the sum over processes of those of ``loss``."""
+        return loss * self._size
+
+    def sums(self, *numbers: float) -> list[float]:
+        """The sums over processes of some numbers."""
+        return [sum(of_all) for of_all in zip(*self._gathered(numbers), strict=True)]
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(max(self._gathered(number)))
+
+    def agree(self, failure: str | None) -> None:
+        """Raise when another process has failed.
+
+        Args:
+            failure: Why this process has failed, or ``None``.
+
+        Raises:
+            RuntimeError: Another process has failed and this one has not, with the other's message.
+        """
+        self._agreed = True
+        for rank, other in enumerate(self._gathered(failure)):
+            if other is not None and failure is None:
+                raise RuntimeError(f"process {rank} has failed: {other}")
+
+    @contextmanager
+    def construction(self) -> Iterator[None]:
+        """A context for what a process does on its own up to the first `agree`; its failure ends the others too."""
+        try:
+            yield
+        except Exception as error:
+            if not self._agreed:
+                self.agree(f"{type(error).__name__}: {error}")
+            raise
+
+    def _gathered(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self._size
+        torch.distributed.all_gather_object(found, value, group=self._group)
+        return found
+
+
+@contextmanager
+def weights_at(parameters: Sequence[Tensor], parts: Sequence[Tensor]) -> Iterator[None]:
+    """Give the parameters the values ``parts``; they are restored bit for bit.
+
+    Their own memory is not written to, save where they are sharded.
+    """
+    own = [_local(parameter).clone() if is_distributed(parameter) else parameter.data for parameter in parameters]
+    try:
+        for parameter, part in zip(parameters, parts, strict=True):
+            if is_distributed(parameter):
+                _local(parameter).copy_(_local_part(part, parameter))
+            else:
+                parameter.data = part
+        yield
+    finally:
+        for parameter, data in zip(parameters, own, strict=True):
+            if is_distributed(parameter):
+                _local(parameter).copy_(data)
+            else:
+                parameter.data = data
+
+
+def _local(parameter: Any) -> Tensor:
+    local: Tensor = parameter.detach().to_local()
+    return local
+
+
+def _local_part(part: Tensor, parameter: Any) -> Tensor:
+    from torch.distributed.tensor import distribute_tensor
+
+    return _local(distribute_tensor(part, parameter.device_mesh, parameter.placements, src_data_rank=None))
