@@ -76,7 +76,9 @@ def _text() -> bytes:
 def alone(function: Callable[..., Record], threads: int, *arguments: Any) -> Record:
     """The record of a function that runs in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        return executor.submit(_with_threads, function, threads, arguments).result()
+        record = executor.submit(_with_threads, function, threads, arguments).result()
+    print(f"{function.__name__}: {record}", flush=True)
+    return record
 
 
 def _with_threads(function: Callable[..., Record], threads: int, arguments: tuple[Any, ...]) -> Record:
@@ -84,18 +86,21 @@ def _with_threads(function: Callable[..., Record], threads: int, arguments: tupl
     return function(*arguments)
 
 
-def train(shape: Shape, path: Path, sequences: int, epochs: int) -> Record:
-    """Train a model for a short while and write its weights to ``path``."""
-    model, data = shape.model(), shape.data(sequences)
-    began = time.perf_counter()
+def train(shape: Shape, path: Path, sequences: int) -> Record:
+    """Train a model for one pass over some sequences and write its weights to ``path``."""
+    model, data, began = shape.model(), shape.data(sequences), time.perf_counter()
+    untrained = _loss(model, data)
     optimizer = functools.partial(torch.optim.AdamW, lr=1e-3)
-    history = rl.train(
-        model, data, epochs=epochs, batch_size=16, optimizer=optimizer, loss_fn=token_loss, progress=False
-    )
+    rl.train(model, data, epochs=1, batch_size=8, optimizer=optimizer, loss_fn=token_loss, progress=False)
     torch.save(model.state_dict(), path)
-    losses = history.train_loss
     seconds = time.perf_counter() - began
-    return {"sequences": sequences, "epochs": epochs, "first_loss": losses[0], "last_loss": losses[-1], "seconds": seconds}
+    return {"sequences": sequences, "first_loss": untrained, "last_loss": _loss(model, data), "seconds": seconds}
+
+
+def _loss(model: nn.Module, data: Data) -> float:
+    """The loss of the first sequences."""
+    with torch.no_grad():
+        return float(token_loss(model(data[0][:16]), data[1][:16]))
 
 
 def product(shape: Shape, sequences: int, method: str) -> Record:
@@ -107,13 +112,13 @@ def product(shape: Shape, sequences: int, method: str) -> Record:
     with PeakMemory() as peak:
         if method == "gradient":
             with sdpa_kernel(SDPBackend.MATH):
-                seconds = _seconds(lambda: torch.autograd.grad(token_loss(model(data[0]), data[1]), parameters))
+                times = _seconds(lambda: torch.autograd.grad(token_loss(model(data[0]), data[1]), parameters))
         else:
             budget = 0 if method == "graph built again" else 10**12
             H = rl.HessianOperator(model, token_loss, data, graph_budget=budget)
             with H.unchanged():
-                seconds = _seconds(lambda: H @ vector)
-    return {"method": method, "sequences": sequences, "seconds": seconds, "peak_mb": _above(peak)}
+                times = _seconds(lambda: H @ vector)
+    return {"method": method, "sequences": sequences, **times, "peak_mb": _above(peak)}
 
 
 def estimate(shape: Shape, path: Path, sequences: int, num_products: int, settings: Record) -> Record:
@@ -121,17 +126,17 @@ def estimate(shape: Shape, path: Path, sequences: int, num_products: int, settin
     model, data = _loaded(shape, path), shape.data(sequences)
     settings = {name: getattr(torch, value) if name == "basis_dtype" else value for name, value in settings.items()}
     gc.collect()
-    with PeakMemory() as peak:
+    with PeakMemory() as first:
         H = rl.HessianOperator(model, token_loss, data, graph_budget=0, micro_batch_size=1)
+        began = _Clock()
         expected = H.estimate_cost(num_products, **settings)
+        share = began.processor_seconds() / began.seconds()
     gc.collect()
-    cost_peak = _above(peak)
-    before, load = psutil.Process().cpu_times(), psutil.getloadavg()[0]
-    began = time.perf_counter()
+    began, load = _Clock(), psutil.getloadavg()[0]
     with PeakMemory() as second, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a large standard error, which the record has
         found = rl.estimate_spectrum(H, num_matvecs=num_products, progress=False, **settings).renyi_entropy(ORDER)
-    seconds, after = time.perf_counter() - began, psutil.Process().cpu_times()
+    seconds, processor_seconds = began.seconds(), began.processor_seconds()
     return {
         "products": num_products,
         "sequences": sequences,
@@ -139,15 +144,29 @@ def estimate(shape: Shape, path: Path, sequences: int, num_products: int, settin
         "entropy": found.value,
         "error": found.standard_error,
         "seconds": seconds,
-        "processor_seconds": after.user + after.system - before.user - before.system,
-        "load": load,
         "expected_seconds": expected.seconds,
-        "expected_seconds_per_product": expected.seconds_per_product,
-        "peak_mb": (second.bytes - peak.start) / BYTES_PER_MB,
-        "cost_peak_mb": cost_peak,
+        "processor_seconds": processor_seconds,
+        "expected_processor_seconds": share * expected.seconds,
+        "seconds_per_product": expected.seconds_per_product,
+        "load": load,
+        "peak_mb": (second.bytes - first.start) / BYTES_PER_MB,
         "expected_mb": (expected.memory - expected.model_memory) / BYTES_PER_MB,
-        "base_mb": peak.start / BYTES_PER_MB,
+        "peak_mb_of_cost": _above(first),
+        "base_mb": first.start / BYTES_PER_MB,
     }
+
+
+class _Clock:
+    """Seconds since its construction, on the wall and of this process's processors."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._wall
+
+    def processor_seconds(self) -> float:
+        return time.process_time() - self._processor
 
 
 def _loaded(shape: Shape, path: Path) -> nn.Module:
@@ -156,15 +175,16 @@ def _loaded(shape: Shape, path: Path) -> nn.Module:
     return model.eval()
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    """The median of some calls, after one that builds what is kept."""
+def _seconds(call: Callable[[], object]) -> dict[str, float]:
+    """Medians over some calls, after one that builds what is kept."""
     call()
-    times = []
-    while len(times) < 3 or (len(times) < 7 and sum(times) < 5):
-        began = time.perf_counter()
+    times: list[tuple[float, float]] = []
+    while len(times) < 3 or (len(times) < 7 and sum(wall for wall, _ in times) < 5):
+        began = _Clock()
         call()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        times.append((began.seconds(), began.processor_seconds()))
+    wall, processor = (statistics.median(column) for column in zip(*times, strict=True))
+    return {"seconds": wall, "processor_seconds": processor}
 
 
 def _above(peak: PeakMemory) -> float:
