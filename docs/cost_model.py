@@ -18,6 +18,7 @@ FLOAT, BFLOAT16 = 4, 2  # bytes of a number
 OF_GRADIENT, OF_LOSS = (32, 3, 3), (16, 1, 1)
 INTERMEDIATE = 0.6  # memory of a product's intermediate results, relative to that of its graph
 VECTORS = 8  # of n numbers, at the peak of a product or a Lanczos step, beside the weights and the Lanczos vectors
+PER_PROBE, PROBE_ENTRIES = 6, 2**24  # vectors of a probe and its steps; entries of the probes that run together
 DEEP_SHARE = 0.75  # of the products are those of the deep run, whose vectors are kept
 PROBES_SHARE = 1 / 6  # as many probes as this share of the products are made orthogonal to what is kept
 
@@ -186,7 +187,13 @@ def estimate_memory(network: Network, products: int, storage: Storage, tokens: i
         tokens: Number of tokens in the graphs in memory.
         devices: Number of devices.
     """
-    return storage.device_bytes(network, products, devices) + network.memory(KEPT, tokens)
+    probes = PER_PROBE * probes_together(network.parameters, products) * network.vector_bytes
+    return storage.device_bytes(network, products, devices) + network.memory(KEPT, tokens) + probes
+
+
+def probes_together(parameters: float, products: int) -> float:
+    """How many probes an estimate runs at a time: one, unless vectors are short."""
+    return min(PROBES_SHARE * products, max(1, PROBE_ENTRIES // parameters))
 
 
 def vector_reads(products: int) -> float:
@@ -273,7 +280,7 @@ def enough_tokens(machine: Machine, network: Network) -> int:
 
 def largest_network(machine: Machine, products: int, storage: Storage, devices: int, share: float = 0.9) -> float:
     """Number of parameters up to which Lanczos vectors fit, with a share of the memory for all but graphs."""
-    vectors = FLOAT * (1 + VECTORS)
+    vectors: float = FLOAT * (1 + VECTORS + PER_PROBE)
     if storage.place not in ("cpu", "none"):
         vectors += DEEP_SHARE * products * storage.item / (devices if storage.place == "sharded" else 1)
     return share * machine.memory / vectors

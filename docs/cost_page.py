@@ -10,12 +10,14 @@ import numpy as np
 from cost_model import (
     AT_ONCE,
     BFLOAT16,
+    FLOAT,
     GRADIENT,
     KEPT,
     REBUILT,
     Machine,
     Network,
     Storage,
+    estimate_memory,
     largest_network,
     orthogonal_seconds,
     plan,
@@ -94,6 +96,32 @@ def cpu_points(results: Record) -> list[Point]:
     return points
 
 
+def estimates_compared(results: Record, machine: Machine) -> list[Record]:
+    """Measured and modelled estimates with a language model; graphs are built again, a sequence at a time."""
+    shape, records = _shape(results["model"]), []
+    for case in results["estimates"]:
+        keeps_none, half = "no vectors" in case["case"], "bfloat16" in case["case"]
+        storage = Storage("none" if keeps_none else "device", BFLOAT16 if half else FLOAT)
+        seconds = case["processor_seconds"] / results["circumstances"]["threads"]
+        modelled = case["products"] * case["sequences"] * machine.seconds(shape.work(REBUILT, shape.length))
+        modelled += orthogonal_seconds(machine, shape, case["products"], storage)
+        memory = estimate_memory(shape, case["products"], storage, shape.length)
+        records.append(
+            {
+                "network": storage.describe(),
+                "method": f"{case['products']} products",
+                "tokens": case["sequences"] * shape.length,
+                "seconds": seconds,
+                "modelled_seconds": modelled,
+                "time_error": modelled / seconds - 1,
+                "memory": case["peak_mb"] * MB,
+                "modelled_memory": memory,
+                "memory_error": memory / (case["peak_mb"] * MB) - 1,
+            }
+        )
+    return records
+
+
 def _shape(record: Record) -> Network:
     return Network(*(record[name] for name in ("vocabulary", "width", "depth", "heads", "length", "context")))
 
@@ -158,6 +186,12 @@ def h200(points: Sequence[Point]) -> Machine:
     return replace(machine, vector_rate=SHARE * H200_RATE, host_rate=HOST_RATE)
 
 
+def processor(results: Record, points: Sequence[Point]) -> Machine:
+    """The processor that the benchmark with a language model ran on."""
+    read = results["projection"]
+    return replace(fitted("processor", points, waits=False), vector_rate=read["bytes_read"] / read["processor_seconds"])
+
+
 def costs(machine: Machine) -> list[Record]:
     """One product and an estimate, for each network and number of devices."""
     records = []
@@ -174,7 +208,7 @@ def costs(machine: Machine) -> list[Record]:
                     "bytes_moved": work.bytes_moved,
                     "vectors": network.vector_bytes,
                     "plan": found,
-                    "least": network.vector_bytes + network.memory(KEPT, network.length),
+                    "least": network.vector_bytes + estimate_memory(network, PRODUCTS, Storage("none"), network.length),
                 }
             )
     return records
@@ -184,9 +218,8 @@ def bases(machine: Machine) -> list[Record]:
     """Memory of the basis, time to keep it orthogonal, and tokens whose graphs fit beside it, on one device."""
     records = []
     for name, network in NETWORKS.items():
-        fixed = network.vector_bytes + network.memory(KEPT, 0)
         for storage in (Storage("device"), Storage("device", BFLOAT16), Storage("cpu"), Storage("none")):
-            free = machine.memory - fixed - storage.device_bytes(network, PRODUCTS, 1)
+            free = machine.memory - network.vector_bytes - estimate_memory(network, PRODUCTS, storage, 0)
             room = free / (network.memory(KEPT, 1) - network.memory(KEPT, 0))
             records.append(
                 {
@@ -222,6 +255,7 @@ def page(gpu: Record | None, language_model: Record | None) -> Record:
         shown["gpu"]["host_basis_tokens"] = tokens_for_host_basis(machine, PRODUCTS)
     if language_model is not None:
         points = cpu_points(language_model)
-        machine = fitted("processor", points, waits=False)
+        machine = processor(language_model, points)
         shown["cpu"] = {"machine": machine, "points": compared(machine, points)}
+        shown["cpu"]["estimates"] = estimates_compared(language_model, machine)
     return shown

@@ -29,6 +29,7 @@ import renyi_lab as rl
 
 Record = dict[str, Any]
 ORDER = 1.5
+_ROWS = 16  # Lanczos vectors, on which reading them is timed
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,14 @@ def product(shape: Shape, sequences: int, method: str) -> Record:
             with H.unchanged():
                 times = _seconds(lambda: H @ vector)
     return {"method": method, "sequences": sequences, **times, "peak_mb": _above(peak)}
+
+
+def projection(shape: Shape) -> Record:
+    """Seconds for removing a vector's components along some others, on one thread as in Lanczos."""
+    vector = torch.ones(sum(p.numel() for p in shape.model().parameters()))
+    rows = torch.ones(_ROWS, len(vector)) / len(vector) ** 0.5
+    torch.set_num_threads(1)
+    return {"bytes_read": 2 * rows.nbytes, **_seconds(lambda: vector - (vector @ rows.T) @ rows)}
 
 
 def estimate(shape: Shape, path: Path, sequences: int, num_products: int, settings: Record) -> Record:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import Target, argument_parser, finish, positive, prepare, show
-from _language import ORDER, Shape, alone, estimate, product, train
+from _language import ORDER, Shape, alone, estimate, product, projection, train
 
 Record = dict[str, Any]
 TEN_MILLION = Shape(vocabulary=256, context=256, width=256, depth=12, heads=8, length=128)
@@ -109,12 +109,14 @@ def main(arguments: list[str] | None = None) -> None:
     parts, shape = Parts(folder, options.threads, options.resume), _TINY if options.quick else TEN_MILLION
     training, estimated = estimates(parts, shape, 2 if options.quick else options.sequences, options.quick)
     multiplied = products(parts, options.quick)
+    projected = parts.record("projection", projection, shape)
     show("Products", _chosen(multiplied, "network", "parameters", "method", "seconds", "processor_seconds", "peak_mb"))
     times = ("seconds", "processor_seconds", "expected_processor_seconds", "peak_mb", "expected_mb")
     show(f"Entropy of order {ORDER}", _chosen(estimated, "case", "entropy", "error", *times))
     circumstances["seconds"] = time.perf_counter() - began
     found = [] if options.quick else targets(estimated)
     results = {"model": shape.describe(), "training": training, "products": multiplied, "estimates": estimated}
+    results["projection"] = projected
     finish(options.out, circumstances, found, **results)
 
 

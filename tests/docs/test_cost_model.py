@@ -23,7 +23,7 @@ from cost_model import (
     plan,
     vector_reads,
 )
-from cost_page import ON_GPU, compared, cpu_points, fitted, gpu_points
+from cost_page import ON_GPU, compared, cpu_points, estimates_compared, fitted, gpu_points, processor
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -89,6 +89,13 @@ def test_time_and_memory_at_measured_points_are_within_the_tolerance(name: str, 
     for record in compared(fitted(name, measured, waits), measured):
         assert abs(record["time_error"]) < TOLERANCE, record
         assert record["memory"] is None or abs(record["memory_error"]) < TOLERANCE, record
+
+
+def test_estimates_that_were_not_fitted_are_within_the_tolerance() -> None:
+    measured = results("language_model")
+    for record in estimates_compared(measured, processor(measured, cpu_points(measured))):
+        assert abs(record["time_error"]) < TOLERANCE, record
+        assert abs(record["memory_error"]) < TOLERANCE, record
 
 
 def test_graphs_built_again_cost_a_gradient_more() -> None:
