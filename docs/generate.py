@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cost_page
 import jinja2
 from scipy.stats import t
 
@@ -30,6 +31,7 @@ TEMPLATES = DOCS / "templates"
 BENCHMARKS = (
     "hvp",
     "gpu",
+    "language_model",
     "entropy_error",
     "coverage",
     "data_error",
@@ -222,6 +224,7 @@ def environment() -> jinja2.Environment:
     for name in BENCHMARKS:
         path = RESULTS / f"{name}.json"
         made.globals[name] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    made.globals["cost_model"] = cost_page.page(made.globals["gpu"], made.globals["language_model"])
     made.globals.update(missing=missing, course_table=course_table, notebooks=notebooks())
     return made
 

@@ -27,8 +27,8 @@ TEMPLATES = sorted((DOCS / "templates").rglob("*.md"))
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path not in TEMPLATES]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-# Decimals that templates may contain: settings of the experiments, a paper's claim, and its number on arXiv.
-SETTINGS = {"0.05", "0.1", "0.5", "1.5", "0.6", "0.9", "2307.11007", "2510.07758"}
+# Decimals that templates may contain: settings of the experiments, a paper's claim, numbers on arXiv, and a version.
+SETTINGS = {"0.05", "0.1", "0.5", "1.5", "0.6", "0.9", "4.1", "2307.11007", "2510.07758"}
 
 
 def module(path: Path) -> ModuleType:
