@@ -16,6 +16,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
@@ -159,6 +160,7 @@ class EvaluatedOperator(LinearOperator):
         with torch.enable_grad(), self.evaluation_point(), self._threads["loss"].run():
             return math.fsum(torch.stack([loss_of(index).detach() for index in range(len(self.batches))]).tolist())
 
+    @exclusive()
     def _checked_loss(self) -> float:
         weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters()]
         self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False

@@ -15,7 +15,7 @@ from renyi_lab._utils.batches import is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.random import rng_restored_after
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.datasets import mnist1d
@@ -104,7 +104,7 @@ def run_study(
     file = RecordFile(path, _fingerprint(pairs), _name(measure), names)
     records = {record.setting.key: record for record in file.records}
     todo = [setting for setting in settings if setting.key not in records]
-    with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
+    with progress_bar(len(settings), "trainings", progress) as bar, rng_restored_after(), one_thread():
         bar.update(len(settings) - len(todo))
         # pre_dispatch: every waiting task holds a copy of the data
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
