@@ -39,6 +39,7 @@ def main(pip_options: list[str]) -> None:
     """Build, install, and run the commands and a notebook."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
+    (FOLDER / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # instead of the checkout's settings
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(FOLDER), versions=["standard"])
     venv.create(FOLDER / "venv", with_pip=True)
     scripts = FOLDER / "venv" / ("Scripts" if os.name == "nt" else "bin")
