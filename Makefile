@@ -2,12 +2,14 @@
 #
 #     PYTHON=python3.12    the interpreter that .venv is made with
 #     PIP_ARGS="..."       passed to every `pip install`, for example an extra index that has torch without CUDA
+#     PYTHON_OF_FLOORS=python3.10   the interpreter of `make test-floors`: the oldest that you have, up to 3.12
 #     LAB_ARGS="..."       passed to JupyterLab, for example "--no-browser --port 8899"
 #     PORTABLE_ARGS="..."  passed to tests/tools/portable.py, for example "--only default:1"
 
 PYTHON ?= python3
 PIP_ARGS ?=
 LAB_ARGS ?=
+PYTHON_OF_FLOORS ?= $(PYTHON)
 PORTABLE_ARGS ?=
 
 PY := .venv/bin/python
@@ -25,7 +27,7 @@ BENCHMARKS := hvp language_model entropy_error bound_alpha optim_step explorers 
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast test-browser test-portable notebooks student check lint format format-check types docs bench clean
+.PHONY: help lab test test-fast test-browser test-portable test-floors test-wheel notebooks student check lint format format-check types docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +48,18 @@ test-browser: $(INSTALLED) ## drive every notebook in JupyterLab and Chromium; f
 
 test-portable: $(INSTALLED) ## run tests and notebooks with each instruction set and with one and two threads
 	$(PY) tests/tools/portable.py $(PORTABLE_ARGS)
+
+# Releases of that time warn of their own dependencies' newer ones, so deprecations are no errors here.
+test-floors: $(INSTALLED) ## run the fast tests with the lowest releases that pyproject.toml admits, in build/floors
+	$(PYTHON_OF_FLOORS) -m venv --clear build/floors
+	$(PY) tests/tools/floors.py > build/floors/floors.txt
+	build/floors/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -r build/floors/floors.txt
+	PYTHONPATH=. build/floors/bin/python -m pytest $(TWO_PROCESSES) --dist loadscope -m "not slow and not browser" \
+		-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W ignore::FutureWarning \
+		--ignore tests/test_notebooks.py tests
+
+test-wheel: $(INSTALLED) ## install the wheel alone in build/wheel; run check, tour, a copy of the course and one notebook
+	$(PY) tests/tools/wheel_alone.py $(PIP_ARGS)
 
 notebooks: $(INSTALLED) ## run every notebook again, store its outputs, cleaned, and make pages of its explorers
 	$(PY) tests/tools/navigation.py

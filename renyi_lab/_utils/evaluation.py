@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from renyi_lab._utils.convolutions import fast_second_derivatives
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.gradient_hooks import no_new_hooks, suspended_hooks
 from renyi_lab._utils.model_state import affine_batch_norm, differentiable_twice, plain_kernels, training_flags
 from renyi_lab._utils.module_snapshot import ModuleSnapshot
@@ -45,7 +46,8 @@ def evaluation_point(
 
     Inside, the model is in the given mode, hooks on gradients are off, autocast is off, and only kernels are used that
     have a second derivative, unless ``twice=False``. On exit, also after an error, everything that a forward pass may
-    change is as it was: buffers, attributes, counters, ``.grad``, flags and random states.
+    change is as it was: buffers, attributes, counters, ``.grad``, flags and random states. Other Python threads wait
+    until then.
 
     Args:
         model: The model; its training flags are set.
@@ -61,28 +63,35 @@ def evaluation_point(
         raise RuntimeError("derivatives are off inside torch.inference_mode(); leave it (torch.no_grad() is fine).")
     roots = nn.ModuleList([model, *others])
     modules, parameters = list(roots.modules())[1:], list(roots.parameters())
+    with (
+        preserved_rng(),
+        _restored(modules, parameters),
+        suspended_hooks(parameters, modules),
+        no_new_hooks(),
+        plain_kernels(model),
+        full_precision(),
+        training_flags(model, training),
+        contextlib.ExitStack() as stack,
+    ):
+        _embed_without_side_effects(modules)
+        if twice:
+            for context in (differentiable_twice(), affine_batch_norm(model), fast_second_derivatives(model)):
+                stack.enter_context(context)
+        point = EvaluationPoint(ModuleSnapshot(modules))
+        point.begin(seed)
+        yield point
+
+
+@contextlib.contextmanager
+def _restored(modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Restore the modules' state and ``.grad``, which is ``None`` inside, since a loss may call ``backward()``."""
     before = ModuleSnapshot(modules)
     gradients = [(parameter, parameter.grad) for parameter in parameters]
     try:
-        with (
-            preserved_rng(),
-            suspended_hooks(parameters, modules),
-            no_new_hooks(),
-            plain_kernels(model),
-            full_precision(),
-            training_flags(model, training),
-        ):
-            for parameter, gradient in gradients:
-                if gradient is not None:  # a loss may call backward()
-                    parameter.grad = None
-            _embed_without_side_effects(modules)
-            with contextlib.ExitStack() as stack:
-                if twice:
-                    for context in (differentiable_twice(), affine_batch_norm(model), fast_second_derivatives(model)):
-                        stack.enter_context(context)
-                point = EvaluationPoint(ModuleSnapshot(modules))
-                point.begin(seed)
-                yield point
+        for parameter, gradient in gradients:
+            if gradient is not None:
+                parameter.grad = None
+        yield
     finally:
         before.restore()
         for parameter, gradient in gradients:
@@ -95,7 +104,7 @@ def full_precision() -> Iterator[None]:
 
     On a GPU convolutions and recurrent layers are computed in TF32 by default, with three decimal digits.
     """
-    with contextlib.ExitStack() as stack:
+    with exclusive(), contextlib.ExitStack() as stack:
         for device in ("cpu", "cuda", "mps", "xpu"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))

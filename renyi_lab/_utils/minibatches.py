@@ -28,12 +28,16 @@ from renyi_lab._utils.validation import check_int
 def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]:
     """Move ``model`` to ``device`` permanently, unless the block raises: then back to where it was."""
     first = next(model.parameters(), None)
+    origin = None if first is None else first.device
     if device is not None:
         try:
+            if torch.device(device).type == "meta":
+                raise ValueError("device='meta' holds no values, so that the model would lose its weights; use 'cpu'.")
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch asserts where it is built without CUDA
+            if origin is not None:
+                model.to(origin)  # a part may have been moved before the memory was full
             raise ValueError(f"device={device!r} cannot be used here ({error}); see default_device().") from error
-    origin = None if first is None else first.device
     try:
         yield
     except Exception:

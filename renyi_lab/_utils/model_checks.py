@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from renyi_lab._utils.exclusive import exclusive
+
 _NOT_MODULES = {
     "ExportedProgram": "pass the module that torch.export was given",
     "OptimizedModule": "pass the module that torch.compile was given",
@@ -52,6 +54,7 @@ def check_differentiable(model: nn.Module) -> None:
             )
 
 
+@exclusive()
 def _check_mode(model: nn.Module) -> None:
     """Raise ``TypeError`` when the mode cannot be set, as it is built into modules of torch.export."""
     flags: list[tuple[nn.Module, bool]] = []

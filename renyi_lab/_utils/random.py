@@ -10,21 +10,38 @@ from typing import Any
 import numpy as np
 import torch
 
+from renyi_lab._utils.exclusive import exclusive
+
 
 @contextmanager
 def preserved_rng() -> Iterator[None]:
-    """Restore Python's, NumPy's and torch's (CPU, CUDA and MPS) global random states on exit, errors included."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    """Restore Python's, NumPy's and torch's (CPU, CUDA and MPS) global random states on exit, errors included.
+
+    Other Python threads wait until then, see `exclusive`.
+    """
+    with exclusive(), rng_restored_after():
+        yield
+
+
+@contextmanager
+def rng_restored_after() -> Iterator[None]:
+    """As `preserved_rng`, but other threads may run meanwhile: for a block whose work is done by other threads."""
+    with exclusive():
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        torch_state = torch.get_rng_state()
+        cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
-        with torch.random.fork_rng(devices=devices):
-            yield
+        yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        if mps_state is not None:
-            torch.mps.set_rng_state(mps_state)
+        with exclusive():
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+            torch.set_rng_state(torch_state)
+            if cuda_states:
+                torch.cuda.set_rng_state_all(cuda_states)
+            if mps_state is not None:
+                torch.mps.set_rng_state(mps_state)
 
 
 def seed_torch(seed: int) -> None:

@@ -16,17 +16,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from renyi_lab._utils.standard_streams import is_terminal
+from renyi_lab._version import __version__
+
 if TYPE_CHECKING:
     from renyi_lab.cli._tour import Tour
 
 app = typer.Typer(
-    help="See a loss Hessian: spectrum, Rényi entropy and sharpness, bounds, RSAM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 # Wide enough for the tables in a log file or a pipe, where rich would otherwise assume 80 columns.
 # No markup: rich would drop the bracketed part of a path or of `renyi-lab[lab]`.
-_console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False, emoji=False)
+_console = Console(width=None if is_terminal(sys.stdout) else 100, highlight=False, markup=False, emoji=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _console.print(f"renyi-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """See a loss Hessian: spectrum, Rényi entropy and sharpness, bounds, RSAM."""
 
 
 @app.command()

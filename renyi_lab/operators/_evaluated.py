@@ -16,6 +16,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.parameters import is_distributed
@@ -179,6 +180,7 @@ class EvaluatedOperator(LinearOperator):
         total = math.fsum(torch.stack(list(losses)).tolist())
         return total if self._shards is None else self._shards.sums(total)[0]
 
+    @exclusive()
     def _checked_loss(self) -> float:
         weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters() if not is_distributed(p)]
         self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, tensors_in
 from renyi_lab._utils.evaluation import full_precision
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fingerprint import Fingerprint
 from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.parameters import ParameterSelection
@@ -176,6 +177,7 @@ class KeptGraphOperator(ModelOperator):
                 raise RuntimeError(NOT_SYMMETRIC)
         return product
 
+    @exclusive()
     def _unchecked_product(self, vectors: Tensor) -> Tensor:
         parameters = self._verified or tuple(self.parameters.values())
         with one_thread():  # built once, too rarely to find out which number of threads is faster

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from renyi_lab._utils.optional import optional_import
+from renyi_lab._utils.standard_streams import spell_out_what_cannot_be_encoded
 from renyi_lab.study import DATA_SETS, QUICK_GRID, STANDARD_GRID, run_study, standard_data
 from renyi_lab.study._table import markdown_table
 
@@ -35,4 +36,5 @@ def main(
 
 
 if __name__ == "__main__":
+    spell_out_what_cannot_be_encoded()
     typer.run(main)

@@ -15,7 +15,7 @@ import torch
 from renyi_lab._utils.batches import is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.random import preserved_rng
+from renyi_lab._utils.random import rng_restored_after
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.datasets import mnist1d
@@ -110,7 +110,7 @@ def run_study(
     todo = [setting for setting in settings if setting.key not in records]
     if todo:
         file.check_writable()
-    with progress_bar(len(settings), "trainings", progress) as bar, preserved_rng(), one_thread():
+    with progress_bar(len(settings), "trainings", progress) as bar, rng_restored_after(), one_thread():
         bar.update(len(settings) - len(todo))
         with contextlib.closing(workers.results(train_and_measure, todo, (pairs, factories, measure))) as results:
             for record in map(Record.as_stored, results):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from renyi_lab._utils.data_sets import Pair
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread
 from renyi_lab.study._grid import Setting
@@ -25,19 +25,16 @@ from renyi_lab.training import DivergenceError, Evaluation, evaluate, train
 ModelFactory = Callable[[int, int], nn.Module]
 Measure = Callable[..., Mapping[str, float] | Measurement]
 
-# The threads of a process share torch's random state, number of threads and kernel settings. Therefore they run one
-# training at a time, with the same results as separate processes.
-_ONE_AT_A_TIME = threading.Lock()
-
 
 def train_and_measure(
     setting: Setting, data: tuple[Pair, Pair], models: Mapping[str, ModelFactory], measure: Measure
 ) -> Record:
     """Train the model of ``setting``, evaluate it on both parts of ``data``, and measure it on the training part.
 
-    Always uses one thread, so that the result does not depend on how many trainings run in parallel.
+    Always uses one thread, so that the result does not depend on how many trainings run in parallel. Python threads run
+    one training at a time, with the same results as separate processes.
     """
-    with _ONE_AT_A_TIME, preserved_rng(), one_thread():
+    with exclusive(), preserved_rng(), one_thread():
         start = time.thread_time()
         model = models[setting.architecture](setting.width, setting.seed)
         if not isinstance(model, nn.Module):

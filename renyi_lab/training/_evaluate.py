@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.data_sets import Data, check_pairs
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.forward import LossFunction, forward, reduction_of
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.mean_checks import MeanCheck
@@ -74,6 +75,7 @@ def evaluate(
     means = Means(how)
     several = num_batches(data, size) != 1
     with (
+        exclusive(),
         moved(check_model(model), device),
         preserved_rng(),
         training_flags(model, False),

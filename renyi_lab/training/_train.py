@@ -14,6 +14,7 @@ from torch import nn
 
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.data_sets import Data, check_pairs
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.forward import LossFunction, forward, reduction_of
 from renyi_lab._utils.masses import BatchMass
 from renyi_lab._utils.means import Means
@@ -59,7 +60,8 @@ def train(
     On one machine's CPU the same model, data and arguments give the same weights bit for bit, with a test set
     or without; on a GPU under ``torch.use_deterministic_algorithms(True)``, otherwise up to rounding there. Training
     flags, ``.grad``, gradient mode and every global random state are always restored. After an error so are the weights
-    and buffers; after an interrupt (stop button) they keep the progress made.
+    and buffers; after an interrupt (stop button) they keep the progress made. Random generators, flags and ``.grad``
+    belong to the process: called from several Python threads, trainings and evaluations of losses run one at a time.
 
     On a CPU, small models train on one thread whatever ``torch.get_num_threads()``: up to about 3·10⁷ for parameters ×
     batch size × positions (pixels or time steps), where two threads gain less than a fifth on an idle machine and lose
@@ -148,6 +150,7 @@ def train(
     bar = progress_bar(epochs, "training", progress)
     with (
         bar,
+        exclusive(),
         moved(model, device),
         _restored(model),
         seeded_rng(seed),

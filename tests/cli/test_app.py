@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner, Result
 
+import renyi_lab
 import renyi_lab.cli._tour as tour_module
 from renyi_lab import Spectrum, choose_alpha
 from renyi_lab.bounds import isotropic_pac_bayes
-from renyi_lab.cli import _check
+from renyi_lab.cli import _app as app_module
+from renyi_lab.cli import _check, main
 from renyi_lab.cli._app import app
 from renyi_lab.cli._tour import Tour
 from renyi_lab.course import _files as _course_files
@@ -418,3 +421,52 @@ def test_the_tour_without_its_data_set_reports_what_to_install(tmp_path: Path, m
     assert result.exit_code == 1
     assert "pip install 'renyi-lab[data]'" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version_is_printed_and_ends_the_command() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.output) == (0, f"renyi-lab {renyi_lab.__version__}\n")
+
+
+class Pipe(io.TextIOWrapper):
+    """Standard output that is redirected, in an encoding that lacks some letters."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+
+    def printed(self) -> str:
+        return self.buffer.getvalue().decode(self.encoding)  # type: ignore[attr-defined]
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, stdout: Any, *arguments: str) -> int:
+    """Call the console script's function, as in a process of its own."""
+    monkeypatch.setattr(sys, "argv", ["renyi-lab", *arguments])
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+@pytest.mark.parametrize("command", ["--help", "check", "tour"])
+def test_letters_that_the_output_cannot_encode_are_spelled_out(
+    command: str, encoding: str, tours: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = [_check.CheckResult("second derivatives", "[6.0, 12.0]", "Hessian of Σx³ times 1", ok=True)]
+    monkeypatch.setattr(_check, "check_installation", lambda: passed)
+    stdout = Pipe(encoding)
+    options = ["--device", "cpu", "--out", str(tmp_path / "figure.png")] if command == "tour" else []
+    assert run_main(monkeypatch, stdout, command, *options) == 0
+    expected = {"--help": ["sharpness, bounds"], "check": ["Hessian of sumx"], "tour": ["H_alpha, alpha = 1 (nats)"]}
+    if encoding == "utf-8":
+        expected |= {"check": ["Σx³"], "tour": ["H_α, α = 1 (nats)"]}
+    if encoding == "cp437":  # has α and Σ
+        expected |= {"check": ["Hessian of Σx"], "tour": ["H_α, α = 1 (nats)"]}
+    for text in expected[command]:
+        assert text in stdout.printed()
+
+
+def test_check_runs_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_check, "check_installation", list)
+    monkeypatch.setattr(sys, "stdout", None)
+    app_module.app(["check"], standalone_mode=False)

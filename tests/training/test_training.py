@@ -441,6 +441,8 @@ MESSAGES = [
     ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\), got 1"),
     ({"weight_decay": -1}, ValueError, "weight_decay must lie in .*got -1"),
     ({"device": "nowhere"}, ValueError, "device='nowhere' cannot be used here"),
+    ({"device": "meta"}, ValueError, "device='meta' holds no values"),
+    ({"device": torch.device("meta", 0)}, ValueError, "device='meta' holds no values"),
     ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, ValueError, r"loss_fn must return one .* shape \(60,\)"),
     ({"loss_fn": nn.BCEWithLogitsLoss()}, ValueError, r"loss_fn does not take targets of shape \(60,\)"),
     ({"optimizer": "sdg"}, ValueError, "optimizer must be one of 'sgd', 'adam', .*, 'rsam', got 'sdg'"),
@@ -481,6 +483,13 @@ def test_evaluate_refuses_the_same_data(data, error, message):
     with pytest.raises(error, match=message.replace("train_set", "data_set")):
         evaluate(model, data)
     assert all(module.training for module in model.modules())
+
+
+def test_evaluate_on_the_meta_device_is_refused_before_the_weights_are_lost():
+    model = small_model()
+    with pytest.raises(ValueError, match="device='meta' holds no values"):
+        evaluate(model, blobs(), device="meta")
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
 
 
 # --- threads ----------------------------------------------------------------------------------------------------
