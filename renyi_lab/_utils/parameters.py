@@ -148,6 +148,8 @@ def _choices(params: Any) -> list[Any]:
     if not isinstance(params, Iterable):
         raise TypeError(f"params must hold names, modules or parameters, got {type(params).__name__}.")
     choices = list(params)
+    if any(choice is None for choice in choices):
+        raise TypeError("params must hold names, modules or parameters, not None; for all, pass None itself.")
     if not choices:
         raise ValueError("params is empty; name at least one parameter, or pass None for all trainable ones.")
     return choices
