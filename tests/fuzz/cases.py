@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -24,6 +25,10 @@ from fuzz.state import fingerprint, global_state, seeded
 from fuzz.surface import Target, targets
 from fuzz.values import hostile, plausible
 from fuzz.verdicts import verdict
+
+for first_import in ("matplotlib.pyplot", "mnist1d.data", "pandas", "scipy.ndimage", "sklearn.model_selection"):
+    with contextlib.suppress(ImportError):  # packages that set filters and environment when they are first imported
+        importlib.import_module(first_import)
 
 # Seconds of processor time, not of the clock: the same on a busy machine.
 LIMIT = 20.0
@@ -55,6 +60,9 @@ class Case:
         """The call as source."""
         kinds = {parameter.name: parameter.kind for parameter in self.target.parameters}
         by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+        starred = [p.name for p in self.target.parameters if p.kind is p.VAR_POSITIONAL]
+        before = any(name in starred for name, _ in self.arguments)  # then those before it have no names either
+        by_position = (*by_position, inspect.Parameter.POSITIONAL_OR_KEYWORD) if before else by_position
         text = [value if kinds.get(name) in by_position else f"{name}={value}" for name, value in self.arguments]
         path, _, name = self.target.name.rpartition(".")
         if self.target.kind == "property":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Names of parameters and their values everywhere else.
 NAMED = """
-a: model | 0.5
+a: model
 alpha: 0.5 | 1.0 | 1.5 | 2 | 3.0
 alphas: [0.5, 1.0, 2.0] | (1.5,)
 angles: [0, 90] | (0, 15, 30)

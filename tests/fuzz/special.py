@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
+a of Explorer|renyi_lab.compare: model
 a, b of renyi_lab.Comparison: report
 a, b of renyi_theorem: 1.5 | 0.5
 alpha of SAGM: 0.001 | 0.1
@@ -26,8 +27,10 @@ evidence of AlphaChoice: rl.choose_alpha(estimated).evidence
 first of .*combine: grads
 grid of run_study: {'width': [3], 'epochs': [1]} | {'lr': [0.1]}
 initial_parameters of standard_measure: dict(model_b.named_parameters())
-kept_out of jacobi: np.zeros((4, 0))
+kept_out of jacobi: np.eye(4)[:, 3:]
 labels of Landscape: ('a', 'b', 'third')
+scales of Explorer: None | {'layer1': 2.0}
+third of Explorer: None
 hessian of Explorer: operator
 losses of Ascent: (0.1, 0.2)
 losses of LossPlane: np.ones((3, 3))

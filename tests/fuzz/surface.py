@@ -17,7 +17,11 @@ import renyi_lab
 EXCLUDED = {
     "renyi_lab.cli.main": "reads the command line; has tests of its own",
     "renyi_lab.course.train_network": "trains for many seconds; its only argument is the progress bar",
+    "renyi_lab.models.TwoLayer": "a module like those of torch; models.two_layer makes it from checked arguments",
 }
+# Members that belong to another call: inside evaluation_point(), which restores what they change; hooks of subclasses.
+PARTS = ("batch_loss", "outputs", "output_loss", "differentiation")  # inside evaluation_point()
+PARTS += ("check_group", "perturbation", "combine", "scales", "restore")
 # Inner parts of the estimator that other stages import, and the network's forward pass. Their arguments come from the
 # package, or are torch's affair, and are not checked again in inner loops: they are called with plausible ones only.
 INNER = frozenset(
@@ -35,6 +39,9 @@ INNER = frozenset(
         "renyi_lab.operators.format_bytes",
         "renyi_lab.operators.ascend",
         "renyi_lab.models.TwoLayer.forward",
+        "renyi_lab.perturbation.average_over",
+        "renyi_lab.perturbation.find_layer",
+        "renyi_lab.perturbation.mixed",
         "renyi_lab.spectrum.entropy_influence",
         "renyi_lab.spectrum.weighted_escort",
         "renyi_lab.spectrum.weighted_renyi_entropy",
@@ -105,7 +112,7 @@ def members(owner: type) -> Iterator[tuple[str, str, Any]]:
             yield name, "property", found.fget if isinstance(found, property) else found.func
         elif isinstance(found, (staticmethod, classmethod)):
             yield name, "function", getattr(owner, name)
-        elif inspect.isfunction(found):
+        elif inspect.isfunction(found) and name not in PARTS:
             yield name, "method", found
 
 

@@ -46,6 +46,8 @@ def documented(error: Exception, target: Target) -> bool:
     """Whether the docstring's ``Raises:`` lists the type or a base of it other than ``Exception``."""
     listed = re.findall(r"^ +([\w., ]+):", target.documentation.partition("Raises:")[2], re.M)
     names = {name.strip() for group in listed for name in group.split(",")}
+    if target.name.endswith("__getitem__") and isinstance(error, LookupError):
+        return True
     return bool(names & {kind.__name__ for kind in type(error).__mro__[:-3]})
 
 
@@ -73,8 +75,7 @@ def parameter_names() -> frozenset[str]:
 
     def spellings() -> Iterator[str]:
         for parameter in (parameter for target in targets() for parameter in target.parameters):
-            if len(parameter.name) > 1:
-                yield from (parameter.name, *(part for part in parameter.name.split("_") if len(part) > 3))
+            yield from (parameter.name, *(part for part in parameter.name.split("_") if len(part) > 3))
 
     return frozenset(spellings()) | OTHER_WORDS
 
