@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+from renyi_lab._utils.validation import check_flag
+
 _QUIET_ENVIRONMENTS = ("CI", "PYTEST_VERSION")
 _SECONDS_BEFORE_SHOWN = 1.0  # Heuristic: shorter work needs no bar.
 
@@ -21,7 +23,7 @@ def progress_bar(total: int | None, description: str, show: bool | None = None) 
     """A ``tqdm`` bar; ``show=None`` decides by `progress_wanted`, ``True``/``False`` force it."""
     from tqdm.auto import tqdm  # in a notebook it loads ipywidgets, which would slow down `import renyi_lab`
 
-    visible = progress_wanted() if show is None else show
+    visible = progress_wanted() if show is None else check_flag("progress", show)
     return tqdm(
         total=total, desc=description, disable=not visible, delay=_SECONDS_BEFORE_SHOWN, leave=False, dynamic_ncols=True
     )

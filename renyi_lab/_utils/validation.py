@@ -13,10 +13,18 @@ from torch import Tensor
 SMALLEST_DELTA = 1e-200
 
 
+def shown(value: Any) -> str:
+    """A value and its type for a message, also where it cannot be printed."""
+    try:
+        return f"{value!r} of type {type(value).__name__}"
+    except Exception:
+        return f"a value of type {type(value).__name__} that cannot be printed"
+
+
 def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}.")
     number = int(value)
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}.")
@@ -37,7 +45,7 @@ def check_real(
 ) -> float:
     """Return ``value`` as a ``float`` in the stated interval or raise; NaN is always refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{name} must be a real number, got {shown(value)}.")
     try:
         number = float(value)
     except OverflowError:
@@ -88,12 +96,21 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], hint: s
     return value
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value`` when it is ``True`` or ``False``, also one of NumPy, or raise."""
+    if not (isinstance(value, bool) or (type(value).__name__ in ("bool", "bool_") and not isinstance(value, Tensor))):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
 def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:
     """Return ``value``, detached, when it is a real tensor on the operator's ``device`` or raise."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy for arrays.")
-    if value.is_complex():
+    if value.is_complex() or value.is_quantized:
         raise TypeError(f"{name} must be real, got {value.dtype}.")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {value.layout}; use {name}.to_dense().")
     if value.device != device:
         raise ValueError(f"{name} is on {value.device}, the operator on {device}; move it there.")
     return value.detach()

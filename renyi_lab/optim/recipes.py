@@ -77,6 +77,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from renyi_lab._utils.validation import check_instance
 from renyi_lab.optim._gradients import gradients
 from renyi_lab.optim._sharpness_aware import SharpnessAware
 from renyi_lab.optim._vectors import multiply_, total
@@ -97,6 +98,10 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
     Raises:
         RuntimeError: As in `SharpnessAware.step`.
     """
+    check_instance("optimizer", optimizer, SharpnessAware)
+    check_instance("scaler", scaler, torch.amp.GradScaler)
+    if not callable(closure):
+        raise TypeError(f"closure must be a function that computes the scaled loss, got {type(closure).__name__}.")
     with torch.enable_grad():
         loss = closure()
     try:
@@ -127,6 +132,8 @@ def statistics_once(optimizer: SharpnessAware, model: nn.Module) -> Iterator[Non
         optimizer: Optimizer whose pass it is. In the first pass the block runs as without this context.
         model: Model with the batch-norm layers, if any.
     """
+    check_instance("optimizer", optimizer, SharpnessAware)
+    check_instance("model", model, nn.Module)
     layers = [
         module
         for module in (model.modules() if optimizer.in_second_pass else ())

@@ -13,6 +13,7 @@ from matplotlib.figure import FigureBase
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.figure import check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_int
@@ -208,7 +209,7 @@ def checked_vector(name: str, vector: Any, operator: ModelOperator) -> Tensor:
 
 
 def _checked_steps(name: str, steps: Any) -> FloatArray:
-    values = np.asarray(steps, dtype=np.float64)
+    values = real_array(name, steps)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"{name} must be a vector of finite numbers, got {steps!r}.")
     return values

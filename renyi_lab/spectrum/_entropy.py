@@ -158,8 +158,10 @@ def check_alphas(alphas: Any, name: str = "alpha") -> list[float] | None:
 def _as_probability_weights(p: Any) -> Tensor:
     """``p`` as a checked vector in double precision (single on devices that lack it)."""
     values = p if isinstance(p, Tensor) else torch.from_numpy(real_array("p", p))
-    if values.is_complex() or values.dtype == torch.bool:
+    if values.is_complex() or values.dtype == torch.bool or values.is_quantized:
         raise TypeError(f"p must hold real numbers, got dtype {values.dtype}.")
+    if values.layout is not torch.strided or values.device.type == "meta":
+        raise TypeError(f"p must be a dense tensor with values, got {values.layout} on {values.device}.")
     if values.ndim != 1 or values.numel() == 0:
         raise ValueError(
             f"p must be a vector with at least one entry, got shape {tuple(values.shape)}; flatten it with "

@@ -178,6 +178,8 @@ class Spectrum(QuadratureRule):
         Raises:
             ValueError: ``f`` returns another shape, or NaN or infinity.
         """
+        if not callable(f):
+            raise TypeError(f"f must be a function of an array of eigenvalues, got {type(f).__name__}.")
         values = np.array(f(self.nodes.copy()), dtype=np.float64)  # f may write into its argument
         if values.shape != self.nodes.shape:
             raise ValueError(

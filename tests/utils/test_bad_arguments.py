@@ -160,3 +160,55 @@ def test_an_option_that_is_no_text_is_refused_by_name(wrong):
 def test_a_figure_has_a_size_that_can_be_drawn(size):
     with pytest.raises((TypeError, ValueError), match="width"):
         rl.plots.new_figure(width=size)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "text", torch.ones(3), torch.eye(17).to_sparse()])
+def test_vectors_of_parameters_are_checked_by_name(wrong, model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    surface = rl.operators.LossSurface(operator)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for name, call in {
+        "weights": lambda: surface.loss(wrong),
+        "vector": lambda: operator.unflatten(torch.ones(3) if isinstance(wrong, torch.Tensor) else wrong),
+        "tensors": lambda: operator.flatten(wrong),
+        "steps": lambda: rl.perturbation.loss_along(operator, torch.ones(17), iter([1.0])),
+    }.items():
+        with pytest.raises((TypeError, ValueError), match=name):
+            call()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_weights_of_another_precision_are_converted(model, data):
+    surface = rl.operators.LossSurface(rl.HessianOperator(model, F.cross_entropy, data))
+    assert surface.loss(surface.start.double()) == surface.loss(surface.start)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "text", [1.0], torch.ones(3), object()])
+def test_wrong_objects_of_optimizers_and_posteriors_are_refused_by_name(wrong, model, data):
+    optimizer, scaler = rl.SAM(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
+    with pytest.raises(TypeError, match="optimizer"):
+        rl.optim.amp_step(wrong, scaler, lambda: None)
+    with pytest.raises(TypeError, match="scaler"):
+        rl.optim.amp_step(optimizer, wrong, lambda: None)
+    with pytest.raises(TypeError, match="closure"):
+        rl.optim.amp_step(optimizer, scaler, wrong)
+    with pytest.raises(TypeError, match="f must be"):
+        rl.Spectrum.from_eigenvalues([1.0]).trace_of(wrong)
+    with pytest.raises(TypeError, match="bias must be True or False"):
+        rl.models.mlp(2, 2, bias=wrong)
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+def test_a_value_that_cannot_be_printed_is_still_refused_by_name():
+    with pytest.raises(TypeError, match="alpha must be a real number"):
+        rl.renyi_entropy([1.0], Unprintable())
+
+
+@pytest.mark.parametrize("indices", ["a", [0.5], [7], object(), 0])
+def test_indices_of_ritz_vectors_are_checked(indices):
+    with pytest.raises(ValueError, match="indices"):
+        rl.lanczos(torch.eye(3).double(), num_steps=1).ritz_vectors(indices)
