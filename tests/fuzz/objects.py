@@ -44,7 +44,7 @@ OBJECTS = {
     "block_run": "rl.krylov.block_lanczos(matrix_operator, 2, 2, 0, lambda: None)",
     "jacobi": "rl.krylov.JacobiMatrix(np.array([1.0, 0.5, 0.2]), np.array([0.3, 0.1, 0.05]))",
     "generator": "torch.Generator().manual_seed(0)",
-    "shallow": "rl.krylov.shallow_probes(matrix_operator, [2, 3], torch.eye(4)[3:].double(), 1, generator)",
+    "shallow": "rl.krylov.shallow_probes(matrix_operator, [3, 2], torch.eye(4)[3:].double(), 1, generator)",
     "closure": "lambda: backward(F.cross_entropy(model(x), y))",
     "backward": "lambda loss: (loss.backward(), loss.detach())[1]",
     "optimizer": "rl.SAM(params, rho=0.05, lr=0.1)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
+batches of random_subset|without_groups: operator.batches
 a of Explorer|renyi_lab.compare: model
 a, b of renyi_lab.Comparison: report
 a, b of renyi_theorem: 1.5 | 0.5
@@ -15,7 +16,6 @@ axes of granulated_tau: ['width']
 base of Ascent: 0.5
 beta of laplace_kl: 1.0 | 10.0
 bounds of .*BoundReport: (bound, bound)
-controls of Explorer: [importlib.import_module('ipywidgets').FloatSlider()]
 cost of Checkup: checkup.cost
 curvature of GaussianPosterior: None | curvature
 data of dense_hessian: data
@@ -27,7 +27,7 @@ evidence of AlphaChoice: rl.choose_alpha(estimated).evidence
 first of .*combine: grads
 grid of run_study: {'width': [3], 'epochs': [1]} | {'lr': [0.1]}
 initial_parameters of standard_measure: dict(model_b.named_parameters())
-kept_out of jacobi: np.eye(4)[:, 3:]
+kept_out of jacobi: np.eye(4)[3:]
 labels of Landscape: ('a', 'b', 'third')
 scales of Explorer: None | {'layer1': 2.0}
 third of Explorer: None

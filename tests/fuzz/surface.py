@@ -17,6 +17,7 @@ import renyi_lab
 EXCLUDED = {
     "renyi_lab.cli.main": "reads the command line; has tests of its own",
     "renyi_lab.course.train_network": "trains for many seconds; its only argument is the progress bar",
+    "renyi_lab.widgets.Explorer": "a base class: its subclasses say how to draw",
     "renyi_lab.models.TwoLayer": "a module like those of torch; models.two_layer makes it from checked arguments",
 }
 # Members that belong to another call: inside evaluation_point(), which restores what they change; hooks of subclasses.

@@ -18,7 +18,7 @@ ALWAYS = (ValueError, TypeError)
 # What messages call arguments that have no single name, such as the batches in ``data``.
 OTHER_WORDS = frozenset(
     (
-        "attribute", "batch", "batches", "column", "columns", "eigenvalues", "element", "file", "grid",
+        "attribute", "batch", "batches", "column", "columns", "eigenvalues", "element", "file", "operand", "grid",
         "gradient", "inputs", "label", "labels", "loss", "model", "order", "output", "outputs", "parameter",
         "parameters", "path", "point", "product", "record", "row", "rows", "sample", "samples", "targets",
         "tensor",
