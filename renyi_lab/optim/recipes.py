@@ -96,7 +96,8 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
         What the closure returned at θ.
 
     Raises:
-        RuntimeError: As in `SharpnessAware.step`.
+        TypeError: An argument of the wrong type.
+        RuntimeError: As in `SharpnessAware.step`, or the closure does not scale the loss.
     """
     check_instance("optimizer", optimizer, SharpnessAware)
     check_instance("scaler", scaler, torch.amp.GradScaler)
@@ -112,7 +113,10 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
             optimizer.first_step()
             with torch.enable_grad():
                 closure()
-        scaler.unscale_(optimizer)
+        try:
+            scaler.unscale_(optimizer)
+        except AssertionError as error:  # torch's, for a scaler that has scaled nothing
+            raise RuntimeError("closure must scale the loss, as in scaler.scale(loss).backward().") from error
         scaler.update()  # lowers the scale after an overflow in the latest pass, raises it after enough good steps
         if _finite(optimizer):
             if optimizer.in_second_pass:

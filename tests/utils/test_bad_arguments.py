@@ -212,3 +212,27 @@ def test_a_value_that_cannot_be_printed_is_still_refused_by_name():
 def test_indices_of_ritz_vectors_are_checked(indices):
     with pytest.raises(ValueError, match="indices"):
         rl.lanczos(torch.eye(3).double(), num_steps=1).ritz_vectors(indices)
+
+
+@pytest.mark.parametrize("wrong", [1.0, object(), np.float64(2)])
+def test_settings_of_optimizers_bounds_and_blocks_are_checked_by_name(wrong, model, data):
+    with pytest.raises(TypeError, match="state_dict must be a Mapping"):
+        rl.SAM(model.parameters(), lr=0.1).load_state_dict(wrong)
+    with pytest.raises(TypeError, match="params"):
+        rl.SAM(wrong, lr=0.1)
+    with pytest.raises(TypeError, match="group_settings"):
+        rl.SharpnessAware(model.parameters(), torch.optim.SGD, 0.05, group_settings=wrong, lr=0.1)
+    with pytest.raises(TypeError, match="params must hold"):
+        rl.HessianOperator(model, F.cross_entropy, data, params=np.array(0.5))
+    with pytest.raises(TypeError, match="extra must be a Real"):
+        rl.bounds.maurer(0.1, 1.0, 100).with_terms(extra=np.ones(2))
+
+
+def test_an_unscaled_loss_under_a_scaler_is_explained(model, data):
+    def closure():
+        loss = F.cross_entropy(model(data[0]), data[1])
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="closure must scale the loss"):
+        rl.optim.amp_step(rl.SAM(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu"), closure)
