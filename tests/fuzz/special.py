@@ -5,6 +5,8 @@ from __future__ import annotations
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
 batches of random_subset|without_groups: operator.batches
+step of LanczosExplorer: 1
+most_groups of without_groups: 2
 a of Explorer|renyi_lab.compare: model
 a, b of renyi_lab.Comparison: report
 a, b of renyi_theorem: 1.5 | 0.5

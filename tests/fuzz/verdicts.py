@@ -35,6 +35,8 @@ def verdict(error: Exception, target: Target) -> tuple[str, str, str] | None:
         return "undocumented type", f"{text} ({place})", place
     if _user_code(frames):
         return None
+    if isinstance(error, ALWAYS) and any(len(p.name) > 2 and p.name in str(error) for p in target.parameters):
+        return None
     if not raised_on_purpose(frames):
         return "raw message", f"{text} ({place})", place
     if not names_an_argument(str(error)):
