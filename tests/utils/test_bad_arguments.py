@@ -236,3 +236,12 @@ def test_an_unscaled_loss_under_a_scaler_is_explained(model, data):
 
     with pytest.raises(RuntimeError, match="closure must scale the loss"):
         rl.optim.amp_step(rl.SAM(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu"), closure)
+
+
+@pytest.mark.parametrize("wrong", [MASKED, "text", {1.0}, torch.ones(2, device="meta"), [None]])
+def test_arrays_of_correlations_and_radii_are_checked_by_name(wrong, model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    with pytest.raises(TypeError, match="x "):
+        rl.study.kendall_tau(wrong, [1.0, 2.0])
+    with pytest.raises(TypeError, match="rhos "):
+        rl.perturbation.discrepancy_curve(operator, "layer1", torch.eye(2), wrong)
