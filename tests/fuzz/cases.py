@@ -19,6 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
+
 from fuzz.objects import IMPORTS, INSTANCES, SHARED, definitions, namespace_for
 from fuzz.oracles import wrong
 from fuzz.state import fingerprint, global_state, seeded
@@ -29,6 +31,7 @@ from fuzz.verdicts import verdict
 for first_import in ("matplotlib.pyplot", "mnist1d.data", "pandas", "scipy.ndimage", "sklearn.model_selection"):
     with contextlib.suppress(ImportError):  # packages that set filters and environment when they are first imported
         importlib.import_module(first_import)
+torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)  # imports parts of torch that do
 
 # Seconds of processor time, not of the clock: the same on a busy machine.
 LIMIT = 20.0

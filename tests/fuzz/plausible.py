@@ -182,7 +182,7 @@ test_set: data | None
 title: 'A title'
 trace: 5.0 | 1.0
 trivial_value: 1.0 | 0.9
-tuning: [{'lr': 0.1, 'accuracy': 0.5}]
+tuning: rl.course.load_results('base_optimizers')['tuning']
 warmup_steps: 0 | 2
 weight: params[0]
 weight_decay: 0.0 | 0.01

@@ -7,6 +7,7 @@ SPECIAL = """
 batches of random_subset|without_groups: operator.batches
 step of LanczosExplorer: 1
 most_groups of without_groups: 2
+directions of PerturbationExplorer: {'turn': torch.eye(2)}
 a of Explorer|renyi_lab.compare: model
 a, b of renyi_lab.Comparison: report
 a, b of renyi_theorem: 1.5 | 0.5
