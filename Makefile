@@ -4,6 +4,7 @@
 #     PIP_ARGS="..."       passed to every `pip install`, for example an extra index that has torch without CUDA
 #     PYTHON_OF_FLOORS=python3.10   the interpreter of `make test-floors`: the oldest that you have, up to 3.12
 #     LAB_ARGS="..."       passed to JupyterLab, for example "--no-browser --port 8899"
+#     N=10000 SEED=0       number of cases of `make fuzz` and the seed of its arguments
 #     PORTABLE_ARGS="..."  passed to tests/tools/portable.py, for example "--only default:1"
 
 PYTHON ?= python3
@@ -11,6 +12,8 @@ PIP_ARGS ?=
 LAB_ARGS ?=
 PYTHON_OF_FLOORS ?= $(PYTHON)
 PORTABLE_ARGS ?=
+N ?= 10000
+SEED ?= 0
 
 PY := .venv/bin/python
 PIP_INSTALL = $(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
@@ -27,7 +30,7 @@ BENCHMARKS := hvp language_model entropy_error bound_alpha optim_step explorers 
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-fast test-browser test-portable test-floors test-wheel notebooks student check lint format format-check types docs bench clean
+.PHONY: help lab test test-fast fuzz test-browser test-portable test-floors test-wheel notebooks student check lint format format-check types docs bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +45,9 @@ test: $(INSTALLED) ## run unit tests and doctests, then every notebook against i
 
 test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: about a minute on two free cores
 	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope -m "not slow and not browser" --ignore tests/test_notebooks.py tests
+
+fuzz: $(INSTALLED) ## call everything public with N random arguments (default 10000), print failures and a table
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(PY) -m fuzz $(N) --seed $(SEED)
 
 test-browser: $(INSTALLED) ## drive every notebook in JupyterLab and Chromium; fails where Chromium is missing
 	BROWSER_TESTS=required $(PY) -m pytest tests/browser

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from renyi_lab._utils.random import seeded_rng
-from renyi_lab._utils.validation import check_choice, check_int
+from renyi_lab._utils.validation import check_choice, check_flag, check_int
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
@@ -47,7 +47,7 @@ def mlp(*widths: int, activation: str = "relu", bias: bool = True, seed: int = 0
     if len(sizes) < 2:
         raise ValueError(f"mlp needs the widths of input and output at least, as in mlp(40, 10); got {widths}.")
     check_choice("activation", activation, _ACTIVATIONS)
-    seed = check_int("seed", seed, minimum=0)
+    bias, seed = check_flag("bias", bias), check_int("seed", seed, minimum=0)
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
     with seeded_rng(seed):
         for index, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
@@ -120,7 +120,7 @@ def two_layer(in_features: int, width: int, *, bias: bool = True, norm: str | No
     if norm is not None:
         check_choice("norm", norm, ("layer",))
     with seeded_rng(check_int("seed", seed, minimum=0)):
-        return TwoLayer(in_features, width, bool(bias), norm)
+        return TwoLayer(in_features, width, check_flag("bias", bias), norm)
 
 
 def cnn1d(
@@ -153,7 +153,7 @@ def cnn1d(
     """
     num_classes, channels = check_int("num_classes", num_classes), check_int("channels", channels)
     length = in_features = check_int("in_features", in_features, minimum=3)
-    seed = check_int("seed", seed, minimum=0)
+    batch_norm, seed = check_flag("batch_norm", batch_norm), check_int("seed", seed, minimum=0)
     blocks: OrderedDict[str, nn.Module] = OrderedDict(to_signal=nn.Unflatten(1, (1, in_features)))
     with seeded_rng(seed):
         for index, (before, kernel) in enumerate([(1, 5), (channels, 3), (channels, 3)], start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure
+from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_choice, check_instance, check_real, check_reals
 from renyi_lab.spectrum import AlphaChoice, Spectrum, check_spectrum
 from renyi_lab.training import History
 
@@ -59,7 +61,8 @@ def plot_spectrum(
         TypeError: ``spectrum`` is not a `Spectrum`.
         ValueError: The spectrum is all zero, or ``bandwidth`` is not positive.
     """
-    check_spectrum(spectrum).plot(ax, bandwidth=bandwidth)
+    check_instance("choice", choice, (AlphaChoice, type(None)), "use choose_alpha(spectrum)")
+    check_spectrum(spectrum).plot(check_axes(ax), bandwidth=bandwidth)
     if choice is not None:
         _mark_groups(ax, choice)
 
@@ -102,10 +105,15 @@ def plot_entropy_curve(
         chosen: Order to mark with a vertical line, such as that of `choose_alpha`. Default: none.
 
     Raises:
-        TypeError: ``spectrum`` is not a `Spectrum`.
-        ValueError: A negative order, or an all-zero spectrum.
+        TypeError: ``spectrum`` is not a `Spectrum`, ``ax`` no axes of matplotlib, or an order is not a number.
+        ValueError: A negative order or none at all, or an all-zero spectrum.
     """
+    check_axes(ax)
     check_spectrum(spectrum)
+    alphas = check_reals("alphas", alphas, 0.0)
+    if not alphas:
+        raise ValueError("alphas is empty; give at least one order, such as [0.5, 1, 2].")
+    chosen = None if chosen is None else check_real("chosen", chosen, 0.0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimates = [spectrum.renyi_entropy(float(alpha)) for alpha in alphas]
@@ -130,7 +138,16 @@ def plot_histories(ax: Axes, histories: Mapping[str, History], quantity: str = "
         ax: Axes to draw into.
         histories: Result of `train` for each label in the legend.
         quantity: Attribute of `History` with one value per epoch, such as ``"train_loss"``.
+
+    Raises:
+        TypeError: ``ax`` is no axes of matplotlib, or ``histories`` is no mapping of `History`.
+        ValueError: ``quantity`` is no curve of a `History`.
     """
+    check_axes(ax)
+    for history in check_instance("histories", histories, Mapping, 'write {"label": history}').values():
+        check_instance("each of histories", history, History, "train() returns one")
+    curves = [field.name for field in dataclasses.fields(History) if field.type.startswith("tuple")]
+    check_choice("quantity", quantity, curves)
     colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
     for (name, history), color in zip(histories.items(), colors, strict=False):
         values = getattr(history, quantity)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from renyi_lab._utils.validation import check_instance, check_real
 
 # Okabe & Ito's palette, distinguishable with colour-vision deficiencies.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
@@ -26,6 +30,11 @@ class NotebookFigure(Figure):
         return buffer.getvalue(), {"alt": self.alt or described(self)}
 
 
+def check_axes(ax: Any) -> Any:
+    """Return ``ax`` when it is one panel of a figure of matplotlib, or raise."""
+    return check_instance("ax", ax, Axes, "such as new_figure().subplots() returns")
+
+
 def new_figure(width: float = 9.0, height: float = 3.2, *, alt: str = "") -> NotebookFigure:
     """An empty figure of the given size in inches, drawn by Agg whatever backend is selected.
 
@@ -33,7 +42,14 @@ def new_figure(width: float = 9.0, height: float = 3.2, *, alt: str = "") -> Not
         width: Width in inches.
         height: Height in inches.
         alt: What the picture shows, in one or two sentences, for readers who do not see it.
+
+    Raises:
+        TypeError: A size that is not a number.
+        ValueError: A size that is not positive, or above 100 inches.
     """
+    width, height = (
+        check_real(name, value, 0.0, 100.0, open_minimum=True) for name, value in (("width", width), ("height", height))
+    )
     figure = NotebookFigure(figsize=(width, height), layout="constrained")
     figure.alt = alt
     FigureCanvasAgg(figure)

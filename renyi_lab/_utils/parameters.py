@@ -159,9 +159,11 @@ def _shown(params: Any) -> str:
 def _choices(params: Any) -> list[Any]:
     if params is None or isinstance(params, (str, nn.Module, Tensor)):
         return [params]
-    if not isinstance(params, Iterable):
+    if not isinstance(params, Iterable) or getattr(params, "ndim", 1) == 0:
         raise TypeError(f"params must hold names, modules or parameters, got {type(params).__name__}.")
     choices = list(params)
+    if any(choice is None for choice in choices):
+        raise TypeError("params must hold names, modules or parameters, not None; for all, pass None itself.")
     if not choices:
         raise ValueError("params is empty; name at least one parameter, or pass None for all trainable ones.")
     return choices

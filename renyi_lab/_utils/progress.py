@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from renyi_lab._utils.standard_streams import is_open, is_terminal
+from renyi_lab._utils.validation import check_flag
 
 _QUIET_ENVIRONMENTS = ("CI", "PYTEST_VERSION")
 _SECONDS_BEFORE_SHOWN = 1.0  # Heuristic: shorter work needs no bar.
@@ -26,7 +27,8 @@ def progress_bar(total: int | None, description: str, show: bool | None = None) 
     """
     from tqdm.auto import tqdm  # in a notebook it loads ipywidgets, which would slow down `import renyi_lab`
 
-    visible = is_open(sys.stderr) and (progress_wanted() if show is None else show)
+    wanted = progress_wanted() if show is None else check_flag("progress", show)
+    visible = is_open(sys.stderr) and wanted
     return tqdm(
         total=total, desc=description, disable=not visible, delay=_SECONDS_BEFORE_SHOWN, leave=False, dynamic_ncols=True
     )

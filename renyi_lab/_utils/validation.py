@@ -10,11 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SMALLEST_DELTA = 1e-200
+
+
+def shown(value: Any) -> str:
+    """A value and its type for a message, also where it cannot be printed."""
+    try:
+        return f"{value!r} of type {type(value).__name__}"
+    except Exception:
+        return f"a value of type {type(value).__name__} that cannot be printed"
+
 
 def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}.")
     number = int(value)
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}.")
@@ -35,7 +45,7 @@ def check_real(
 ) -> float:
     """Return ``value`` as a ``float`` in the stated interval or raise; NaN is always refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{name} must be a real number, got {shown(value)}.")
     try:
         number = float(value)
     except OverflowError:
@@ -52,8 +62,15 @@ def check_real(
 
 
 def check_delta(delta: Any) -> float:
-    """Return ``delta``, an allowed probability of failure in (0, 1), or raise."""
-    return check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
+    """Return ``delta``, an allowed probability of failure in (0, 1), or raise.
+
+    Bounds divide it by the number of their choices and take the logarithm of the inverse, which needs some room above
+    the smallest number.
+    """
+    number = check_real("delta", delta, 0.0, 1.0, open_minimum=True, open_maximum=True)
+    if number < SMALLEST_DELTA:
+        raise ValueError(f"delta must be at least {SMALLEST_DELTA:g}, got {number:g}.")
+    return number
 
 
 def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: Any) -> list[float]:
@@ -66,17 +83,34 @@ def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: An
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return ``value`` when it is one of ``choices`` or raise an error that lists them."""
     options = tuple(choices)
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}.")
     return str(value)
+
+
+def check_instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str = "") -> Any:
+    """Return ``value`` when it is a ``kind``, or raise ``TypeError`` with a ``hint`` at what to pass."""
+    if not isinstance(value, kind):
+        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{name} must be a {kinds}, got {type(value).__name__}{'; ' if hint else ''}{hint}.")
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value`` when it is ``True`` or ``False``, also one of NumPy, or raise."""
+    if not (isinstance(value, bool) or (type(value).__name__ in ("bool", "bool_") and not isinstance(value, Tensor))):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
 
 
 def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:
     """Return ``value``, detached, when it is a real tensor on the operator's ``device`` or raise."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy for arrays.")
-    if value.is_complex():
+    if value.is_complex() or value.is_quantized:
         raise TypeError(f"{name} must be real, got {value.dtype}.")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {value.layout}; use {name}.to_dense().")
     if value.device != device:
         raise ValueError(f"{name} is on {value.device}, the operator on {device}; move it there.")
     return value.detach()
@@ -97,8 +131,8 @@ def check_finite(name: str, value: Tensor, causes: str) -> None:
         raise ValueError(f"{name} is not finite{shown}. Likely causes: {causes}")
 
 
-def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
-    """Raise ``ValueError`` when a class label other than ``ignored`` is outside ``0 … classes − 1``."""
+def check_labels(outputs: Tensor, targets: Tensor, ignored: int | None = -100) -> None:
+    """Raise ``ValueError`` when a class label other than ``ignored`` (``None``: any) is outside ``0 … classes − 1``."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"the model's output must be one tensor, got {type(outputs).__name__}; choose it in the loss, for example "
@@ -107,7 +141,8 @@ def check_labels(outputs: Tensor, targets: Tensor, ignored: int = -100) -> None:
     if targets.is_floating_point() or outputs.ndim < 2 or targets.numel() == 0:
         return
     num_classes = outputs.shape[1]
-    wrong = targets[(targets != ignored) & ((targets < 0) | (targets >= num_classes))]
+    outside = (targets < 0) | (targets >= num_classes)
+    wrong = targets[outside if ignored is None else outside & (targets != ignored)]
     if wrong.numel():
         raise ValueError(
             f"targets hold the label {int(wrong[0])}, but the model has {num_classes} outputs (labels 0 to "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, replace
+from numbers import Real
 
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_instance, check_real
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +60,16 @@ class Bound:
         return replace(self, trivial_value=trivial_value)
 
     def with_terms(self, **terms: float) -> Bound:
-        """The same bound with more terms to print."""
+        """The same bound with more terms to print.
+
+        Args:
+            terms: Numbers by name, which may be infinite.
+
+        Raises:
+            TypeError: A value that is not a real number.
+        """
+        for name, number in terms.items():
+            check_instance(name, number, Real, "terms are numbers")
         return replace(self, terms=self.terms | terms)
 
     def with_assumption(self, assumption: str) -> Bound:

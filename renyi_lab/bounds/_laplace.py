@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.bounds._bound import Bound
@@ -176,7 +176,7 @@ def _arrays(nodes: Any, weights: Any, dim: int, signed: bool = False) -> tuple[F
 
 def _array(name: str, values: Any, minimum: float = -math.inf, *, open_minimum: bool = False) -> FloatArray:
     """One number or several of them, as a checked float64 array."""
-    array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, dtype=np.float64)
+    array = real_array(name, values)
     if array.size == 0:
         raise ValueError(f"{name} is empty: give at least one number.")
     if not np.isfinite(array).all():

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_instance, check_int, check_real
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._pac_bayes import (
     DELTA,
@@ -118,6 +119,7 @@ def level_set(basin: Basin, log_determinant: float, num_samples: int, *, delta: 
         num_samples: Number N ≥ 2 of samples.
         delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
     """
+    check_basin(basin)
     height = basin_height(basin.log_volume, log_determinant, basin.dim)
     mean_energy = height * basin.dim / (basin.dim + 2)
     kl = mean_energy + height * basin.negative_ratio
@@ -144,6 +146,7 @@ def jia_su(basin: Basin, log_determinant: float, num_samples: int, *, delta: flo
     Source:
         Jia & Su 2020, *Information-theoretic local minima characterization and regularization*, arXiv:1911.08192.
     """
+    check_basin(basin)
     n, delta = check_sample(num_samples, delta)
     log_det, minimum = check_real("log_determinant", log_determinant), basin.loss_at_minimum
     exponent = (2 * basin.log_volume + math.log(math.pi) + log_det) / basin.dim
@@ -164,6 +167,11 @@ def jia_su(basin: Basin, log_determinant: float, num_samples: int, *, delta: flo
     value, definite = loss + 2 * math.sqrt(complexity), basin.negative_ratio == 0
     name = "level set, as stated by Jia & Su"
     return Bound(name, value, terms, assumptions, "Jia & Su 2020", is_certificate=definite)
+
+
+def check_basin(basin: Any) -> Basin:
+    """Return ``basin`` if it is one, or raise."""
+    return check_instance("basin", basin, Basin, "such as Basin(loss_at_minimum, dim, log_volume)")  # type: ignore[no-any-return]
 
 
 def _posterior_loss(basin: Basin, mean_energy: float) -> float:

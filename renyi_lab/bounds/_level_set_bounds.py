@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from renyi_lab._utils.validation import check_reals
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._damping import log_determinant, negative_ratio, positive_definite
 from renyi_lab.bounds._level_set import Basin, ball_log_volume, jia_su, level_set
 from renyi_lab.bounds._pac_bayes import DELTA
 from renyi_lab.bounds._renyi import renyi_level_set
-from renyi_lab.spectrum import Spectrum
+from renyi_lab.spectrum import Spectrum, check_spectrum
 
 # Cross-entropy is clipped here and divided by it, to lie in [0, 1]. Heuristic: e⁻⁴ is a confident mistake.
 LOSS_CLIP = 4.0
@@ -38,8 +39,13 @@ def level_set_bounds(
         alphas: Orders α > 0 of the Rényi bounds.
         num_samples: Number N ≥ 2 of samples.
         delta: Allowed probability of failure δ in (0, 1), of each bound by itself. Default 0.05 (customary).
+
+    Raises:
+        TypeError: ``spectrum`` is not a `Spectrum`, or an argument has the wrong type.
+        ValueError: An argument is out of range.
     """
-    damping = _DAMPING * float(spectrum.magnitudes.max())
+    alphas = check_reals("alphas", alphas, 0.0, open_minimum=True)
+    damping = _DAMPING * float(check_spectrum(spectrum).magnitudes.max())
     definite = positive_definite(spectrum, damping)
     n, trace = definite.dim, float(definite.trace) / LOSS_CLIP
     log_det = log_determinant(definite) - n * math.log(LOSS_CLIP)

@@ -83,8 +83,13 @@ def isotropic_pac_bayes(
         Langford & Caruana 2001, *(Not) bounding the true error*, sections 2 and 3.
     """
     sigma = check_real("sigma", sigma, 0.0, open_minimum=True)
-    num_sigmas = check_int("num_sigmas", num_sigmas)
-    kl = check_real("squared_distance", squared_distance, 0.0) / (2 * sigma**2)
+    num_sigmas = check_int("num_sigmas", num_sigmas, maximum=MAX_SAMPLES)
+    kl = check_real("squared_distance", squared_distance, 0.0) / sigma / sigma / 2  # sigma² may be below all numbers
+    if math.isinf(kl):
+        raise ValueError(
+            f"squared_distance / (2 sigma²) is beyond the largest number for sigma={sigma:g} and "
+            f"squared_distance={squared_distance:g}; are both in units of the weights?"
+        )
     terms = sampled_terms(empirical_gibbs_loss, kl, num_samples, num_draws, delta, num_sigmas)
     terms |= {"sigma": sigma, "squared_distance": float(squared_distance)}
     grid = "sigma" if num_sigmas == 1 else f"each of the {num_sigmas} sigmas tried"
@@ -120,6 +125,7 @@ def pac_bayes_terms(
     """Check the arguments; complexity = (KL + log(2√N·choices/δ)) / N, and what it is made of."""
     loss, kl = check_unit_loss("empirical_loss", empirical_loss), check_real("kl", kl, 0.0)
     num_samples, delta = check_sample(num_samples, delta)
+    choices = check_int("choices", choices, maximum=MAX_SAMPLES)
     log_term = math.log(2 * math.sqrt(num_samples) * choices / delta)
     return {
         "empirical_loss": loss,
@@ -137,7 +143,7 @@ def sampled_terms(
     """The terms when the best of ``choices`` posteriors is taken and the loss of each was sampled."""
     terms = pac_bayes_terms(empirical_loss, kl, num_samples, delta, choices)
     if num_draws is not None:
-        check_int("num_draws", num_draws)
+        check_int("num_draws", num_draws, maximum=MAX_SAMPLES)
         average = terms["empirical_loss"]
         upper = kl_inverse_upper(average, math.log(2 * choices / (delta / 2)) / num_draws)
         terms = pac_bayes_terms(upper, kl, num_samples, delta / 2, choices)

@@ -12,7 +12,7 @@ import math
 
 from renyi_lab._utils.validation import check_real
 from renyi_lab.bounds._bound import Bound
-from renyi_lab.bounds._level_set import Basin
+from renyi_lab.bounds._level_set import Basin, check_basin
 from renyi_lab.bounds._pac_bayes import DELTA, SAMPLES, UNIT_LOSS, check_sample, check_unit_loss
 
 _ASSUMPTIONS = (
@@ -40,6 +40,7 @@ def renyi_theorem_3_2(
     Source:
         Zhang et al., arXiv:2510.07758 (2025).
     """
+    check_basin(basin)
     if basin.posterior_loss is None:
         raise ValueError("basin needs a posterior_loss: the theorem is stated with the measured E_Q L_S.")
     a, entropy = check_real("a", a), check_real("entropy", entropy, 0.0)

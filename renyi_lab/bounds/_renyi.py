@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from renyi_lab._utils.validation import check_int, check_real
 from renyi_lab.bounds._bound import Bound
-from renyi_lab.bounds._level_set import Basin, level_set
+from renyi_lab.bounds._level_set import Basin, check_basin, level_set
 from renyi_lab.bounds._pac_bayes import (
     DELTA,
     IID,
@@ -89,7 +89,7 @@ def renyi_level_set(
         num_samples: Number N ≥ 2 of samples.
         delta: Allowed probability of failure δ in (0, 1). Default 0.05 (customary).
     """
-    log_det = renyi_log_determinant(entropy, trace, basin.dim, alpha)
+    log_det = renyi_log_determinant(entropy, trace, check_basin(basin).dim, alpha)
     bound = level_set(basin, log_det, num_samples, delta=delta)
     terms = bound.terms | {"alpha": alpha, "entropy": entropy, "trace": trace}
     terms["log_determinant_bound"] = terms.pop("log_determinant")

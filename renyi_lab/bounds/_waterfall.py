@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
-from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, check_axes
+from renyi_lab._utils.validation import check_instance, check_int, check_real
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._certificate import PARTS
 from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, sampled_terms, sampling_assumption, seeger_bound
@@ -108,7 +108,8 @@ def plot_waterfall(ax: Axes, bounds: Mapping[str, Bound], *, trivial_value: floa
         ValueError: No bounds, a bound without such parts, or a trivial value out of range.
     """
     trivial = check_real("trivial_value", trivial_value, 0.0, 1.0, open_minimum=True)
-    if not bounds:
+    check_axes(ax)
+    if not check_instance("bounds", bounds, Mapping, 'write {"name": bound}'):
         raise ValueError("bounds is empty; give at least one bound by name.")
     table = [waterfall(bound) for bound in bounds.values()]
     left = np.zeros(len(table))

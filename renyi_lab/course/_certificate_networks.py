@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from renyi_lab._utils.validation import check_instance
 from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.course._files import course_directory
 from renyi_lab.course._network import digest_of
@@ -60,11 +61,13 @@ def save_certificate_networks(networks: Mapping[str, nn.Module], path: str | os.
         The path of the file.
 
     Raises:
+        TypeError: ``networks`` is no mapping.
         ValueError: Another set of names, another architecture, or weights that are not finite.
         OSError: The file cannot be written.
     """
+    check_instance("networks", networks, Mapping)
     if set(networks) != set(_TRAINED):
-        raise ValueError(f"networks must have the names {', '.join(_TRAINED)}, got {', '.join(networks)}.")
+        raise ValueError(f"networks must have the names {', '.join(_TRAINED)}, got {', '.join(map(str, networks))}.")
     arrays = {
         f"{name}.{key}": value.detach().cpu().float().numpy()
         for name in _TRAINED

@@ -97,7 +97,13 @@ class Tridiagonal:
 
     def ritz_vectors(self, indices: NDArray[Any] | slice = slice(None)) -> Tensor:
         """The Ritz vectors ``x_k = Qᵀ y_k`` as rows, ``(len(indices), n)``."""
-        return self._kept().combine(torch.from_numpy(np.ascontiguousarray(self._eigenpairs[1][:, indices].T)))
+        try:
+            chosen = self._eigenpairs[1][:, indices]
+        except (IndexError, TypeError) as error:
+            raise ValueError(f"indices must be integers below {self.num_steps}, or a slice: {error}") from error
+        if chosen.ndim != 2:
+            raise ValueError("indices must be a vector of integers or a slice; for one Ritz vector write [index].")
+        return self._kept().combine(torch.from_numpy(np.ascontiguousarray(chosen.T)))
 
     def leading(self, num_steps: int) -> Tridiagonal:
         """The result after the first ``num_steps`` steps, without further products."""

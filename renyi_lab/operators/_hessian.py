@@ -22,7 +22,7 @@ from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.masses import BatchMass
 from renyi_lab._utils.model_state import is_sharded, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, unflatten
-from renyi_lab._utils.validation import check_choice
+from renyi_lab._utils.validation import check_choice, check_instance, check_tensor
 from renyi_lab.operators._backward import gradient_by_backward
 from renyi_lab.operators._base import LinearOperator
 from renyi_lab.operators._evaluated import BACKWARD_ONLY
@@ -44,14 +44,23 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
         ``H v`` of shape ``(n,)``. No ``.grad`` is changed.
 
     Raises:
-        ValueError: No parameters, a loss that is not a scalar or has no graph, or a vector of another shape.
+        TypeError: An argument of the wrong type.
+        ValueError: No parameters, a frozen one, a loss that is not a scalar or has no graph, or a vector of another
+            shape.
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> hvp((x**3).sum(), [x], torch.tensor([1.0, 1.0])).tolist()
         [6.0, 12.0]
     """
-    params = list(params)
+    check_instance("loss", loss, Tensor, "one number with a graph to params")
+    if isinstance(params, (Tensor, Mapping, str)) or not isinstance(params, Iterable):
+        raise TypeError(f"params must be tensors, such as model.parameters(), got {type(params).__name__}.")
+    params = [check_instance("each of params", parameter, Tensor) for parameter in params]
+    for parameter in params:
+        if not parameter.requires_grad:
+            raise ValueError("each of params must have requires_grad=True; leave frozen ones out.")
+    check_tensor("vector", vector, loss.device)
     if not params or loss.numel() != 1 or not loss.requires_grad:
         raise ValueError(
             f"hvp needs parameters and one loss computed from them, got {len(params)} parameters and a loss of shape "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.structures import take_rows
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_int, check_tensor
 from renyi_lab.operators._model import ModelOperator
 from renyi_lab.operators._shards import weights_at
 
@@ -45,6 +45,9 @@ class LossSurface:
     @contextmanager
     def _at(self, weights: Tensor) -> Iterator[None]:
         """Point the parameters to ``weights``; their own memory is not written to and is restored bit for bit."""
+        weights = check_tensor("weights", weights, self.start.device).to(self.start.dtype)
+        if weights.shape != self.start.shape:
+            raise ValueError(f"weights must have shape {tuple(self.start.shape)}, got {tuple(weights.shape)}.")
         with weights_at(list(self.operator.parameters.values()), self.operator.unflatten(weights)):
             yield
 

@@ -18,7 +18,7 @@ from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
 from renyi_lab._utils.parameter_blocks import BlockSelection, block_parameters
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.threads import AdaptiveThreads
-from renyi_lab._utils.validation import check_choice, check_int, check_loss_fn, check_real
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_loss_fn, check_real
 from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._loss_errors import coarse_parts
@@ -318,11 +318,19 @@ class ModelOperator(EvaluatedOperator):
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """One detached vector ``(n,)`` from tensors shaped like the parameters; any leading axes are kept."""
-        parts = list(tensors)
+        if isinstance(tensors, (str, Tensor)) or not isinstance(tensors, Iterable):
+            raise TypeError(f"tensors must be tensors shaped like the parameters, got {type(tensors).__name__}.")
+        parts = [check_instance("each of tensors", tensor, Tensor) for tensor in tensors]
+        shapes = list(self._block.shapes.values())
+        if [part.shape[part.ndim - len(shape) :] for part, shape in zip(parts, shapes, strict=False)] != shapes:
+            raise ValueError(f"tensors must have the shapes {[*map(tuple, shapes)]} after any leading axes.")
         return flatten(parts, parts[0].ndim - len(self._block.shapes[self.parameter_names[0]]))
 
     def unflatten(self, vector: Tensor) -> list[Tensor]:
         """The inverse of `flatten`: tensors shaped like the parameters, after any leading axes of ``vector``."""
+        check_instance("vector", vector, Tensor)
+        if vector.ndim == 0 or vector.shape[-1] != self.dim:
+            raise ValueError(f"vector must have {self.dim} entries in its last axis, got {tuple(vector.shape)}.")
         return split(vector, list(self._block.shapes.values()))
 
     def _set_batches(self, batches: Sequence[Batch]) -> None:
@@ -338,6 +346,7 @@ class ModelOperator(EvaluatedOperator):
         Raises:
             ValueError: The model's outputs for a part of a batch ``(x, y)`` differ from those for the whole.
         """
+        check_instance("name", name, str)
         if self.loss_style == "output_target":
             with torch.enable_grad(), self._evaluation(training=False):  # a model may differentiate inside
                 inputs = self._content(0)[0]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.parameters import flatten, unflatten
+from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.forward import explained
+from renyi_lab._utils.parameters import check_uniform, flatten, unflatten
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_instance, check_int, check_loss_fn
 
 
 def dense_hessian(
@@ -30,8 +31,17 @@ def dense_hessian(
         Symmetric matrix of shape ``(n, n)`` in the parameters' dtype.
 
     Raises:
-        ValueError: ``chunk_size < 1``.
+        TypeError: An argument of the wrong type.
+        ValueError: ``chunk_size < 1``, no parameter, or data on which the loss cannot be computed.
     """
+    check_instance("model", model, nn.Module)
+    check_loss_fn(loss_fn)
+    check_int("chunk_size", chunk_size)
+    if not isinstance(data, (tuple, list)) or len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
+        raise TypeError(f"data must be a pair of tensors (x, y), got {type(data).__name__}.")
+    if not any(True for _ in model.parameters()):
+        raise ValueError(f"model ({type(model).__name__}) has no parameters, so it has no Hessian.")
+    check_uniform(dict(model.named_parameters()))
     inputs, targets = data
     names = [name for name, _ in model.named_parameters()]
     flat = flatten(model.parameters())
@@ -45,8 +55,12 @@ def dense_hessian(
         product: Tensor = torch.func.grad(lambda vector: torch.func.jvp(loss, (vector,), (direction,))[1])(flat)
         return product
 
+    with explained("data or loss_fn does not fit the model"):
+        value = loss(flat)
+    if not isinstance(value, Tensor) or value.ndim:
+        raise ValueError("loss_fn must return one number as a tensor, such as a mean over the samples.")
     unit_vectors = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
-    hessian: Tensor = torch.vmap(column, chunk_size=check_int("chunk_size", chunk_size))(unit_vectors)
+    hessian: Tensor = torch.vmap(column, chunk_size=chunk_size)(unit_vectors)
     return (hessian + hessian.T).detach() / 2
 
 
@@ -65,7 +79,7 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, see
         >>> torch.linalg.eigvalsh(A).round(decimals=9).tolist()
         [1.0, 1.0, 3.0]
     """
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64, device="cpu")
+    values = torch.from_numpy(real_array("eigenvalues", eigenvalues))
     if values.ndim != 1 or values.numel() == 0:
         raise ValueError(f"eigenvalues must be a vector with at least one entry, got shape {tuple(values.shape)}.")
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))

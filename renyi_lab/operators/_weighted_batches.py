@@ -15,7 +15,7 @@ def choose_loss_style(batches: Sequence[Batch], loss_style: str | None) -> str:
     """How the loss is called: ``loss_style``, or by default as all batches are pairs or not."""
     pairs = all(batch.is_pair for batch in batches)
     default = "output_target" if pairs else "model_batch"
-    chosen = check_choice("loss_style", loss_style or default, ("output_target", "model_batch"))
+    chosen = check_choice("loss_style", default if loss_style is None else loss_style, ("output_target", "model_batch"))
     if chosen == "output_target" and not pairs:
         raise ValueError('loss_style="output_target" needs batches (x, y); use "model_batch" for other batches.')
     return chosen

@@ -8,14 +8,14 @@ precision, batch norm, several processes and gradient accumulation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_instance, check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
 from renyi_lab.optim._entries import check_entries, check_group_entries, parameters_in
 from renyi_lab.optim._gradients import STEP_SNIPPET, averaged_gradients, gradients
@@ -75,6 +75,7 @@ class SharpnessAware(Optimizer):
         **base_kwargs: Any,
     ) -> None:
         entries = check_entries(params)
+        check_instance("group_settings", group_settings, (Mapping, type(None)))
         settings = {"rho": check_real("rho", rho, 0.0, open_minimum=True), **(group_settings or {})}
         self.warmup_steps = check_int("warmup_steps", warmup_steps, minimum=0)
         self.max_grad_norm = optional_limit("max_grad_norm", max_grad_norm)
@@ -222,7 +223,7 @@ class SharpnessAware(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a `state_dict`, bit for bit."""
         self._refuse_mid_step("load_state_dict()")
-        if "sharpness_aware" not in state_dict:
+        if "sharpness_aware" not in check_instance("state_dict", state_dict, Mapping):
             raise ValueError(
                 "state_dict has no 'sharpness_aware' entry, so it is not from a sharpness-aware optimizer. To continue "
                 "from a plain optimizer's state, load it into that optimizer and pass the instance as base."

@@ -104,6 +104,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from renyi_lab._utils.validation import check_instance
 from renyi_lab.optim._gradients import gradients
 from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
 from renyi_lab.optim._sharpness_aware import SharpnessAware
@@ -123,8 +124,13 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
         What the closure returned at θ.
 
     Raises:
-        RuntimeError: As in `SharpnessAware.step`.
+        TypeError: An argument of the wrong type.
+        RuntimeError: As in `SharpnessAware.step`, or the closure does not scale the loss.
     """
+    check_instance("optimizer", optimizer, SharpnessAware)
+    check_instance("scaler", scaler, torch.amp.GradScaler)
+    if not callable(closure):
+        raise TypeError(f"closure must be a function that computes the scaled loss, got {type(closure).__name__}.")
     try:
         with torch.enable_grad():
             loss = closure()
@@ -135,7 +141,10 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
             optimizer.first_step()
             with torch.enable_grad():
                 closure()
-        scaler.unscale_(optimizer)
+        try:
+            scaler.unscale_(optimizer)
+        except AssertionError as error:  # torch's, for a scaler that has scaled nothing
+            raise RuntimeError("closure must scale the loss, as in scaler.scale(loss).backward().") from error
         scaler.update()  # lowers the scale after an overflow in the latest pass, raises it after enough good steps
         if _finite(optimizer):
             if optimizer.in_second_pass:
@@ -155,6 +164,8 @@ def statistics_once(optimizer: SharpnessAware, model: nn.Module) -> Iterator[Non
         optimizer: Optimizer whose pass it is. In the first pass the block runs as without this context.
         model: Model with the batch-norm layers, if any.
     """
+    check_instance("optimizer", optimizer, SharpnessAware)
+    check_instance("model", model, nn.Module)
     layers = [
         module
         for module in (model.modules() if optimizer.in_second_pass else ())

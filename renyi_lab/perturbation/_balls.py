@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real
 from renyi_lab.operators import NUM_STEPS, LossSurface, ModelOperator, ascend
 from renyi_lab.perturbation._landscape import checked_vector
 
@@ -176,6 +176,7 @@ def average_over(surface: LossSurface, perturbations: Iterable[Tensor], rho: flo
 
 def gaussian_noise(surface: LossSurface, num_draws: int, seed: int) -> Tensor:
     """Standard normal draws, ``(num_draws, n)``, in the dtype and on the device of the weights."""
+    check_instance("surface", surface, LossSurface, "such as LossSurface(operator)")
     count = check_int("num_draws", num_draws)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     noise = torch.randn(count, len(surface.start), generator=generator, dtype=surface.start.dtype, device="cpu")

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_int
 from renyi_lab.operators import ModelOperator, check_operator
@@ -163,7 +164,7 @@ def discrepancy_curve(operator: ModelOperator, layer: str, matrix: Tensor, rhos:
     """
     module = find_layer(check_operator(operator).model, layer)
     matrix = _checked_matrix(matrix, module, layer)
-    sizes = np.atleast_1d(np.asarray(rhos, dtype=np.float64))
+    sizes = np.atleast_1d(real_array("rhos", rhos))
     if sizes.ndim != 1 or sizes.size == 0 or not np.isfinite(sizes).all():
         raise ValueError(f"rhos must be finite numbers, one or a vector of them, got {rhos!r}.")
     data_form, weight_form = [], []

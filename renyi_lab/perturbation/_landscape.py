@@ -13,7 +13,8 @@ from matplotlib.figure import FigureBase
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.figure import check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_int
 from renyi_lab.operators import LossSurface, ModelOperator, check_operator
@@ -41,7 +42,7 @@ class LossCurve:
     def plot(self, ax: Axes | None = None) -> FigureBase:
         """Plot the curve, in a new figure or in ``ax``."""
         alt = f"The loss along a line through the weights, steps {self.steps[0]:g} to {self.steps[-1]:g}: "
-        ax = new_figure(5.0, 3.0, alt=alt + _span(self.losses) + ".").subplots() if ax is None else ax
+        ax = new_figure(5.0, 3.0, alt=alt + _span(self.losses) + ".").subplots() if ax is None else check_axes(ax)
         ax.plot(self.steps, self.losses)
         ax.set(xlabel="step t", ylabel="loss")
         return ax.figure
@@ -67,7 +68,7 @@ class LossPlane:
     def plot(self, ax: Axes | None = None) -> FigureBase:
         """Plot the loss on a logarithmic colour scale, in a new figure or in ``ax``; the model's weights are marked."""
         alt = f"Contours of the loss on a plane through the weights, logarithmic colour scale: {_span(self.losses)}."
-        ax = new_figure(5.0, 3.8, alt=alt).subplots() if ax is None else ax
+        ax = new_figure(5.0, 3.8, alt=alt).subplots() if ax is None else check_axes(ax)
         finite = self.losses[np.isfinite(self.losses) & (self.losses > 0)]
         if finite.size == 0:
             raise ValueError("no loss on this plane is finite and positive, so there is nothing to draw.")
@@ -208,7 +209,7 @@ def checked_vector(name: str, vector: Any, operator: ModelOperator) -> Tensor:
 
 
 def _checked_steps(name: str, steps: Any) -> FloatArray:
-    values = np.asarray(steps, dtype=np.float64)
+    values = real_array(name, steps)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"{name} must be a vector of finite numbers, got {steps!r}.")
     return values

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
-from renyi_lab._utils.validation import check_finite, check_real
+from renyi_lab._utils.validation import check_finite, check_instance, check_real
 from renyi_lab.posterior._gibbs import GibbsError, mean_error
 from renyi_lab.posterior._low_rank import LowRankCurvature
 
@@ -79,6 +79,7 @@ class GaussianPosterior:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One draw of all weights, ``(n,)``, in double precision on the CPU."""
+        check_instance("generator", generator, torch.Generator)
         z = torch.randn(self.dim, generator=generator, dtype=torch.float64, device="cpu")
         if len(self._x):
             z += ((1 + self._x).rsqrt() - 1) * (self._directions @ z) @ self._directions

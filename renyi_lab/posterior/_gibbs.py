@@ -25,7 +25,7 @@ from renyi_lab._utils.model_state import training_flags
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread_if_small
-from renyi_lab._utils.validation import check_delta, check_int, check_real, one_logit_hint
+from renyi_lab._utils.validation import check_delta, check_int, check_labels, check_real, one_logit_hint
 
 _BATCH_SIZE = 2048  # heuristic: evaluation needs no gradients; it changes speed and memory only
 
@@ -174,5 +174,8 @@ def _error(model: nn.Module, weights: dict[str, Tensor], inputs: Tensor, labels:
                 f"model must give scores of shape (batch, classes ≥ 2) for class indices of shape (batch,), got "
                 f"{tuple(getattr(scores, 'shape', ()))} for {tuple(y.shape)}.{one_logit_hint(scores)}"
             )
+        if y.is_floating_point() or y.is_complex():
+            raise TypeError(f"data_set must hold class indices as integers, got labels of {y.dtype}; use y.long().")
+        check_labels(scores, y, ignored=None)
         wrong += int(((scores.argmax(dim=1) != y) | scores.isnan().any(dim=1)).sum())
     return wrong / len(labels)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_instance, check_int
 from renyi_lab.krylov import lanczos
 from renyi_lab.operators import as_operator
 from renyi_lab.spectrum import Spectrum
@@ -33,6 +33,8 @@ class LowRankCurvature:
 
     def __post_init__(self) -> None:
         values, rows = self.eigenvalues, self.directions
+        check_instance("eigenvalues", values, Tensor)
+        check_instance("directions", rows, Tensor)
         if rows.ndim != 2 or values.shape != rows.shape[:1]:
             raise ValueError(
                 f"directions must be (k, n) with k eigenvalues, got {tuple(rows.shape)} and {tuple(values.shape)}."

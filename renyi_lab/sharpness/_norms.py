@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def _by_name(initial: Mapping[str, Tensor] | Iterable[Tensor], names: list[str])
         plain = {plain_name(str(name)): value for name, value in initial.items()}
         found = {**initial, **{name: plain[plain_name(name)] for name in names if plain_name(name) in plain}}
         found |= {name: initial[name] for name in names if name in initial}
-    elif isinstance(initial, Iterable) and not isinstance(initial, (str, Tensor)):
+    elif isinstance(initial, Iterable) and not isinstance(initial, (str, Tensor, np.ndarray)):
         tensors = list(initial)
         if len(tensors) != len(names):
             raise ValueError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice, check_real
+from renyi_lab._utils.validation import check_choice, check_int, check_real
 
 # Heuristic: about one pixel column in a hundred, so that sharp peaks stay separate.
 LINEAR_BANDWIDTH_SHARE = 0.01
@@ -42,7 +43,9 @@ def spectral_density(
         >>> round(float(density.sum() * 0.01), 6)
         1.0
     """
-    x, w, points = (np.asarray(part, dtype=np.float64) for part in (nodes, weights, grid))
+    x, w, points = (real_array(name, part) for name, part in (("nodes", nodes), ("weights", weights), ("grid", grid)))
+    if x.ndim != 1 or x.shape != w.shape or not len(x):
+        raise ValueError(f"nodes and weights must be vectors of one length, got shapes {x.shape} and {w.shape}.")
     if points.ndim != 1:
         raise ValueError(f"grid must be a vector, got shape {points.shape}.")
     if not np.isfinite(points).all():
@@ -65,6 +68,7 @@ def spectral_density(
 
 def logarithmic_grid(magnitudes: FloatArray, num_points: int) -> FloatArray:
     """Logarithmic grid that covers the positive ones of the magnitudes, at most eight decades of them."""
+    num_points = check_int("num_points", num_points)
     positive = magnitudes[magnitudes > 0]
     if positive.size == 0:
         raise ValueError("the spectrum is all zero; there is nothing to show on a logarithmic axis.")

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_real
 from renyi_lab.spectrum._weighted_entropy import weighted_escort, weighted_renyi_entropy
@@ -156,9 +157,11 @@ def check_alphas(alphas: Any, name: str = "alpha") -> list[float] | None:
 
 def _as_probability_weights(p: Any) -> Tensor:
     """``p`` as a checked vector in double precision (single on devices that lack it)."""
-    values = p if isinstance(p, Tensor) else _as_tensor(p)
-    if values.is_complex() or values.dtype == torch.bool:
+    values = p if isinstance(p, Tensor) else torch.from_numpy(real_array("p", p))
+    if values.is_complex() or values.dtype == torch.bool or values.is_quantized:
         raise TypeError(f"p must hold real numbers, got dtype {values.dtype}.")
+    if values.layout is not torch.strided or values.device.type == "meta":
+        raise TypeError(f"p must be a dense tensor with values, got {values.layout} on {values.device}.")
     if values.ndim != 1 or values.numel() == 0:
         raise ValueError(
             f"p must be a vector with at least one entry, got shape {tuple(values.shape)}; flatten it with "
@@ -178,14 +181,3 @@ def _as_probability_weights(p: Any) -> Tensor:
             "p is all zero, so it cannot be normalised to a distribution; pass at least one positive entry."
         )
     return values
-
-
-def _as_tensor(p: Any) -> Tensor:
-    try:
-        array = np.asarray(p)
-    except ValueError as error:
-        raise ValueError(f"p must be a vector of numbers, but its entries differ in length: {error}") from error
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"p must hold real numbers, got dtype {array.dtype}.")
-    # A copy: torch takes neither negative strides nor read-only memory.
-    return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))

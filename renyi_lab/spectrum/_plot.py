@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from renyi_lab._utils.figure import BLUE, ORANGE, new_figure
+from renyi_lab._utils.figure import BLUE, ORANGE, check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
 
 
@@ -20,6 +20,7 @@ def draw_density(ax: Axes | None, grid: FloatArray, per_decade: FloatArray, larg
             alt=f"Density of the eigenvalues over log10 |λ|, on logarithmic axes from {grid[0]:.0e} to "
             f"{grid[-1]:.0e}: the most per decade are near {peak:.0e}, the largest is {largest[-1]:.2g}.",
         ).subplots()
+    check_axes(ax)
     ax.fill_between(grid, per_decade, color=BLUE, alpha=0.35, lw=0)
     ax.plot(largest, np.full(len(largest), 0.5), "|", color=ORANGE, markersize=9, label="largest |λ|")
     ax.set(xscale="log", yscale="log", xlabel="|λ|", ylabel="eigenvalues per decade", ylim=(0.3, None))

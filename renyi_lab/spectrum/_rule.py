@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
 from renyi_lab.spectrum._density import logarithmic_grid, spectral_density
 
 
@@ -27,12 +29,15 @@ class QuadratureRule:
     dim: int
 
     def __post_init__(self) -> None:
-        nodes, weights = self.nodes, self.weights
+        nodes, weights = real_array("nodes", self.nodes), real_array("weights", self.weights)
+        object.__setattr__(self, "nodes", nodes)  # copies: nothing that is written into the arguments changes them
+        object.__setattr__(self, "weights", weights)
         if nodes.ndim != 1 or nodes.shape != weights.shape or len(nodes) == 0:
             raise ValueError(
                 f"nodes and weights must be vectors of one length with at least one entry, got {nodes.shape} and "
                 f"{weights.shape}."
             )
+        object.__setattr__(self, "dim", check_int("dim", self.dim))
         if not (np.isfinite(nodes).all() and np.isfinite(weights).all()):
             raise ValueError("nodes and weights must be finite, but hold NaN or infinity; did the model diverge?")
         if np.any(np.diff(nodes) < 0):

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice
+from renyi_lab._utils.validation import check_choice, check_int, check_real
 from renyi_lab.spectrum._entropy import check_alpha, check_alphas
 from renyi_lab.spectrum._errors import Sampling, estimate, remark
 from renyi_lab.spectrum._rule import QuadratureRule
@@ -74,6 +75,10 @@ class Spectrum(QuadratureRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_int("num_matvecs", self.num_matvecs, 0)
+        check_real("eps", self.eps, 0.0)
+        if not all(isinstance(rule, QuadratureRule) for rule in self.leaving_out):
+            raise TypeError("leaving_out must be a tuple of QuadratureRule.")
         if self.sampling is None and self.weights.min() < 0:
             raise ValueError(f"weights must be non-negative, got {self.weights.min():g}.")
 
@@ -89,11 +94,7 @@ class Spectrum(QuadratureRule):
             ValueError: Not a vector, such as a matrix, or values that are not finite.
             TypeError: Complex values.
         """
-        if isinstance(eigenvalues, torch.Tensor):
-            eigenvalues = eigenvalues.detach().cpu().double().numpy()
-        if np.iscomplexobj(eigenvalues):
-            raise TypeError("eigenvalues must be real; use eigvalsh on the symmetric matrix.")
-        values = np.asarray(eigenvalues, dtype=np.float64)
+        values = real_array("eigenvalues", eigenvalues)
         if values.ndim != 1:
             raise ValueError(
                 f"eigenvalues must be a vector (n,), got shape {values.shape}; for a matrix use exact_spectrum(matrix)."
@@ -177,6 +178,8 @@ class Spectrum(QuadratureRule):
         Raises:
             ValueError: ``f`` returns another shape, or NaN or infinity.
         """
+        if not callable(f):
+            raise TypeError(f"f must be a function of an array of eigenvalues, got {type(f).__name__}.")
         values = np.array(f(self.nodes.copy()), dtype=np.float64)  # f may write into its argument
         if values.shape != self.nodes.shape:
             raise ValueError(

@@ -6,6 +6,7 @@ Arguments are checked by the callers.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +33,26 @@ def weighted_escort(values: FloatArray, multiplicities: FloatArray, alpha: float
     Returns:
         Total escort probability of the copies of each entry, ``(k,)``.
     """
-    relative = values / values.max()
-    powers = (relative == 1.0).astype(float) if math.isinf(alpha) else np.where(relative > 0, relative**alpha, 0.0)
+    powers = _powers(values, alpha)
     shares = multiplicities * powers
     return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+
+def _powers(values: FloatArray, alpha: float) -> FloatArray:
+    """``(x / max x)^α`` with ``0^0 = 0``, also where the ratio is too small for a number but its power is not."""
+    relative = values / values.max()
+    if math.isinf(alpha):
+        return np.asarray(relative == 1.0, dtype=np.float64)
+    logarithms = np.log(values, where=values > 0, out=np.full(values.shape, -np.inf))
+    small = (relative < _smallest_ratio(np.finfo(np.float64))) & (values > 0)
+    powers = np.where(relative > 0, relative, 0.0) ** alpha if alpha > 0 else (values > 0).astype(float)
+    powers[small] = np.exp(alpha * (logarithms[small] - logarithms.max()))
+    return np.asarray(powers)
+
+
+def _smallest_ratio(info: Any) -> float:
+    """The smallest number that has all its digits, and so has its product with what it is compared with."""
+    return float(info.tiny / info.eps)
 
 
 def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float) -> Tensor:
@@ -57,12 +74,12 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
     if alpha == 0:
         # The vanishing term keeps the result differentiable, with the derivative 0 that it has between its jumps.
         return multiplicities[values.detach() > 0].sum().log() + 0 * total
-    positive = (relative.detach() > 0) & (multiplicities != 0)
+    positive = (values.detach() > 0) & (multiplicities != 0)
     p = relative[positive] / total
     weights = multiplicities[positive]
     if math.isinf(alpha):
         return -p.max().log()
-    log_p = p.log()
+    log_p = _log_ratios(values[positive], p, total)
     if alpha == 1:
         return -(weights * p * log_p).sum()
     excess = alpha - 1
@@ -72,6 +89,15 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
     exponents = alpha * log_p
     largest = exponents.detach().max()
     return (largest + (weights * (exponents - largest).exp()).sum().log()) / -excess
+
+
+def _log_ratios(values: Tensor, p: Tensor, total: Tensor) -> Tensor:
+    """``log p``; as a difference of logarithms where the ratio ``p`` is too small to have all its digits."""
+    small = p.detach() < _smallest_ratio(torch.finfo(p.dtype))
+    if not bool(small.any()):
+        return p.log()
+    difference = values.log() - values.detach().max().log() - total.log()
+    return torch.where(small, difference, torch.where(small, torch.ones_like(p), p).log())
 
 
 def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: float) -> FloatArray:
@@ -95,7 +121,7 @@ def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: flo
         return np.asarray(p * (1 - log_p - shannon))
     if math.isinf(alpha):
         return np.asarray(p)
-    powers = np.where(relative > 0, relative, 0.0) ** alpha if alpha > 0 else (relative > 0).astype(float)
+    powers = _powers(values, alpha)
     return np.asarray((powers / (multiplicities @ powers) - alpha * p) / (1 - alpha))
 
 

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from pandas.api.types import is_hashable
 from scipy.special import ndtr, stdtrit
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
 from renyi_lab.study._pairs import PairSums, pair_sums, resampled_settings, setting_codes
@@ -108,7 +109,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | No
 
 
 def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    first, second = real_array("x", x), real_array("y", y)
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(
             f"x and y must be vectors of equal length, one number per model, got {first.shape} and {second.shape}."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
-from renyi_lab._utils.figure import new_figure
+from renyi_lab._utils.figure import check_axes, new_figure
 
 if TYPE_CHECKING:  # pandas would slow down every import of the package
     import pandas as pd
@@ -96,7 +96,7 @@ class History:
             The figure.
         """
         if ax is not None:
-            self._draw(ax, "loss")
+            self._draw(check_axes(ax), "loss")
             return ax.figure
         quantities = ("loss", "accuracy") if self.train_accuracy else ("loss",)
         figure = new_figure(4.5 * len(quantities), 3, alt=self._described(quantities))

@@ -77,8 +77,9 @@ class PerturbationExplorer(Explorer):
     ) -> None:
         limit = check_real("max_rho", max_rho, 0.0, open_minimum=True)
         rhos = np.linspace(0.0, limit, _NUM_STEPS + 1)
+        check_operator(operator)
         self.rho = grid_slider("ρ", rhos, check_real("rho", rho, 0.0, limit))
-        self.layer = scalable_layers(check_operator(operator).model)[0] if layer is None else layer
+        self.layer = scalable_layers(operator.model)[0] if layer is None else layer
         module = find_layer(operator.model, self.layer)
         inputs, weight = layer_input(operator, self.layer), module.weight.detach()
         h = inputs[check_int("sample", sample, 0, len(inputs) - 1)]

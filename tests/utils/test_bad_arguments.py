@@ -1,0 +1,247 @@
+"""Bad arguments of every kind are answered with an error that names the argument."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import renyi_lab as rl
+from renyi_lab._utils.arrays import real_array
+
+MASKED = np.ma.masked_array([1.0, 2.0], [False, True])
+
+
+@pytest.fixture
+def model():
+    return rl.models.mlp(2, 3, 2)
+
+
+@pytest.fixture
+def data():
+    return torch.linspace(-1, 1, 12).reshape(6, 2), torch.tensor([0, 1, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [MASKED, "text", {1.0, 2.0}, {"a": 1.0}, iter([1.0]), [1j], [True], ["a"], [None], torch.ones(2, device="meta")],
+)
+def test_an_array_of_anything_but_numbers_is_refused_by_name(values):
+    with pytest.raises(TypeError, match="weights"):
+        real_array("weights", values)
+
+
+def test_an_array_is_a_copy_in_double_precision():
+    values = np.array([1.0, 2.0])
+    copy = real_array("p", values)
+    values[0] = 5.0
+    assert copy.tolist() == [1.0, 2.0]
+    assert real_array("p", [Fraction(1, 2), 2]).tolist() == [0.5, 2.0]
+    assert real_array("p", torch.ones(2, requires_grad=True)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: rl.renyi_entropy(MASKED, 1.0),
+        lambda: rl.Spectrum.from_eigenvalues(MASKED),
+        lambda: rl.Spectrum(MASKED, np.ones(2), 2),
+        lambda: rl.matrix_with_spectrum(MASKED),
+        lambda: rl.Spectrum.from_eigenvalues([1.0, 2.0]).density(MASKED),
+    ],
+)
+def test_a_mask_is_never_ignored(call):
+    with pytest.raises(TypeError, match="masked"):
+        call()
+
+
+def test_a_spectrum_takes_lists_copies_arrays_and_needs_an_integer_dimension():
+    nodes = np.array([1.0, 2.0])
+    spectrum = rl.Spectrum(nodes, [1.0, 1.0], 2)
+    nodes[0] = 9.0
+    assert spectrum.nodes.tolist() == [1.0, 2.0]
+    assert spectrum.weights.dtype == np.float64
+    with pytest.raises(TypeError, match="dim must be an integer"):
+        rl.Spectrum([1.0, 2.0], [1.0, 1.0], 2.0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.005, 0.5, 0.95, 1.0, 1.05, 2.0, math.inf])
+@pytest.mark.parametrize("p", [[1e300, 1e-300], [1.0, 1e-320], [1e308, 5e-324, 1e300], [1e-310, 1e-320, 5e-324]])
+def test_entropy_is_right_for_ratios_below_the_smallest_number(p, alpha):
+    with mpmath.workdps(50):
+        values = [mpmath.mpf(value) / mpmath.fsum(map(mpmath.mpf, p)) for value in p]
+        if alpha == 1:
+            true = -mpmath.fsum(value * mpmath.log(value) for value in values)
+        elif math.isinf(alpha):
+            true = -mpmath.log(max(values))
+        else:
+            true = mpmath.log(mpmath.fsum(value ** mpmath.mpf(alpha) for value in values)) / (1 - mpmath.mpf(alpha))
+        powers = [value ** mpmath.mpf(min(alpha, 99)) for value in values]
+        shares = [float(power / mpmath.fsum(powers)) for power in powers]
+    assert rl.renyi_entropy(p, alpha) == pytest.approx(float(true), abs=1e-12, rel=1e-12)
+    if not math.isinf(alpha):
+        assert rl.escort_probabilities(p, alpha) == pytest.approx(shares, abs=1e-13)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 1, 2], [0, 1, 0, 1, 1, -1], [0, 1, 0, 1, 1, -100]])
+def test_gibbs_error_refuses_labels_out_of_range(model, data, labels):
+    with pytest.raises(ValueError, match="label"):
+        rl.gibbs_error(model, (data[0], torch.tensor(labels)), sigma=0.1, num_draws=2)
+    with pytest.raises(TypeError, match="integers"):
+        rl.gibbs_error(model, (data[0], data[1].float()), sigma=0.1, num_draws=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rl.bounds.isotropic_pac_bayes(0.1, 1.0, 1e-170, 100, num_draws=10), "sigma"),
+        (lambda: rl.bounds.isotropic_pac_bayes(0.1, 1.0, 0.1, 100, num_draws=10**400), "num_draws"),
+        (lambda: rl.bounds.isotropic_pac_bayes(0.1, 1.0, 0.1, 100, num_draws=10, num_sigmas=10**400), "num_sigmas"),
+        (lambda: rl.bounds.maurer(0.1, 1.0, 100, delta=5e-324), "delta"),
+        (lambda: rl.bounds.held_out(3, 100, delta=5e-324), "delta"),
+        (lambda: rl.bounds.sampled_pac_bayes(0.1, 1.0, 100, num_draws=10, choices=10**400), "choices"),
+    ],
+)
+def test_bounds_refuse_numbers_whose_arithmetic_overflows(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_tiny_sigma_at_the_prior_costs_nothing():
+    assert rl.bounds.isotropic_pac_bayes(0.1, 0.0, 1e-170, 100, num_draws=10).terms["kl"] == 0.0
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "text", [1.0], torch.ones(3), object()])
+def test_wrong_objects_are_refused_by_name(wrong, model, data):
+    spectrum, ax = rl.Spectrum.from_eigenvalues([1.0, 2.0]), rl.plots.new_figure().subplots()
+    calls = {
+        "ax": lambda: rl.plots.plot_entropy_curve(wrong, spectrum, [1.0]),
+        "histories": lambda: rl.plots.plot_histories(ax, wrong),
+        "each of histories": lambda: rl.plots.plot_histories(ax, {"a": wrong}),
+        "spectrum": lambda: rl.bounds.level_set_bounds(wrong, 0.1, 1.0, [1.0], 100),
+        "basin": lambda: rl.bounds.jia_su(wrong, 1.0, 100),
+        "bounds": lambda: rl.bounds.plot_waterfall(ax, wrong),
+        "loss_fn": lambda: rl.dense_hessian(model, wrong, data),
+        "model": lambda: rl.dense_hessian(wrong, F.cross_entropy, data),
+        "data": lambda: rl.dense_hessian(model, F.cross_entropy, wrong),
+        "params": lambda: rl.hvp(F.cross_entropy(model(data[0]), data[1]), wrong, torch.ones(17)),
+        "alphas": lambda: rl.plots.plot_entropy_curve(ax, spectrum, [object()]),
+        "vector": lambda: rl.hvp(F.cross_entropy(model(data[0]), data[1]), model.parameters(), [1.0]),
+    }
+    if wrong is not None:
+        calls["choice"] = lambda: rl.plots.plot_spectrum(ax, spectrum, choice=wrong)
+    for name, call in calls.items():
+        with pytest.raises((TypeError, ValueError), match=name):
+            call()
+
+
+def test_dense_hessian_explains_data_that_do_not_fit(model, data):
+    with pytest.raises(ValueError, match="data"):
+        rl.dense_hessian(model, F.cross_entropy, (data[0][:, :1], data[1]))
+
+
+def test_params_that_hold_none_are_no_request_for_all(model, data):
+    with pytest.raises(TypeError, match="params"):
+        rl.HessianOperator(model, F.cross_entropy, data, params=[None])
+
+
+@pytest.mark.parametrize("wrong", [np.array(["linear", "log"]), ["linear"], 1.0, None, {}])
+def test_an_option_that_is_no_text_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match="scale must be one of"):
+        rl.Spectrum.from_eigenvalues([1.0, 2.0]).density([1.0], scale=wrong)
+
+
+@pytest.mark.parametrize("size", [0, -1.0, math.nan, math.inf, 1e9, "4", None])
+def test_a_figure_has_a_size_that_can_be_drawn(size):
+    with pytest.raises((TypeError, ValueError), match="width"):
+        rl.plots.new_figure(width=size)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "text", torch.ones(3), torch.eye(17).to_sparse()])
+def test_vectors_of_parameters_are_checked_by_name(wrong, model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    surface = rl.operators.LossSurface(operator)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for name, call in {
+        "weights": lambda: surface.loss(wrong),
+        "vector": lambda: operator.unflatten(torch.ones(3) if isinstance(wrong, torch.Tensor) else wrong),
+        "tensors": lambda: operator.flatten(wrong),
+        "steps": lambda: rl.perturbation.loss_along(operator, torch.ones(17), iter([1.0])),
+    }.items():
+        with pytest.raises((TypeError, ValueError), match=name):
+            call()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_weights_of_another_precision_are_converted(model, data):
+    surface = rl.operators.LossSurface(rl.HessianOperator(model, F.cross_entropy, data))
+    assert surface.loss(surface.start.double()) == surface.loss(surface.start)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "text", [1.0], torch.ones(3), object()])
+def test_wrong_objects_of_optimizers_and_posteriors_are_refused_by_name(wrong, model, data):
+    optimizer, scaler = rl.SAM(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
+    with pytest.raises(TypeError, match="optimizer"):
+        rl.optim.amp_step(wrong, scaler, lambda: None)
+    with pytest.raises(TypeError, match="scaler"):
+        rl.optim.amp_step(optimizer, wrong, lambda: None)
+    with pytest.raises(TypeError, match="closure"):
+        rl.optim.amp_step(optimizer, scaler, wrong)
+    with pytest.raises(TypeError, match="f must be"):
+        rl.Spectrum.from_eigenvalues([1.0]).trace_of(wrong)
+    with pytest.raises(TypeError, match="bias must be True or False"):
+        rl.models.mlp(2, 2, bias=wrong)
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+def test_a_value_that_cannot_be_printed_is_still_refused_by_name():
+    with pytest.raises(TypeError, match="alpha must be a real number"):
+        rl.renyi_entropy([1.0], Unprintable())
+
+
+@pytest.mark.parametrize("indices", ["a", [0.5], [7], object(), 0])
+def test_indices_of_ritz_vectors_are_checked(indices):
+    with pytest.raises(ValueError, match="indices"):
+        rl.lanczos(torch.eye(3).double(), num_steps=1).ritz_vectors(indices)
+
+
+@pytest.mark.parametrize("wrong", [1.0, object(), np.float64(2)])
+def test_settings_of_optimizers_bounds_and_blocks_are_checked_by_name(wrong, model, data):
+    with pytest.raises(TypeError, match="state_dict must be a Mapping"):
+        rl.SAM(model.parameters(), lr=0.1).load_state_dict(wrong)
+    with pytest.raises(TypeError, match="params"):
+        rl.SAM(wrong, lr=0.1)
+    with pytest.raises(TypeError, match="group_settings"):
+        rl.SharpnessAware(model.parameters(), torch.optim.SGD, 0.05, group_settings=wrong, lr=0.1)
+    with pytest.raises(TypeError, match="params must hold"):
+        rl.HessianOperator(model, F.cross_entropy, data, params=np.array(0.5))
+    with pytest.raises(TypeError, match="extra must be a Real"):
+        rl.bounds.maurer(0.1, 1.0, 100).with_terms(extra=np.ones(2))
+
+
+def test_an_unscaled_loss_under_a_scaler_is_explained(model, data):
+    def closure():
+        loss = F.cross_entropy(model(data[0]), data[1])
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="closure must scale the loss"):
+        rl.optim.amp_step(rl.SAM(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu"), closure)
+
+
+@pytest.mark.parametrize("wrong", [MASKED, "text", {1.0}, torch.ones(2, device="meta"), [None]])
+def test_arrays_of_correlations_and_radii_are_checked_by_name(wrong, model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    with pytest.raises(TypeError, match="x "):
+        rl.study.kendall_tau(wrong, [1.0, 2.0])
+    with pytest.raises(TypeError, match="rhos "):
+        rl.perturbation.discrepancy_curve(operator, "layer1", torch.eye(2), wrong)
