@@ -7,7 +7,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
 from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
+from renyi_lab._utils.ranks import agreed
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.used_modules import modules_used
 from renyi_lab._utils.validation import check_finite
@@ -48,6 +49,11 @@ _RANDOM_BACKWARD = (
 )
 _NO_LABELS = f" The mean over a batch whose labels are all ignored is NaN too. {FIX}."
 _DIVERGED = "training diverged (lower the learning rate), or the inputs hold NaN or infinity."
+
+
+def host_sum(numbers: Sequence[Tensor]) -> float:
+    """The sum of numbers on the device, for which the host waits once."""
+    return math.fsum(torch.stack(list(numbers)).tolist()) if numbers else 0.0
 
 
 class EvaluatedOperator(LinearOperator):
@@ -154,16 +160,39 @@ class EvaluatedOperator(LinearOperator):
         self._begin(0)
         return self.loss_fn(*inputs)
 
+    def agreed(self) -> contextlib.AbstractContextManager[None]:
+        """A context for what each rank of the process group computes from its own data: where one fails, all raise."""
+        return agreed(self.ranks)
+
+    def sum_over_ranks(self, number: float) -> float:
+        """The sum of a number over the ranks of the process group; without one, the number."""
+        return number if self.ranks is None else self.ranks.sum(number)
+
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
+        with self.agreed():
+            own = self._own_sum(loss_of)
+        return self.sum_over_ranks(own)
+
+    def _own_sum(self, loss_of: Callable[[int], Tensor]) -> float:
         # With gradients, since a loss may differentiate inside, and since kernels may depend on it.
         with torch.enable_grad(), self.evaluation_point(), self._threads["loss"].run():
-            return math.fsum(torch.stack([loss_of(index).detach() for index in range(len(self.batches))]).tolist())
+            return host_sum([loss_of(index).detach() for index in range(len(self.batches))])
 
     def _checked_loss(self) -> float:
+        with self.agreed():
+            own = self._checked_own_loss()
+        total = self.sum_over_ranks(own)
+        if not math.isfinite(total):
+            assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
+            causes = _DIVERGED + (_NO_LABELS if assumed else "")
+            check_finite("the loss", torch.tensor(total, device="cpu"), causes)
+        return total
+
+    def _checked_own_loss(self) -> float:
         weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters()]
         self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False
         try:
-            total = self._summed(self._first_loss)
+            total = self._own_sum(self._first_loss)
             self._copies_inputs = self._alters_inputs
         finally:
             self._given = None
@@ -175,10 +204,6 @@ class EvaluatedOperator(LinearOperator):
                 f"the forward pass changes the weights (parameter {changed[0][0]!r}), so that the loss is not a "
                 "function of them; change the weights outside, before the operator is made."
             )
-        if not math.isfinite(total):
-            assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
-            causes = _DIVERGED + (_NO_LABELS if assumed else "")
-            check_finite("the loss", torch.tensor(total, device="cpu"), causes)
         return total
 
     def _first_loss(self, index: int) -> Tensor:

@@ -122,6 +122,7 @@ class HessianOperator(KeptGraphOperator):
         micro_batch_size: int | None = None,
         seed: int = 0,
         batch_mass: BatchMass | None = None,
+        process_group: Any = None,
     ) -> None:
         self.method = check_choice("method", method, ("double_backward", "finite_difference"))
         self._twice = self.method == "double_backward"
@@ -137,6 +138,7 @@ class HessianOperator(KeptGraphOperator):
             micro_batch_size=micro_batch_size,
             seed=seed,
             batch_mass=batch_mass,
+            process_group=process_group,
         )
 
     @property
