@@ -321,8 +321,8 @@ class ModelOperator(EvaluatedOperator):
                     with self.differentiation():
                         parts = self._gradient_of(loss, parameters)
                     gradient += self.flatten(parts)
-        loss = self.sum_over_ranks(host_sum(losses))
-        return loss, gradient if self.ranks is None else self.ranks.sum_(gradient)
+        total = self.sum_over_ranks(host_sum(losses))
+        return total, gradient if self.ranks is None else self.ranks.sum_(gradient)
 
     def _gradient_of(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         return torch.autograd.grad(loss, parameters, materialize_grads=True)
