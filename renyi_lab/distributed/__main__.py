@@ -7,6 +7,7 @@ import datetime
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,14 +107,15 @@ def _process_group(device: str | None, timeout: float) -> Iterator[tuple[int, in
         torch.cuda.set_device(place)
     limit = datetime.timedelta(seconds=timeout)
     backend = "nccl" if kind == "cuda" else "gloo"
-    if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=limit)
-    else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
-    try:
+    with contextlib.ExitStack() as stack:
+        if "RANK" in os.environ:
+            dist.init_process_group(backend, timeout=limit)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            meeting = Path(folder, "meeting").as_uri()
+            dist.init_process_group(backend, init_method=meeting, rank=0, world_size=1, timeout=limit)
+        stack.callback(dist.destroy_process_group)
         yield dist.get_rank(), dist.get_world_size(), place
-    finally:
-        dist.destroy_process_group()
 
 
 def _write(spectrum: Spectrum, report: SharpnessReport | None, alphas: Sequence[float], out: Path) -> None:
