@@ -37,6 +37,7 @@ STAGES = (
     "checks",
     "bounds",
     "study",
+    "distributed",
     "course",
     "exercises",
     "widgets",

@@ -59,12 +59,12 @@ def is_tensor_data_set(data: Any) -> TypeGuard[TensorDataset]:
     )
 
 
-def freeze_batches(data: Any, device: torch.device) -> list[Batch]:
-    """Copy ``data`` to ``device`` as batches in a fixed order."""
+def freeze_batches(data: Any, device: torch.device, *, may_be_empty: bool = False) -> list[Batch]:
+    """Copy ``data`` to ``device`` as batches in a fixed order; no samples are an error unless ``may_be_empty``."""
     with preserved_rng():  # even a loader that does not shuffle draws from the global state
         batches = [_freeze(content, device) for content in _iterate(data)]
     batches = [batch for batch in batches if batch.size > 0]
-    if not batches:
+    if not batches and not may_be_empty:
         raise ValueError(_EMPTY)
     return batches
 

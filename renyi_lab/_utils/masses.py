@@ -157,15 +157,26 @@ class LossReduction:
             batches: The batches.
             fitting: Gives the expression for a mass that agrees with the loss, or an empty text, for the message.
         """
-        shapes = dict.fromkeys(self._target_shapes(batch.content) for batch in batches)
-        if self.assumed and self.kind == "mean" and len(shapes) > 1:
-            first, other = map(_shown, list(shapes)[:2])
+        shapes = [self.target_shapes(batch.content) for batch in batches]
+        self.check_shapes(shapes, lambda: batches[-1].content, fitting)
+
+    def check_shapes(
+        self,
+        shapes: Sequence[tuple[tuple[int, ...], ...]],
+        content: Callable[[], Any],
+        fitting: Callable[[], str] = str,
+    ) -> None:
+        """As `check_lengths`, given the `target_shapes` of batches and the content of one, for the message."""
+        different = dict.fromkeys(shapes)
+        if self.assumed and self.kind == "mean" and len(different) > 1:
+            first, other = map(_shown, list(different)[:2])
             raise ValueError(
                 f"the batches' targets differ in shape beyond the first dimension, {first} and {other}, so what "
-                f"loss_fn averages over cannot be known. {mass_fix(batches[-1].content, fitting())}."
+                f"loss_fn averages over cannot be known. {mass_fix(content(), fitting())}."
             )
 
-    def _target_shapes(self, content: Any) -> tuple[tuple[int, ...], ...]:
+    def target_shapes(self, content: Any) -> tuple[tuple[int, ...], ...]:
+        """Shapes of a batch's targets without the first dimension, which is that of samples."""
         if self.of_outputs:
             content = content[1]
         elif not isinstance(content, Tensor):

@@ -7,8 +7,8 @@ fails, every rank raises, with its message, instead of waiting for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 # Differences of a number that every rank computes from the same vector, relative to the vector's norm. Heuristic:
 # processors of different kinds round differently; other weights or probes differ by about 1.
 _SAME = 1e-4
+_KINDS: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError}  # of errors that all may raise
 
 
 class Ranks:
@@ -110,43 +111,47 @@ class Ranks:
                 )
 
     @contextlib.contextmanager
-    def agreed(self, same: Sequence[Tensor] = (), what: str = "vectors") -> Iterator[None]:
+    def agreed(self, numbers: Callable[[], Tensor] | None = None, what: str = "vectors") -> Iterator[None]:
         """A part that each rank computes alone; where one fails, all raise.
 
         Args:
-            same: Vectors that must be the same on every rank, which their sums and norms show.
-            what: What these are, for the message.
+            numbers: Gives numbers, after that part, that must be the same on every rank up to rounding, such as
+                `checksum`.
+            what: What they are computed from, for the message.
 
         Raises:
-            RuntimeError: Another rank failed, with its message; or the vectors differ.
+            RuntimeError: Another rank failed (``ValueError`` or ``TypeError`` if that was its error), with its message;
+                or the numbers differ.
         """
         failure: Exception | None = None
+        found = torch.zeros(0, dtype=torch.float64, device=self._number_device)
         try:
             yield
+            if numbers is not None:
+                found = numbers().to(found).nan_to_num()
         except Exception as error:
             failure = error
-        flag = torch.tensor(0.0 if failure is None else 1.0, dtype=torch.float64, device=self._number_device)
-        numbers = [number for vector in same for number in _numbers(vector.detach())]
-        status = torch.stack([flag, *(n.to(flag) for n in numbers), *(-n.to(flag) for n in numbers)])
-        failed, *found = self.max_(status.nan_to_num()).tolist()
-        if failed:
+        # Ranks that fail have no numbers, and a reduction needs equally many on all.
+        flag = torch.tensor([float(failure is not None)], dtype=torch.float64, device=self._number_device)
+        if float(self.max_(flag)):
             self._raise(failure)
-        highest, lowest = found[: len(numbers)], [-number for number in found[len(numbers) :]]
-        scale = max(map(abs, highest), default=0.0)
-        if any(high - low > _SAME * scale for high, low in zip(highest, lowest, strict=True)):
+        if len(found) == 0:
+            return
+        highest, lowest = self.max_(torch.cat([found, -found])).chunk(2)
+        if bool(((highest + lowest) > _SAME * found.abs().max()).any()):
             raise RuntimeError(
                 f"the {what} differ between the ranks of the process group; they must be the same on every rank: the "
                 "same weights, seeds and sequence of calls."
             )
 
-    def _raise(self, failure: Exception | None) -> None:
+    def _raise(self, failure: Exception | None) -> NoReturn:
         """Raise this rank's own failure, or that of the first rank that failed."""
-        message = None if failure is None else f"{type(failure).__name__}: {failure}"
-        messages = self.gather(message)
+        own = None if failure is None else (type(failure).__name__, str(failure))
+        everywhere = self.gather(own)
         if failure is not None:
             raise failure
-        rank = next(rank for rank, text in enumerate(messages) if text is not None)
-        raise RuntimeError(f"rank {rank} of the process group failed: {messages[rank]}")
+        rank, (kind, text) = next((rank, other) for rank, other in enumerate(everywhere) if other is not None)
+        raise _KINDS.get(kind, RuntimeError)(f"rank {rank} of the process group failed: {kind}: {text}")
 
     @property
     def _number_device(self) -> torch.device:
@@ -160,11 +165,19 @@ class Ranks:
         return tensor
 
 
-@contextlib.contextmanager
-def agreed(ranks: Ranks | None, same: Sequence[Tensor] = (), what: str = "vectors") -> Iterator[None]:
+def agreed(
+    ranks: Ranks | None, numbers: Callable[[], Tensor] | None = None, what: str = "vectors"
+) -> contextlib.AbstractContextManager[None]:
     """`Ranks.agreed`, or nothing without ranks."""
-    with contextlib.nullcontext() if ranks is None else ranks.agreed(same, what):
-        yield
+    return contextlib.nullcontext() if ranks is None else ranks.agreed(numbers, what)
+
+
+def checksum(*tensors: Tensor) -> Tensor:
+    """Their sums and norms in double precision, of which at least one changes with the values, ``(2k,)``."""
+    wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
+    sums = [tensor.detach().sum(dtype=wide) for tensor in tensors]
+    norms = [torch.linalg.vector_norm(tensor.detach(), dtype=wide) for tensor in tensors]
+    return torch.stack([*sums, *norms])
 
 
 @contextlib.contextmanager
@@ -177,10 +190,6 @@ def _explained() -> Iterator[None]:
             "a process of the group has ended or has not answered within its timeout (the argument timeout of "
             f"torch.distributed.init_process_group); see its own message, if it left one. [{error}]"
         ) from error
-
-
-def _numbers(vector: Tensor) -> tuple[Tensor, Tensor]:
-    return vector.sum(dtype=torch.float64), torch.linalg.vector_norm(vector, dtype=torch.float64)
 
 
 def _shown(value: Any) -> str:

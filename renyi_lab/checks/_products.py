@@ -87,7 +87,7 @@ def _differences(H: HessianOperator, build: Build, direction: Tensor) -> Finding
 def _subset(H: HessianOperator) -> HessianOperator:
     with contextlib.suppress(ValueError):  # the data cannot be taken apart: then all of them
         H.check_samples("the comparison")
-        return H.restricted(batches=random_subset(H.batches, "samples", _NUM_SAMPLES, 0))
+        return H.restricted(batches=random_subset(H.batches, "samples", _NUM_SAMPLES, 0, H.ranks))
     return H
 
 

@@ -21,6 +21,7 @@ from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.random import generator_states, no_random_numbers, seed_torch
+from renyi_lab._utils.ranks import agreed
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.used_modules import modules_used
 from renyi_lab._utils.validation import check_finite
@@ -165,7 +166,20 @@ class EvaluatedOperator(LinearOperator):
         self._begin(0)
         return self.loss_fn(*inputs)
 
+    def agreed(self) -> contextlib.AbstractContextManager[None]:
+        """A context for what each rank of the process group computes from its own data: where one fails, all raise."""
+        return agreed(self.ranks)
+
+    def sum_over_ranks(self, number: float) -> float:
+        """The sum of a number over the ranks of the process group; without one, the number."""
+        return number if self.ranks is None else self.ranks.sum(number)
+
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
+        with self.agreed():
+            own = self._own_sum(loss_of)
+        return self.sum_over_ranks(own)
+
+    def _own_sum(self, loss_of: Callable[[int], Tensor]) -> float:
         # With gradients, since a loss may differentiate inside, and since kernels may depend on it.
         with torch.enable_grad(), self.evaluation_point(), self._threads["loss"].run():
             return self._total([loss.detach() for loss in self._passes(loss_of)])
@@ -177,15 +191,25 @@ class EvaluatedOperator(LinearOperator):
             yield 0 * loss_of(0)
 
     def _total(self, losses: Sequence[Tensor]) -> float:
-        total = math.fsum(torch.stack(list(losses)).tolist())
+        total = math.fsum(torch.stack(list(losses)).tolist()) if losses else 0.0
         return total if self._shards is None else self._shards.sums(total)[0]
 
     @exclusive()
     def _checked_loss(self) -> float:
+        with self.agreed():
+            own = self._checked_own_loss()
+        total = self.sum_over_ranks(own)
+        if not math.isfinite(total):
+            assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
+            causes = _DIVERGED + (_NO_LABELS if assumed else "")
+            check_finite("the loss", torch.tensor(total, device="cpu"), causes)
+        return total
+
+    def _checked_own_loss(self) -> float:
         weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters() if not is_distributed(p)]
         self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False
         try:
-            total = self._summed(self._first_loss)
+            total = self._own_sum(self._first_loss)
             self._copies_inputs = self._alters_inputs
         finally:
             self._given = None
@@ -197,10 +221,6 @@ class EvaluatedOperator(LinearOperator):
                 f"the forward pass changes the weights (parameter {changed[0][0]!r}), so that the loss is not a "
                 "function of them; change the weights outside, before the operator is made."
             )
-        if not math.isfinite(total):
-            assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
-            causes = _DIVERGED + (_NO_LABELS if assumed else "")
-            check_finite("the loss", torch.tensor(total, device="cpu"), causes)
         return total
 
     def _first_loss(self, index: int) -> Tensor:

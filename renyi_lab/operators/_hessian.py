@@ -138,6 +138,7 @@ class HessianOperator(KeptGraphOperator):
         micro_batch_size: int | None = None,
         seed: int = 0,
         batch_mass: BatchMass | None = None,
+        process_group: Any = None,
     ) -> None:
         self.method = check_choice("method", method, ("double_backward", "finite_difference"))
         self._twice = self.method == "double_backward"
@@ -145,6 +146,10 @@ class HessianOperator(KeptGraphOperator):
         self._shards = Shards(plain) if any(map(is_sharded, plain.modules())) else None
         if self._shards is not None and micro_batch_size is not None:
             raise ValueError("micro_batch_size must be None for a sharded model (FSDP); pass smaller batches.")
+        if self._shards is not None and process_group is not None:
+            raise ValueError(
+                "process_group must be None for a sharded model (FSDP), whose own processes share the data."
+            )
         with contextlib.nullcontext() if self._shards is None else self._shards.construction():
             super().__init__(
                 model,
@@ -158,6 +163,7 @@ class HessianOperator(KeptGraphOperator):
                 micro_batch_size=micro_batch_size,
                 seed=seed,
                 batch_mass=batch_mass,
+                process_group=process_group,
             )
 
     def _set_batches(self, batches: Sequence[Batch]) -> None:

@@ -19,6 +19,7 @@ from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fingerprint import Fingerprint
 from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.parameters import ParameterSelection
+from renyi_lab._utils.ranks import agreed, checksum
 from renyi_lab._utils.threads import one_thread
 from renyi_lab.operators._batched_choice import BatchedChoice
 from renyi_lab.operators._graph_memory import default_graph_budget, saved_bytes
@@ -159,7 +160,8 @@ class KeptGraphOperator(ModelOperator):
         return product
 
     def _matmat(self, vectors: Tensor) -> Tensor:
-        if self.device.type != "cuda":  # batched products pay where many small kernels are launched, not on a CPU
+        # Batched products pay where many small kernels are launched, not on a CPU; and ranks must choose the same.
+        if self.device.type != "cuda" or self.ranks is not None:
             return super()._matmat(vectors)
         self._choice = self._choice or BatchedChoice()
         with self.unchanged():
@@ -179,6 +181,15 @@ class KeptGraphOperator(ModelOperator):
 
     @exclusive()
     def _unchecked_product(self, vectors: Tensor) -> Tensor:
+        if self.ranks is None:
+            return self._own_product(vectors)
+        same = agreed(self.ranks, lambda: checksum(vectors, *self.parameters.values()), "vectors or weights")
+        with same:
+            product = self._own_product(vectors)
+        return self.ranks.sum_(product)
+
+    def _own_product(self, vectors: Tensor) -> Tensor:
+        """The part of the product that comes from this process's batches."""
         parameters = self._verified or tuple(self.parameters.values())
         with one_thread():  # built once, too rarely to find out which number of threads is faster
             graphs = self._kept_graphs()
@@ -221,13 +232,15 @@ class KeptGraphOperator(ModelOperator):
         budget = default_graph_budget(self.device) if self.graph_budget is None else self.graph_budget
         costs = self._graph_costs() if budget else None
         totals = list(itertools.accumulate(costs or [math.inf] * len(self.batches)))
-        early = min(budget, max(_EARLY_BUDGET, totals[0]))
+        early = min(budget, max([_EARLY_BUDGET, *totals[:1]]))
         return [total <= budget for total in totals], [total <= early for total in totals]
 
     def _graph_costs(self) -> list[float] | None:
         """Bytes of each batch's graph, from those of the first; ``None`` where they cannot be counted."""
         outside = [tensor for batch in self.batches for tensor in tensors_in(batch.content)]
         outside += [tensor for root in self._roots for tensor in (*root.parameters(), *root.buffers())]
+        if not self.batches:
+            return []
         try:
             with self.evaluation_point(), torch.enable_grad():
                 bytes_per_sample = saved_bytes(lambda: self._batch_graph(0), outside) / self.batches[0].size
@@ -241,7 +254,7 @@ class KeptGraphOperator(ModelOperator):
         """As `ModelOperator._graph_bytes`: a product's intermediate results are about as large as a batch's graph."""
         costs = self._graph_costs() or [0.0]
         kept = sum(cost for cost, graph in zip(costs, self._graphs or [], strict=False) if graph is not None)
-        return int(kept + max(costs))
+        return int(kept + max(costs, default=0.0))
 
     def _checked_graph(self, index: int) -> BatchGraph:
         with torch.enable_grad():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
+from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_int, check_tensor
 from renyi_lab.operators._model import ModelOperator
@@ -62,16 +63,30 @@ def check_operator(operator: ModelOperator) -> ModelOperator:
     return operator
 
 
-def random_subset(batches: Sequence[Batch], name: str, num_samples: int | None, seed: int) -> Sequence[Batch]:
-    """At most ``num_samples`` samples, drawn without replacement over all batches (data may be sorted by class)."""
-    total = sum(batch.size for batch in batches)
+def random_subset(
+    batches: Sequence[Batch], name: str, num_samples: int | None, seed: int, ranks: Ranks | None = None
+) -> Sequence[Batch]:
+    """At most ``num_samples`` samples, drawn without replacement over all batches (data may be sorted by class).
+
+    Those of other ranks count as standing before and behind, in the order of the ranks.
+    """
+    before, total = _position(sum(batch.size for batch in batches), ranks)
     if num_samples is None or check_int(name, num_samples) >= total:
         return batches
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
-    return _samples(batches, order[:num_samples])
+    with agreed(ranks):
+        return _samples(batches, order[:num_samples] - before)
 
 
-def without_groups(batches: Sequence[Batch], most_groups: int, seed: int) -> list[Sequence[Batch]]:
+def _position(own: int, ranks: Ranks | None) -> tuple[int, int]:
+    """How many samples the ranks before this one have, and how many all have."""
+    everywhere = [own] if ranks is None else ranks.gather(own)
+    return sum(everywhere[: 0 if ranks is None else ranks.rank]), sum(everywhere)
+
+
+def without_groups(
+    batches: Sequence[Batch], most_groups: int, seed: int, ranks: Ranks | None = None
+) -> list[Sequence[Batch]]:
     """For each of the random groups of samples, of equal sizes up to one, the batches without it.
 
     Where the samples of a batch cannot be taken apart, as in graphs, a group is made of whole batches.
@@ -80,15 +95,19 @@ def without_groups(batches: Sequence[Batch], most_groups: int, seed: int) -> lis
         batches: The batches.
         most_groups: Number of groups, unless there are fewer samples or batches to make them of.
         seed: Random seed of the groups.
+        ranks: Processes with batches of their own, to which the groups extend.
     """
     by_sample = all(t.ndim and len(t) == batch.size for batch in batches for t in tensors_in(batch.content))
-    total = sum(batch.size for batch in batches) if by_sample else len(batches)
+    if ranks is not None:
+        by_sample = all(ranks.gather(by_sample))
+    before, total = _position(sum(batch.size for batch in batches) if by_sample else len(batches), ranks)
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
     groups = order.tensor_split(min(most_groups, total))
-    kept = [torch.cat([other for other in groups if other is not group]) for group in groups]
+    kept = [torch.cat([other for other in groups if other is not group]) - before for group in groups]
     if by_sample:
         return [_samples(batches, chosen) for chosen in kept]
-    return [[batches[index] for index in chosen.sort().values.tolist()] for chosen in kept]
+    own = [chosen[(chosen >= 0) & (chosen < len(batches))].sort().values for chosen in kept]
+    return [[batches[index] for index in chosen.tolist()] for chosen in own]
 
 
 def _samples(batches: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:

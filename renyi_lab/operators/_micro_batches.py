@@ -27,6 +27,8 @@ def check_batches(
     num_batches: int,
     reduction: LossReduction,
     micro_batch_size: int | None,
+    *,
+    several: bool,
 ) -> None:
     """Raise where the batches' losses, weighted by their masses, do not make up the loss of all data.
 
@@ -39,14 +41,15 @@ def check_batches(
         num_batches: Number of batches.
         reduction: How the loss is taken to reduce a batch.
         micro_batch_size: That to which some batches were cut, if any.
+        several: Whether all data are more than one batch, those of other processes included.
     """
-    if reduction.assumed and num_batches > 1:
+    if reduction.assumed and several:
         check = MeanCheck(model, loss_fn, reduction)
         for index in range(num_batches):
             check.see(batch_of(index))
-    if reduction.batch_mass is not None and reduction.loss is None and num_batches > 1:
+    if reduction.batch_mass is not None and reduction.loss is None and several:
         check_given_masses(model, loss_fn, batch_of, num_batches, reduction)
-    if micro_batch_size is not None:
+    if micro_batch_size is not None and num_batches:
         probes = [batch_of(index) for index in range(min(2, num_batches))]
         _check_micro_batches(model, loss_fn, probes, reduction, micro_batch_size)
 

@@ -17,12 +17,14 @@ from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.model_state import stochastic_layers, unwrap_model
 from renyi_lab._utils.parameter_blocks import BlockSelection, block_parameters
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
+from renyi_lab._utils.ranks import Ranks, agreed, checksum
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_loss_fn, check_real
 from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._loss_errors import coarse_parts
 from renyi_lab.operators._micro_batches import check_batches, refuse_mixed_samples
+from renyi_lab.operators._rank_checks import agreed_style, check_ranks
 from renyi_lab.operators._weighted_batches import WeightedBatches, choose_loss_style
 
 Kind = TypeVar("Kind", bound="ModelOperator")
@@ -68,6 +70,10 @@ class ModelOperator(EvaluatedOperator):
             4000 samples of `cnn1d` in parts of 1000).
         seed: Random seed for everything random in the model or loss, such as dropout masks in ``mode="train"``. Each
             batch has draws of its own.
+        process_group: Ranks of torch.distributed (``torch.distributed.group.WORLD``) among which the data are shared:
+            each makes the operator with ``data`` of its own, ragged or empty ones too, and the same of everything else,
+            and takes part in every product. The matrix is that of all data; losses, gradients, products and numbers of
+            samples are sums over the ranks. Where one rank fails, all raise.
 
     Attributes:
         parameters: The selected parameters by name, in the order of the flat vector; those that the model has now.
@@ -103,6 +109,7 @@ class ModelOperator(EvaluatedOperator):
         micro_batch_size: int | None = None,
         seed: int = 0,
         batch_mass: BatchMass | None = None,
+        process_group: Any = None,
     ) -> None:
         self.model = unwrap_model(model, allow_sharded=not self._twice)
         check_loss_fn(loss_fn)
@@ -117,12 +124,27 @@ class ModelOperator(EvaluatedOperator):
         if micro_batch_size is not None:
             check_int("micro_batch_size", micro_batch_size)
         self._threads = defaultdict[str, AdaptiveThreads](AdaptiveThreads)  # by what is computed
-        frozen = freeze_batches(data, self.device)
-        self.loss_style = choose_loss_style(frozen, loss_style)
-        of_outputs = self.loss_style == "output_target"
-        self._loss_reduction = LossReduction(loss_fn, reduction, batch_mass, of_outputs=of_outputs)
-        self.reduction = check_choice("reduction", self._loss_reduction.kind, ("mean", "sum"))
-        parts = split_batches(frozen, micro_batch_size)
+        self.ranks = None if process_group is None else Ranks(process_group, self.device)
+        with self.agreed():
+            frozen = freeze_batches(data, self.device, may_be_empty=self.ranks is not None)
+            self.loss_style = choose_loss_style(frozen, loss_style)
+        if self.ranks is not None:
+            self.loss_style = agreed_style(self.ranks, self.loss_style, bool(frozen))
+        with self.agreed():
+            of_outputs = self.loss_style == "output_target"
+            self._loss_reduction = LossReduction(loss_fn, reduction, batch_mass, of_outputs=of_outputs)
+            self.reduction = check_choice("reduction", self._loss_reduction.kind, ("mean", "sum"))
+            parts = split_batches(frozen, micro_batch_size)
+        if self.ranks is not None:
+            settings = {
+                "operators": type(self).__name__,
+                "parameters": {name: tuple(shape) for name, shape in self._block.shapes.items()},
+                "dtypes": str(self.dtype),
+                "modes": self.mode,
+                "seeds": self.seed,
+                "reductions": self.reduction,
+            }
+            check_ranks(self.ranks, self.model, frozen, settings, self._loss_reduction)
         self._set_batches(parts)
         layers = stochastic_layers(self.model) if self.mode == "train" else []
         if layers:
@@ -135,11 +157,12 @@ class ModelOperator(EvaluatedOperator):
         if self._coarsest:
             warnings.warn(coarse_parts(self.dtype, self._coarsest), stacklevel=self._warning_level)
         if self._shards is None:  # the number of forward passes depends on the data
-            with self._evaluation(training=False):
+            with self.agreed(), self._evaluation(training=False):
                 cut_into = micro_batch_size if len(parts) > len(frozen) else None
                 copies = self._fresh_model, self._fresh_loss, self._fresh_batch
-                check_batches(*copies, len(self.batches), self._loss_reduction, cut_into)
-        if self._draws and not layers and self._depends_on_seed():
+                several = self._weighted_batches.several
+                check_batches(*copies, len(self.batches), self._loss_reduction, cut_into, several=several)
+        if self._draws and not layers and self.batches and self._depends_on_seed():
             warnings.warn(
                 f'the model or the loss draws random numbers in mode="{self.mode}": they are fixed by '
                 f"seed={self.seed}, and depend on how the data are split into batches.",
@@ -178,7 +201,9 @@ class ModelOperator(EvaluatedOperator):
     @property
     def num_counted(self) -> int:
         """Number of samples in the batches, without those whose labels are all ignored by ``loss_fn``."""
-        return sum(self._loss_reduction.num_counted(batch) for batch in self.batches)
+        with self.agreed():
+            own = sum(self._loss_reduction.num_counted(batch) for batch in self.batches)
+        return int(self.sum_over_ranks(own))
 
     def restricted(self: Kind, params: ParameterSelection = None, batches: Sequence[Batch] | None = None) -> Kind:
         """The same operator for some of its parameters, some of its batches, or both.
@@ -201,7 +226,7 @@ class ModelOperator(EvaluatedOperator):
                 raise ValueError(f"{outside[0]!r} is not among the operator's parameters {known}.")
             part.dim = part._block.dim
         if batches is not None:
-            part._set_batches(freeze_batches(batches, self.device))
+            part._set_batches(freeze_batches(batches, self.device, may_be_empty=self.ranks is not None))
             part.loss = part._checked_loss()
         return part
 
@@ -286,14 +311,21 @@ class ModelOperator(EvaluatedOperator):
         """`total_loss` and `gradient` in one pass over the data."""
         parameters = list(self.parameters.values())
         losses, gradient = [], torch.zeros(self.dim, dtype=self.dtype, device=self.device)
-        with self.evaluation_point(), torch.enable_grad(), self._threads["gradient"].run():
+        with (
+            agreed(self.ranks, lambda: checksum(*parameters), "weights"),
+            self.evaluation_point(),
+            torch.enable_grad(),
+            self._threads["gradient"].run(),
+        ):
             for loss in self._passes(self.batch_loss):
                 losses.append(loss.detach())
                 if loss.requires_grad:
                     with self.differentiation():
                         parts = self._gradient_of(loss, parameters)
                     gradient += self.flatten(parts)
-        return self._total(losses), gradient
+            own = self._total(losses)
+        total = self.sum_over_ranks(own)
+        return total, gradient if self.ranks is None else self.ranks.sum_(gradient)
 
     def _gradient_of(self, loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         return torch.autograd.grad(loss, parameters, materialize_grads=True)
@@ -334,7 +366,7 @@ class ModelOperator(EvaluatedOperator):
         return split(vector, list(self._block.shapes.values()))
 
     def _set_batches(self, batches: Sequence[Batch]) -> None:
-        self._weighted_batches = found = WeightedBatches(batches, self._loss_reduction)
+        self._weighted_batches = found = WeightedBatches(batches, self._loss_reduction, self.ranks)
         self.batches, self.num_samples, self.total_mass = found.batches, found.num_samples, found.total_mass
 
     def check_samples(self, name: str) -> None:
@@ -348,7 +380,10 @@ class ModelOperator(EvaluatedOperator):
         """
         check_instance("name", name, str)
         if self.loss_style == "output_target":
-            with torch.enable_grad(), self._evaluation(training=False):  # a model may differentiate inside
+            # A model may differentiate inside.
+            with self.agreed(), torch.enable_grad(), self._evaluation(training=False):
+                if not self.batches:
+                    return
                 inputs = self._content(0)[0]
                 refuse_mixed_samples(self._fresh_model, inputs, f"{name} takes some of the samples")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.masses import LossReduction
+from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.validation import check_choice
 
 
@@ -27,22 +29,30 @@ class WeightedBatches:
     Args:
         batches: Frozen batches. Those of mass 0, over which there is no mean, are left out.
         reduction: How the loss reduces a batch.
+        ranks: Processes with batches of their own, to which ``num_samples`` and ``total_mass`` extend.
 
     Attributes:
         batches: The batches with a mass.
         num_samples: Number of samples, those of mass 0 included.
         total_mass: Denominator of the mean over all data; the number of samples for a sum.
+        several: Whether there is more than one batch.
     """
 
-    def __init__(self, batches: Sequence[Batch], reduction: LossReduction) -> None:
-        self.num_samples = sum(batch.size for batch in batches)
+    def __init__(self, batches: Sequence[Batch], reduction: LossReduction, ranks: Ranks | None = None) -> None:
         self._is_mean = reduction.kind == "mean"
+        with agreed(ranks):
+            masses = [reduction.mass(batch) for batch in batches] if reduction.kind != "sum" else []
+        own = sum(batch.size for batch in batches), math.fsum(masses), len(batches)
+        everywhere = [own] if ranks is None else ranks.gather(own)
+        self.num_samples, total = sum(each[0] for each in everywhere), math.fsum(each[1] for each in everywhere)
+        if self.num_samples == 0:
+            raise ValueError("every rank of the process group has empty data; give each its part of the samples.")
+        self.several = sum(each[2] for each in everywhere) > 1
         if reduction.kind == "sum":
             self.batches, self.total_mass = tuple(batches), float(self.num_samples)
             self._weights = [1.0] * len(batches)
             return
-        masses = [reduction.mass(batch) for batch in batches]
-        self.total_mass = reduction.check_total(sum(masses))
+        self.total_mass = reduction.check_total(total)
         self.batches = tuple(batch for batch, mass in zip(batches, masses, strict=True) if mass > 0)
         self._weights = [mass / self.total_mass for mass in masses if mass > 0]
 

@@ -36,11 +36,12 @@ def fisher_rao_norm(operator: ModelOperator) -> Estimate:
     need_outputs(operator)
     parameters = list(operator.parameters.values())
     total = 0.0
-    with operator.evaluation_point(), torch.enable_grad():
+    with operator.agreed(), operator.evaluation_point(), torch.enable_grad():
         for index in range(len(operator.batches)):
             outputs, slopes = _output_slopes(operator, index)
             moved = _derivative_along(outputs, parameters)
             total += float((slopes * moved).reshape(len(moved), -1).sum(1).double().square().sum())
+    total = operator.sum_over_ranks(total)
     # A mean over all data has divided the part of every sample by their number, if all weigh the same.
     count = operator.num_counted
     return Estimate(math.sqrt(total * count if operator.reduction == "mean" else total / count))

@@ -43,14 +43,14 @@ def relative_flatness(operator: ModelOperator) -> Estimate:
     layer = _last_linear(operator)
     curvature_of = _cross_entropy_curvature if _is_cross_entropy(operator.loss_fn) else _curvature
     total = 0.0
-    with operator.evaluation_point(), torch.enable_grad(), _recorded(layer) as calls:
+    with operator.agreed(), operator.evaluation_point(), torch.enable_grad(), _recorded(layer) as calls:
         for index in range(len(operator.batches)):
             calls.clear()
             outputs = operator.outputs(index)
             squared_norms = _features_of(outputs, calls).square().sum(1)
             curvature = curvature_of(operator, index, outputs.detach(), layer.weight.detach())
             total += float((squared_norms * curvature).double().sum())
-    return Estimate(total)
+    return Estimate(operator.sum_over_ranks(total))
 
 
 def _is_cross_entropy(loss_fn: Any) -> bool:

@@ -36,6 +36,7 @@ def sharpness_report(
     progress: bool | None = None,
     reduction: str | None = None,
     batch_mass: Callable[[Any], Any] | None = None,
+    process_group: Any = None,
 ) -> SharpnessReport:
     """Compute every sharpness measure of `MEASURES` for a network; the model is left unchanged, bit for bit.
 
@@ -59,6 +60,7 @@ def sharpness_report(
         progress: Whether to show a progress bar. ``None``: in a terminal or notebook.
         reduction: ``"mean"`` or ``"sum"``, as for `HessianOperator`. ``None``: that of ``loss_fn``.
         batch_mass: The denominator of a batch's mean loss as a function of the batch, as for `HessianOperator`.
+        process_group: Ranks of torch.distributed that each have a part of the data, as for `HessianOperator`.
 
     Returns:
         A `SharpnessReport`. A measure that cannot be computed for this model is NaN, with the reason in the notes.
@@ -78,7 +80,9 @@ def sharpness_report(
     orders = check_reals("alphas", alphas, 0.0, allow_infinite=True)
     check_int("num_matvecs", num_matvecs)
     check_int("seed", seed, 0)
-    everything = HessianOperator(model, loss_fn, data, reduction=reduction, batch_mass=batch_mass)
+    everything = HessianOperator(
+        model, loss_fn, data, reduction=reduction, batch_mass=batch_mass, process_group=process_group
+    )
     H = _on_subset(everything, "num_samples", num_samples, seed)
     parts = _blocks(H, blocks)
     # Before the long computation: wrong initial parameters are a mistake of the caller, not a property of the model.
@@ -106,7 +110,7 @@ def sharpness_report(
 
 
 def _on_subset(operator: HessianOperator, name: str, num_samples: int | None, seed: int) -> HessianOperator:
-    batches = random_subset(operator.batches, name, num_samples, seed)
+    batches = random_subset(operator.batches, name, num_samples, seed, operator.ranks)
     if batches is operator.batches:
         return operator
     operator.check_samples(name)

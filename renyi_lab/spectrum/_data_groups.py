@@ -31,7 +31,7 @@ def leaving_groups_out(operator: LinearOperator, seed: int) -> list[tuple[ModelO
     if operator.num_samples < FEWEST_SAMPLES:
         raise ValueError(f"data_error=True needs at least {FEWEST_SAMPLES} samples, got {operator.num_samples}.")
     operator.check_samples("data_error=True")
-    parts = without_groups(batches, NUM_GROUPS, seed + _STREAM)
+    parts = without_groups(batches, NUM_GROUPS, seed + _STREAM, operator.ranks)
     if len(parts) < FEWEST_SAMPLES:
         raise ValueError(
             f"data_error=True leaves out groups of samples, but those of the {len(batches)} batches cannot be taken "
