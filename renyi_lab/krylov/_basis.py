@@ -22,7 +22,7 @@ from renyi_lab.operators import LinearOperator, format_bytes
 
 PLACES = ("device", "cpu", "sharded")
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
-_ENTRIES = 2**22  # of a basis in another dtype that are converted at a time, heuristic
+_ENTRIES = 2**18  # of a basis in another dtype that are converted at a time; heuristic: what a cache holds
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,10 @@ class Basis:
         factors = coefficients.to(self._memory.device)
         if self._is_plain:
             return factors.to(self._dtype) @ self.rows
-        parts = [factors.to(self._dtype) @ block for _, block in self._blocks()]
-        own = torch.cat(parts, dim=-1) if parts else factors.new_zeros(*factors.shape[:-1], 0)
+        factors = factors.to(self._dtype)
+        own = factors.new_empty(*factors.shape[:-1], self._memory.shape[1])
+        for columns, block in self._blocks():
+            own[..., columns] = factors @ block
         if self._ranks is None:
             return own.to(self._device)
         whole = self._ranks.concatenate(own.reshape(-1, own.shape[-1]), self.dim)

@@ -19,9 +19,9 @@ from renyi_lab.krylov._jacobi import JacobiMatrix
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import LinearOperator
 
-# Entries that are held in double precision at a time, 128 MB, and of the probes of one group, of which about twice as
-# many vectors as steps are in memory. Heuristic: models of up to 700,000 parameters have one group of the usual 23.
-_ENTRIES = 2**24
+# Entries of the probes of one group, of which about twice as many vectors as steps are in memory, and those that are held
+# in double precision at a time, 32 MB. Heuristic: models of up to 700,000 parameters have one group of the usual 23.
+_ENTRIES, _WIDE_ENTRIES = 2**24, 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,8 @@ def _run(
 
 
 def _dots(rows: Tensor, others: Tensor) -> Tensor:
-    """Inner products of the rows; at most some of them at a time are held in the wider precision."""
-    wide, some = accumulator(rows), max(1, _ENTRIES // rows.shape[1])
-    pairs = zip(rows.split(some), others.split(some), strict=True)
-    return torch.cat([(one.to(wide) * other.to(wide)).sum(dim=1) for one, other in pairs])
+    """Inner products of the rows; a part of the columns at a time is held in the wider precision."""
+    wide, width = accumulator(rows), max(1, _WIDE_ENTRIES // len(rows))
+    pairs = zip(rows.split(width, dim=1), others.split(width, dim=1), strict=True)
+    parts = [(one.to(wide) * other.to(wide)).sum(dim=1) for one, other in pairs]
+    return torch.stack(parts).sum(dim=0)

@@ -76,7 +76,7 @@ def measure_cost(
     item = torch.finfo(operator.dtype).bits // 8
     first, timed = _time_products(operator)
     kept_item = item if per_entry is None else per_entry
-    others = _eigenvalue_seconds(operator.dim) if is_exact else bool(kept_item) * _orthogonal_seconds(operator, count)
+    others = _eigenvalue_seconds(operator.dim) if is_exact else _orthogonal_seconds(operator, count, kept_item)
 
     def total(seconds: float) -> float:
         return max(first, seconds) + (count - 1) * seconds + others
@@ -124,14 +124,22 @@ def _time_products(operator: LinearOperator) -> tuple[float, list[float]]:
 
 
 @one_thread()  # as in Lanczos
-def _orthogonal_seconds(operator: LinearOperator, count: int) -> float:
-    """Seconds that keeping ``count`` Lanczos vectors orthogonal takes: at step ``j``, ``j`` of them, twice."""
+def _orthogonal_seconds(operator: LinearOperator, count: int, per_entry: float) -> float:
+    """Seconds that keeping ``count`` Lanczos vectors orthogonal takes: at step ``j``, ``j`` of them, twice.
+
+    Those that are kept in half precision are converted, and used three times.
+    """
+    if per_entry == 0:
+        return 0.0
     rows = min(32, max(1, _LARGEST_SAMPLE // operator.dim))
     basis = torch.ones(rows, operator.dim, dtype=operator.dtype, device=operator.device)
+    rounded = per_entry < torch.finfo(operator.dtype).bits // 8 and operator.ranks is None
+    kept = basis.bfloat16() if rounded else basis
     start = time.perf_counter()
     for _ in range(2):
-        float(((basis[0] @ basis.T) @ basis)[0])
-    return (time.perf_counter() - start) / 2 / rows * count**2
+        dots = basis[0] @ (kept.to(basis.dtype) if rounded else kept).T
+        float((dots @ (kept.to(basis.dtype) if rounded else kept))[0])
+    return (time.perf_counter() - start) / 2 * (1.5 if rounded else 1.0) / rows * count**2
 
 
 @one_thread()
