@@ -26,7 +26,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
 # Those that take minutes; optim_accuracy.py trains for hours and resumes where it was stopped,
 # base_optimizers.py and domain_generalization.py for half an hour.
 # coverage.py comes last: its exit status is 1 if a target is missed.
-BENCHMARKS := hvp language_model entropy_error bound_alpha optim_step explorers busy study_tables study_coverage random_labels coverage
+BENCHMARKS := hvp language_model entropy_error bound_alpha optim_step explorers busy lanczos_vectors study_tables study_coverage random_labels coverage
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 
 .DEFAULT_GOAL := help

@@ -35,6 +35,7 @@ BENCHMARKS = (
     "entropy_error",
     "coverage",
     "data_error",
+    "lanczos_vectors",
     "study_tables",
     "study_coverage",
     "random_labels",

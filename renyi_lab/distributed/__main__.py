@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import torch
 
 from renyi_lab._utils.optional import optional_import
+from renyi_lab._utils.standard_streams import spell_out_what_cannot_be_encoded
 from renyi_lab.distributed import shard
 from renyi_lab.operators import HessianOperator
 from renyi_lab.sharpness import SharpnessReport, sharpness_report
@@ -48,6 +49,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the probes.")] = 0,
 ) -> None:
     """Estimate the spectrum of a loss Hessian whose data are shared among the processes of torchrun."""
+    spell_out_what_cannot_be_encoded()
     try:
         make = _load(factory)
         with _process_group(device, timeout) as (rank, num_ranks, place):

@@ -45,10 +45,10 @@ class Storage:
                 and float64, or a wider one than the operator's.
         """
         check_choice("basis", self.place, PLACES)
-        if self.place == "sharded" and operator.ranks is None:
+        if self.place == "sharded" and operator.vector_ranks is None:
             raise ValueError(
-                'basis="sharded" needs an operator with process_group=, whose ranks share the basis; use "cpu" or '
-                "basis_dtype=torch.bfloat16 on one process."
+                'basis="sharded" needs an operator with process_group=, or of a model that fully_shard has sharded, '
+                'whose processes share the basis; use basis="cpu" or basis_dtype=torch.bfloat16 on one process.'
             )
         own = operator.dtype
         if self.dtype is not None and (self.dtype not in _DTYPES or _bytes(self.dtype) > _bytes(own)):
@@ -60,7 +60,7 @@ class Storage:
 
     def num_bytes(self, operator: LinearOperator, num_vectors: int) -> int:
         """Memory of so many vectors on one rank."""
-        size = operator.ranks.size if self.place == "sharded" and operator.ranks is not None else 1
+        size = operator.vector_ranks.size if self.place == "sharded" and operator.vector_ranks is not None else 1
         return num_vectors * -(-operator.dim // size) * _bytes(self.dtype or operator.dtype)
 
     def check_memory(self, operator: LinearOperator, num_vectors: int) -> None:
@@ -85,7 +85,7 @@ class Storage:
         found = [("basis_dtype=torch.bfloat16", Storage(self.place, torch.bfloat16))]
         if operator.device.type != "cpu" and self.place != "cpu":
             found += [('basis="cpu"', Storage("cpu", self.dtype))]
-        if operator.ranks is not None and self.place != "sharded":
+        if operator.vector_ranks is not None and self.place != "sharded":
             found += [('basis="sharded"', Storage("sharded", self.dtype))]
         return found
 
@@ -116,7 +116,7 @@ class Basis:
         self._operator, self._storage = operator, storage or Storage()
         storage = self._storage
         self.dim, self._dtype, self._device = operator.dim, operator.dtype, operator.device
-        self._ranks: Ranks | None = operator.ranks if storage.place == "sharded" else None
+        self._ranks: Ranks | None = operator.vector_ranks if storage.place == "sharded" else None
         self._columns = slice(0, self.dim) if self._ranks is None else self._ranks.columns(self.dim)
         place = torch.device("cpu") if storage.place == "cpu" else operator.device
         width = self._columns.stop - self._columns.start

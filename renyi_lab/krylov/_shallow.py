@@ -19,8 +19,8 @@ from renyi_lab.krylov._jacobi import JacobiMatrix
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import LinearOperator
 
-# Entries of the probes of one group, of which about twice as many vectors as steps are in memory, and those that are held
-# in double precision at a time, 32 MB. Heuristic: models of up to 700,000 parameters have one group of the usual 23.
+# Entries of the probes of one group, of which about twice as many vectors as steps are in memory (heuristic: models of
+# up to 700,000 parameters have one group of the usual 23), and those held in double precision at a time, 32 MB.
 _ENTRIES, _WIDE_ENTRIES = 2**24, 2**22
 
 

@@ -54,6 +54,11 @@ class LinearOperator(ABC):
         return (self.dim, self.dim)
 
     @property
+    def vector_ranks(self) -> Ranks | None:
+        """The processes that make the same products, so that they can share the vectors of an algorithm."""
+        return self.ranks
+
+    @property
     def eps(self) -> float:
         """Relative rounding error of a product, of which an algorithm makes its tolerances.
 

@@ -22,6 +22,7 @@ from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.masses import BatchMass
 from renyi_lab._utils.model_state import is_sharded, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, unflatten
+from renyi_lab._utils.ranks import Ranks
 from renyi_lab._utils.validation import check_choice, check_instance, check_tensor
 from renyi_lab.operators._backward import gradient_by_backward
 from renyi_lab.operators._base import LinearOperator
@@ -188,6 +189,11 @@ class HessianOperator(KeptGraphOperator):
         if self._shards is not None:
             self._shards.reshard()
         return super().parameters
+
+    @property
+    def vector_ranks(self) -> Ranks | None:
+        """As `LinearOperator.vector_ranks`; of a sharded model, its own processes."""
+        return self.ranks if self._shards is None else Ranks(self._shards.group, self.device)
 
     @property
     def product_error(self) -> float:

@@ -288,7 +288,8 @@ class ModelOperator(EvaluatedOperator):
         check_int("num_matvecs", num_matvecs)
         check_choice("basis", basis, ("device", "cpu", "sharded"))
         kept = check_choice("reorthogonalize", reorthogonalize, ("full", "none")) == "full"
-        shared_by = self.ranks.size if basis == "sharded" and self.ranks is not None else 1
+        sharing = self.vector_ranks if basis == "sharded" else None
+        shared_by = 1 if sharing is None else sharing.size
         per_entry = kept * torch.finfo(basis_dtype or self.dtype).bits / 8 / shared_by
         part = self.restricted()
         data = [tensor for batch in self.batches for tensor in tensors_in(batch.content)]

@@ -25,6 +25,7 @@ class Shards:
 
     Attributes:
         parameters: The model's parameters, as the parts that this process holds.
+        group: The process group.
 
     Raises:
         ValueError: A model that is sharded over a mesh of several dimensions, or only in part, or whose gradients are
@@ -42,7 +43,7 @@ class Shards:
                 "the model's parameters must all be sharded over one mesh of one dimension; call "
                 "fully_shard(model) on the whole model, without a second dimension of the mesh."
             )
-        self._group = mesh.get_group()
+        self.group = mesh.get_group()
         self._size: int = mesh.size()
         self._agreed = False
         if any(group.gradient_divide_factor is not None for group in self._parameter_groups()):
@@ -100,7 +101,7 @@ class Shards:
 
     def _gathered(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self._size
-        torch.distributed.all_gather_object(found, value, group=self._group)
+        torch.distributed.all_gather_object(found, value, group=self.group)
         return found
 
 

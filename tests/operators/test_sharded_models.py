@@ -5,6 +5,7 @@ import torch
 from torch import multiprocessing, nn
 from torch.nn import functional as F
 
+from renyi_lab.krylov import lanczos
 from renyi_lab.operators import GGNOperator, HessianOperator, LossSurface
 from renyi_lab.spectrum import estimate_spectrum
 
@@ -105,6 +106,9 @@ def blocks_surface_and_spectrum(rank, _):
     surface, other = LossSurface(H), LossSurface(reference)
     assert torch.equal(surface.start, other.start)
     assert abs(surface.loss(1.1 * surface.start) - other.loss(1.1 * other.start)) < 1e-12
+    run = lanczos(H, num_steps=6, basis="sharded")
+    assert run.basis.shape[1] < 0.6 * H.dim  # half of each vector on each of two processes
+    assert abs(run.ritz_values[-1] - lanczos(reference, num_steps=6).ritz_values[-1]) < 1e-6
     trace = estimate_spectrum(H.restricted(params="3.bias")).trace.value
     assert abs(trace - float(reference.restricted(params="3.bias").to_dense().trace())) < 1e-6
 
