@@ -108,7 +108,7 @@ def estimate_spectrum(
             ``"sharded"``, a part of each on every rank of the operator's process group. The estimate is the same to
             rounding.
         basis_dtype: Data type in which they are kept, no wider than the operator's. ``torch.bfloat16`` halves the
-            memory of single precision; errors grow by about 1e-5 (see the page on estimates).
+            memory of single precision; the page "Where Lanczos vectors are kept" has the errors.
         reorthogonalize: ``"full"``: every vector is made orthogonal to all before it. ``"none"``: the three-term
             recurrence, which keeps no vectors; no eigenvalue can then be counted, so standard errors are larger.
         progress: Whether to show a progress bar. Default: only in a terminal or notebook.
