@@ -36,7 +36,7 @@ def level_set_bounds(
         spectrum: Spectrum of the Hessian of the cross-entropy; it is divided by ``LOSS_CLIP`` like the loss.
         loss_at_minimum: Loss L₀ at the minimum, clipped at ``LOSS_CLIP`` and divided by it, in [0, 1].
         radius: Radius > 0 of the ball whose volume the basin gets, in units of the weights.
-        alphas: Orders α > 0 of the Rényi bounds.
+        alphas: Orders α in (0, ∞] of the Rényi bounds.
         num_samples: Number N ≥ 2 of samples.
         delta: Allowed probability of failure δ in (0, 1), of each bound by itself. Default 0.05 (customary).
 
@@ -44,7 +44,7 @@ def level_set_bounds(
         TypeError: ``spectrum`` is not a `Spectrum`, or an argument has the wrong type.
         ValueError: An argument is out of range.
     """
-    alphas = check_reals("alphas", alphas, 0.0, open_minimum=True)
+    alphas = check_reals("alphas", alphas, 0.0, open_minimum=True, allow_infinite=True)
     damping = _DAMPING * float(check_spectrum(spectrum).magnitudes.max())
     definite = positive_definite(spectrum, damping)
     n, trace = definite.dim, float(definite.trace) / LOSS_CLIP

@@ -88,7 +88,7 @@ def isotropic_pac_bayes(
     if math.isinf(kl):
         raise ValueError(
             f"squared_distance / (2 sigma²) is beyond the largest number for sigma={sigma:g} and "
-            f"squared_distance={squared_distance:g}; are both in units of the weights?"
+            f"squared_distance={float(squared_distance):g}; are both in units of the weights?"
         )
     terms = sampled_terms(empirical_gibbs_loss, kl, num_samples, num_draws, delta, num_sigmas)
     terms |= {"sigma": sigma, "squared_distance": float(squared_distance)}

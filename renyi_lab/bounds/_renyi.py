@@ -68,8 +68,9 @@ def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) 
     mean = power_mean_curvature(entropy, trace, dim, alpha)
     if mean == 0.0:
         raise ValueError(
-            f"entropy={entropy:g} at alpha={alpha:g} puts the power mean of {dim} eigenvalues below every number above "
-            "0: a spectrum without zeros has an entropy of nearly log(dim) at so small an order; take a larger alpha."
+            f"entropy={float(entropy):g} at alpha={float(alpha):g} puts the power mean of {dim} eigenvalues below "
+            "every number above 0: a spectrum without zeros has an entropy of nearly log(dim) at so small an order; "
+            "take a larger alpha."
         )
     return dim * math.log(mean)
 
@@ -93,7 +94,7 @@ def renyi_level_set(
     bound = level_set(basin, log_det, num_samples, delta=delta)
     terms = bound.terms | {"alpha": alpha, "entropy": entropy, "trace": trace}
     terms["log_determinant_bound"] = terms.pop("log_determinant")
-    name = f"level set, Rényi entropy at α = {alpha:g}"
+    name = f"level set, Rényi entropy at α = {float(alpha):g}"
     return replace(bound, name=name, terms=terms, source=_SOURCE, assumptions=bound.assumptions + _remarks(alpha))
 
 
@@ -161,7 +162,7 @@ def renyi_laplace(
     terms = sampled_terms(empirical_loss, kl, num_samples, num_draws, delta, check_int("choices", choices))
     terms |= {"alpha": alpha, "entropy": entropy, "trace": trace, "prior_variance": prior_variance, "beta": beta}
     assumptions = (UNIT_LOSS, IID, sampling_assumption(num_draws), "the Hessian has no negative eigenvalue")
-    name = f"PAC-Bayes, Laplace posterior, Rényi entropy at α = {alpha:g}"
+    name = f"PAC-Bayes, Laplace posterior, Rényi entropy at α = {float(alpha):g}"
     return seeger_bound(name, terms, (*assumptions, *_remarks(alpha)), _SOURCE)
 
 

@@ -142,15 +142,16 @@ def estimate_spectrum(
     if (target_error is None) != (alpha is None):
         raise ValueError("target_error and alpha belong together: pass both, such as target_error=0.01, alpha=1.5.")
     if target_error is not None and alpha is not None:
-        check_real("target_error", target_error, 0.0, open_minimum=True)
+        target = check_real("target_error", target_error, 0.0, open_minimum=True)
         if data_error:
             raise ValueError(
                 "data_error=True needs num_matvecs, since all its spectra have equally many products; take the "
                 "num_matvecs of the spectrum that target_error gave."
             )
-        if check_alpha(alpha) == 0:
+        order = check_alpha(alpha)
+        if order == 0:
             raise ValueError("alpha=0 counts non-zero eigenvalues, which no number of products determines; use 0.5.")
-        return _until(matrix, budget, target_error, alpha, seed, keeping, progress)
+        return _until(matrix, budget, target, order, seed, keeping, progress)
     operators = [matrix, *(part for part, _ in parts)]
     if matrix.dim <= min(budget, DENSE_LIMIT):
         spectra = [exact_spectrum(part) for part in operators]

@@ -40,7 +40,7 @@ class Study(Correlations):
     min_accuracy: float = MIN_ACCURACY
 
     def __post_init__(self) -> None:
-        check_real("min_accuracy", self.min_accuracy, 0, 1)
+        object.__setattr__(self, "min_accuracy", check_real("min_accuracy", self.min_accuracy, 0, 1))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, min_accuracy: float = MIN_ACCURACY) -> Study:

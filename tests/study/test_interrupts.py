@@ -51,15 +51,25 @@ def read_quietly(path: Path) -> Study:
 
 
 def end_at_random(path: Path, signum: int, moment: random.Random, *backend: str) -> None:
-    """Start or resume a study and end it after some further records; what was in the file stays."""
+    """Start or resume a study and end it after some further records; what was in the file stays.
+
+    A later training waits in its measure, so that no study is done before the signal, however fast it is.
+    """
     before = path.read_bytes() if path.exists() else b""
-    lines = max(1, num_lines(path)) + moment.randint(1, 2)
-    with started(study, path, *backend) as process:
-        wait_until(lambda: num_lines(path) >= lines or not process.is_alive(), "records")
-        time.sleep(moment.uniform(0, 0.1))
-        os.kill(process.pid, signum)
-        process.join(SECONDS)
-        assert process.exitcode in {0, 1 if signum == signal.SIGINT else -signum}  # 0: it was faster than the signal
+    further = moment.randint(1, 2)
+    lines = max(1, num_lines(path)) + further
+    log, limit = Path(f"{path}.log"), Path(f"{path}.log.limit")
+    limit.write_text(str(num_lines(log) + further))
+    try:
+        with started(study, path, *backend) as process:
+            wait_until(lambda: num_lines(path) >= lines or not process.is_alive(), "records")
+            time.sleep(moment.uniform(0, 0.02))
+            assert process.is_alive()
+            os.kill(process.pid, signum)
+            process.join(SECONDS)
+            assert process.exitcode == (1 if signum == signal.SIGINT else -signum)
+    finally:
+        limit.unlink()
     assert path.read_bytes().startswith(before)
     assert len(read_quietly(path).records) >= lines - 1
 

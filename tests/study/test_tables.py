@@ -18,7 +18,7 @@ from renyi_lab.study._table import markdown_table
 
 def test_kendall_uses_the_models_at_a_minimum_and_the_chosen_gap() -> None:
     rng = np.random.default_rng(0)
-    sharp, loss, error = rng.normal(size=(3, 12)).round(3).tolist()
+    sharp, loss, error = rng.uniform(size=(3, 12)).round(3).tolist()
     result = made_up_study(sharp, loss, error)
     bad = made_up_record(seed=99, train_accuracy=0.9, test_loss=50.0, measurement=result.records[0].measurement)
     result = Study((*result.records, bad))
@@ -97,7 +97,7 @@ def test_select_keeps_the_trainings_with_the_given_values(finished: tuple[Study,
 
 def test_figures_show_the_numbers_of_the_tables() -> None:
     rng = np.random.default_rng(3)
-    result = made_up_study(*rng.normal(size=(3, 9)).round(3).tolist())
+    result = made_up_study(*rng.uniform(size=(3, 9)).round(3).tolist())
     loss, error = result.plot().axes[0].containers
     np.testing.assert_array_equal(loss.lines[0].get_xdata(), result.kendall("loss")["tau"])
     np.testing.assert_array_equal(error.lines[0].get_xdata(), result.kendall("error")["tau"])

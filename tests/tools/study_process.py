@@ -28,9 +28,13 @@ SECONDS = 120.0  # after which a test fails; on a loaded machine imports alone t
 
 
 def logged_norms(log: str, model: nn.Module, *arguments: Any, **named: Any) -> dict[str, float]:
-    """The measure `norms`; the process in which it ran gets a line in a file."""
+    """The measure `norms`; the process in which it ran gets a line in a file, and it waits while it is held."""
     with open(log, "a") as file:
         file.write(f"{os.getpid()}\n")
+    limit = Path(f"{log}.limit")  # while this file exists, trainings beyond its number of lines in the log wait
+    with contextlib.suppress(FileNotFoundError):
+        while num_lines(Path(log)) > int(limit.read_text()):
+            time.sleep(0.002)
     return norms(model, *arguments, **named)
 
 
