@@ -16,6 +16,7 @@ import torch
 
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.standard_streams import spell_out_what_cannot_be_encoded
+from renyi_lab._utils.validation import check_reals
 from renyi_lab.distributed import shard
 from renyi_lab.operators import HessianOperator
 from renyi_lab.sharpness import SharpnessReport, sharpness_report
@@ -51,8 +52,11 @@ def main(
     """Estimate the spectrum of a loss Hessian whose data are shared among the processes of torchrun."""
     spell_out_what_cannot_be_encoded()
     try:
+        alphas = check_reals("alpha", alpha or _ALPHAS, 0.0, allow_infinite=True)
         make = _load(factory)
         with _process_group(device, timeout) as (rank, num_ranks, place):
+            if rank == 0:  # before the long computation
+                out.mkdir(parents=True, exist_ok=True)
             model, loss_fn, data = _parts(make(), factory)
             part, group = shard(data, rank, num_ranks), torch.distributed.group.WORLD
             H = HessianOperator(
@@ -75,7 +79,7 @@ def main(
                 )
             if rank == 0:
                 typer.echo(f"{H!r}, {num_ranks} processes")
-                _write(spectrum, report, alpha or _ALPHAS, out)
+                _write(spectrum, report, alphas, out)
     except _ERRORS as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from None
@@ -121,7 +125,6 @@ def _process_group(device: str | None, timeout: float) -> Iterator[tuple[int, in
 
 
 def _write(spectrum: Spectrum, report: SharpnessReport | None, alphas: Sequence[float], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     spectrum.save(out / "spectrum.npz")
     table = spectrum.report(alphas)
     table.to_csv(out / "report.csv")

@@ -199,6 +199,9 @@ class EvaluatedOperator(LinearOperator):
         with self.agreed():
             own = self._checked_own_loss()
         total = self.sum_over_ranks(own)
+        if self.ranks is not None:  # a rank without data has not seen the model compute
+            found = [dtype for dtype in self.ranks.gather(self._coarsest) if dtype is not None]
+            self._coarsest = max(found, key=lambda dtype: torch.finfo(dtype).eps, default=None)
         if not math.isfinite(total):
             assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
             causes = _DIVERGED + (_NO_LABELS if assumed else "")
