@@ -374,6 +374,7 @@ class ModelOperator(EvaluatedOperator):
     def _set_batches(self, batches: Sequence[Batch]) -> None:
         self._weighted_batches = found = WeightedBatches(batches, self._loss_reduction, self.ranks)
         self.batches, self.num_samples, self.total_mass = found.batches, found.num_samples, found.total_mass
+        self._num_before = found.num_before
 
     def check_samples(self, name: str) -> None:
         """Raise unless the first dimension of the data is that of samples, so that some of them may be taken.

@@ -72,7 +72,16 @@ def of_operators(dtype, sizes):
     found.append(quantities(rl.GGNOperator(model, loss, x, process_group=group, micro_batch_size=9)))
     wrapped = DistributedDataParallel(network(dtype))
     found.append(quantities(rl.HessianOperator(wrapped, nn.CrossEntropyLoss(reduction="sum"), x, process_group=group)))
+    found.append({"draws": with_dropout(dtype, x, group)})
     return found
+
+
+def with_dropout(dtype, batches, group=None):
+    model = nn.Sequential(network(dtype), nn.Dropout(0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        H = rl.HessianOperator(model, nn.CrossEntropyLoss(), batches, mode="train", process_group=group)
+    return H @ torch.ones(H.dim, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -83,6 +92,7 @@ def test_two_processes_are_one(operators_of_ranks, dtype, sizes):
         quantities(rl.HessianOperator(model, nn.CrossEntropyLoss(), data(dtype))),
         quantities(rl.GGNOperator(model, nn.CrossEntropyLoss(), data(dtype))),
         quantities(rl.HessianOperator(model, total, data(dtype))),
+        {"draws": with_dropout(dtype, list(zip(*(part.split(sizes) for part in data(dtype)), strict=True)))},
     ]
     tolerance = 1e-6 if dtype == torch.float32 else 1e-12
     ranks = [found[(dtype, *sizes)] for found in operators_of_ranks]
