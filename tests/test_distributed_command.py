@@ -66,7 +66,7 @@ def test_an_error_of_the_factory_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--alpha=-1"], "each of alpha must be"),
+        (["--alpha=-1"], "each of alpha must lie in"),
         (["--sharpness", "--method=finite_difference"], "--sharpness needs --method double_backward"),
         (["--out=own.py"], "FileExistsError"),
     ],
