@@ -63,6 +63,24 @@ def test_an_error_of_the_factory_is_one_line(tmp_path):
     assert not (tmp_path / "found").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--alpha=-1"], "each of alpha must lie in"),
+        (["--sharpness", "--method=finite_difference"], "--sharpness needs --method double_backward"),
+        (["--out=own.py"], "FileExistsError"),
+    ],
+)
+def test_bad_options_are_refused_before_the_long_computation(tmp_path, arguments, message):
+    (tmp_path / "own.py").write_text(FACTORY)
+    command = [sys.executable, "-m", "renyi_lab.distributed", "own:make", "--out=found", "--device=cpu", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "products" not in done.stderr
+
+
 def test_help_names_the_factory():
     command = [sys.executable, "-m", "renyi_lab.distributed", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

@@ -16,7 +16,7 @@ from torch import Tensor
 # Differences of a number that every rank computes from the same vector, relative to the vector's norm. Heuristic:
 # processors of different kinds round differently; other weights or probes differ by about 1.
 _SAME = 1e-4
-_KINDS: dict[str, type[Exception]] = {"ValueError": ValueError, "TypeError": TypeError}  # of errors that all may raise
+_KINDS = (ValueError, TypeError)  # of errors that all raise, so that all catch them or none does
 
 
 class Ranks:
@@ -115,13 +115,13 @@ class Ranks:
         """A part that each rank computes alone; where one fails, all raise.
 
         Args:
-            numbers: Gives numbers, after that part, that must be the same on every rank up to rounding, such as
-                `checksum`.
-            what: What they are computed from, for the message.
+            numbers: Gives the `checksum`, after that part, of tensors that must be the same on every rank up to
+                rounding.
+            what: What they are, for the message.
 
         Raises:
-            RuntimeError: Another rank failed (``ValueError`` or ``TypeError`` if that was its error), with its message;
-                or the numbers differ.
+            RuntimeError: Another rank failed (``ValueError`` or ``TypeError`` if its error was one), with its message;
+                or the tensors differ.
         """
         failure: Exception | None = None
         found = torch.zeros(0, dtype=torch.float64, device=self._number_device)
@@ -138,7 +138,8 @@ class Ranks:
         if len(found) == 0:
             return
         highest, lowest = self.max_(torch.cat([found, -found])).chunk(2)
-        if bool(((highest + lowest) > _SAME * found.abs().max()).any()):
+        norms = highest.chunk(2)[1]  # each tensor has its own: large weights hide no others
+        if bool(((highest + lowest) > _SAME * norms.repeat(2)).any()):
             raise RuntimeError(
                 f"the {what} differ between the ranks of the process group; they must be the same on every rank: the "
                 "same weights, seeds and sequence of calls."
@@ -146,12 +147,13 @@ class Ranks:
 
     def _raise(self, failure: Exception | None) -> NoReturn:
         """Raise this rank's own failure, or that of the first rank that failed."""
-        own = None if failure is None else (type(failure).__name__, str(failure))
+        base = next((kind for kind in _KINDS if isinstance(failure, kind)), RuntimeError)
+        own = None if failure is None else (base, f"{type(failure).__name__}: {failure}")
         everywhere = self.gather(own)
         if failure is not None:
             raise failure
         rank, (kind, text) = next((rank, other) for rank, other in enumerate(everywhere) if other is not None)
-        raise _KINDS.get(kind, RuntimeError)(f"rank {rank} of the process group failed: {kind}: {text}")
+        raise kind(f"rank {rank} of the process group failed: {text}")
 
     @property
     def _number_device(self) -> torch.device:

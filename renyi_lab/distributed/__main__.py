@@ -16,6 +16,7 @@ import torch
 
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.standard_streams import spell_out_what_cannot_be_encoded
+from renyi_lab._utils.validation import check_reals
 from renyi_lab.distributed import shard
 from renyi_lab.operators import HessianOperator
 from renyi_lab.sharpness import SharpnessReport, sharpness_report
@@ -51,9 +52,14 @@ def main(
     """Estimate the spectrum of a loss Hessian whose data are shared among the processes of torchrun."""
     spell_out_what_cannot_be_encoded()
     try:
+        alphas = check_reals("alpha", alpha or _ALPHAS, 0.0, allow_infinite=True)
+        if sharpness and method != "double_backward":
+            raise ValueError(f"--sharpness needs --method double_backward, got {method!r}; leave one of them out.")
         make = _load(factory)
         with _process_group(device, timeout) as (rank, num_ranks, place):
             model, loss_fn, data = _parts(make(), factory)
+            if rank == 0:  # before the long computation
+                out.mkdir(parents=True, exist_ok=True)
             part, group = shard(data, rank, num_ranks), torch.distributed.group.WORLD
             H = HessianOperator(
                 model.to(place), loss_fn, part, method=method, micro_batch_size=micro_batch_size, process_group=group
@@ -68,14 +74,15 @@ def main(
                 reorthogonalize=reorthogonalize,
                 progress=show,
             )
-            report = None
+            if rank == 0:
+                typer.echo(f"{H!r}, {num_ranks} processes")
+                _write(spectrum, alphas, out)
             if sharpness:
                 report = sharpness_report(
                     H.model, loss_fn, part, num_matvecs=num_matvecs, seed=seed, progress=show, process_group=group
                 )
-            if rank == 0:
-                typer.echo(f"{H!r}, {num_ranks} processes")
-                _write(spectrum, report, alpha or _ALPHAS, out)
+                if rank == 0:
+                    _write_sharpness(report, out)
     except _ERRORS as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from None
@@ -120,16 +127,18 @@ def _process_group(device: str | None, timeout: float) -> Iterator[tuple[int, in
         yield dist.get_rank(), dist.get_world_size(), place
 
 
-def _write(spectrum: Spectrum, report: SharpnessReport | None, alphas: Sequence[float], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+def _write(spectrum: Spectrum, alphas: Sequence[float], out: Path) -> None:
     spectrum.save(out / "spectrum.npz")
     table = spectrum.report(alphas)
     table.to_csv(out / "report.csv")
     typer.echo(table.to_string())
-    if report is not None:
-        report.to_frame().to_csv(out / "sharpness.csv")
-        typer.echo(str(report))
     typer.echo(f"Written to {out}.")
+
+
+def _write_sharpness(report: SharpnessReport, out: Path) -> None:
+    report.to_frame().to_csv(out / "sharpness.csv")
+    typer.echo(str(report))
+    typer.echo(f"Written to {out / 'sharpness.csv'}.")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.ranks import Ranks
+from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice
@@ -64,11 +64,15 @@ class Storage:
         return num_vectors * -(-operator.dim // size) * _bytes(self.dtype or operator.dtype)
 
     def check_memory(self, operator: LinearOperator, num_vectors: int) -> None:
-        """Raise where so many vectors do not fit into free memory, with what would.
+        """Raise where so many vectors do not fit into free memory, on any rank, with what would.
 
         Raises:
             ValueError: They do not fit.
         """
+        with agreed(operator.ranks):
+            self._check_own_memory(operator, num_vectors)
+
+    def _check_own_memory(self, operator: LinearOperator, num_vectors: int) -> None:
         device = operator.device if self.place != "cpu" else torch.device("cpu")
         needed, free = self.num_bytes(operator, num_vectors), free_bytes(device)
         if needed <= free:

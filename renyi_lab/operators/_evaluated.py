@@ -78,6 +78,7 @@ class EvaluatedOperator(LinearOperator):
     _recomputes = False  # whether differentiation runs parts of the forward pass again
     _draws = False  # whether random numbers are drawn, with or without an effect on the loss
     _shards: Shards | None = None  # of a model whose weights are sharded over processes
+    _num_before = 0  # batches of the ranks before this one, so that each batch has draws of its own
     _num_extra_passes = 0  # without weight, where other processes have more batches
     _twice = True  # whether second derivatives are taken
     _copies_inputs = True  # since a forward pass changes its inputs in place
@@ -132,10 +133,11 @@ class EvaluatedOperator(LinearOperator):
         """Start a batch from the same state of modules and random numbers each time."""
         if self._shards is not None:
             self._shards.reshard()
+        seed = self.seed + self._num_before + index
         if self._point is None:
-            seed_torch(self.seed + index)
+            seed_torch(seed)
         else:
-            self._point.begin(self.seed + index)
+            self._point.begin(seed)
 
     def _content(self, index: int) -> Any:
         """A batch for one evaluation: new tensors, which a loss may set ``requires_grad`` on, or change in place."""
@@ -199,6 +201,9 @@ class EvaluatedOperator(LinearOperator):
         with self.agreed():
             own = self._checked_own_loss()
         total = self.sum_over_ranks(own)
+        if self.ranks is not None:  # a rank without data has not seen the model compute
+            found = [dtype for dtype in self.ranks.gather(self._coarsest) if dtype is not None]
+            self._coarsest = max(found, key=lambda dtype: torch.finfo(dtype).eps, default=None)
         if not math.isfinite(total):
             assumed = self._loss_reduction.assumed and self._loss_reduction.kind == "mean"
             causes = _DIVERGED + (_NO_LABELS if assumed else "")

@@ -22,7 +22,7 @@ from renyi_lab._utils.gradient_hooks import suspended_hooks
 from renyi_lab._utils.masses import BatchMass
 from renyi_lab._utils.model_state import is_sharded, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, unflatten
-from renyi_lab._utils.ranks import Ranks
+from renyi_lab._utils.ranks import Ranks, agreed, checksum
 from renyi_lab._utils.validation import check_choice, check_instance, check_tensor
 from renyi_lab.operators._backward import gradient_by_backward
 from renyi_lab.operators._base import LinearOperator
@@ -225,7 +225,12 @@ class HessianOperator(KeptGraphOperator):
         return state
 
     def _product(self, vectors: Tensor) -> Tensor:
-        return super()._product(vectors) if self._twice else self._measured_differences().product(vectors)
+        if self._twice:
+            return super()._product(vectors)
+        # Here, since gradients at other points of the ranks would differ by less than is noticed.
+        with agreed(self.ranks, lambda: checksum(vectors, *self.parameters.values()), "vectors or weights"):
+            pass
+        return self._measured_differences().product(vectors)
 
     def _matmat(self, vectors: Tensor) -> Tensor:
         if self._twice:
@@ -238,7 +243,10 @@ class HessianOperator(KeptGraphOperator):
         if self._verified and self._differences is not None:
             return self._differences
         parameters = self.parameters
-        if self._differences is None or not self._differences.is_at(self.flatten(parameters.values())):
+        known = self._differences is not None and self._differences.is_at(self.flatten(parameters.values()))
+        if self.ranks is not None:
+            known = all(self.ranks.gather(known))
+        if self._differences is None or not known:
             self._differences = None
             self._differences = FiniteDifferences(self.restricted(), super().eps)
         self._verified = tuple(parameters.values()) if self._is_unchanged else None

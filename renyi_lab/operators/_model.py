@@ -24,7 +24,7 @@ from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._loss_errors import coarse_parts
 from renyi_lab.operators._micro_batches import check_batches, refuse_mixed_samples
-from renyi_lab.operators._rank_checks import agreed_style, check_ranks
+from renyi_lab.operators._rank_checks import agreed_style, check_ranks, device_of
 from renyi_lab.operators._weighted_batches import WeightedBatches, choose_loss_style
 
 Kind = TypeVar("Kind", bound="ModelOperator")
@@ -111,21 +111,21 @@ class ModelOperator(EvaluatedOperator):
         batch_mass: BatchMass | None = None,
         process_group: Any = None,
     ) -> None:
-        self.model = unwrap_model(model, allow_sharded=not self._twice)
-        check_loss_fn(loss_fn)
-        self.loss_fn = loss_fn
-        self._block = ParameterBlock(self.model, params)
-        super().__init__(self._block.dim, self._block.dtype, self._block.device)
-        self.mode = check_choice("mode", mode, ("eval", "train"))
-        self.seed = check_int("seed", seed, 0)
-        if graph_budget is not None:
-            check_real("graph_budget", graph_budget, 0)
-        self.graph_budget = graph_budget
-        if micro_batch_size is not None:
-            check_int("micro_batch_size", micro_batch_size)
+        self.ranks = None if process_group is None else Ranks(process_group, device_of(model))
         self._threads = defaultdict[str, AdaptiveThreads](AdaptiveThreads)  # by what is computed
-        self.ranks = None if process_group is None else Ranks(process_group, self.device)
         with self.agreed():
+            self.model = unwrap_model(model, allow_sharded=not self._twice)
+            check_loss_fn(loss_fn)
+            self.loss_fn = loss_fn
+            self._block = ParameterBlock(self.model, params)
+            super().__init__(self._block.dim, self._block.dtype, self._block.device)
+            self.mode = check_choice("mode", mode, ("eval", "train"))
+            self.seed = check_int("seed", seed, 0)
+            if graph_budget is not None:
+                check_real("graph_budget", graph_budget, 0)
+            self.graph_budget = graph_budget
+            if micro_batch_size is not None:
+                check_int("micro_batch_size", micro_batch_size)
             frozen = freeze_batches(data, self.device, may_be_empty=self.ranks is not None)
             self.loss_style = choose_loss_style(frozen, loss_style)
         if self.ranks is not None:
@@ -138,13 +138,15 @@ class ModelOperator(EvaluatedOperator):
         if self.ranks is not None:
             settings = {
                 "operators": type(self).__name__,
+                "methods": "double_backward" if self._twice else "finite_difference",
                 "parameters": {name: tuple(shape) for name, shape in self._block.shapes.items()},
                 "dtypes": str(self.dtype),
                 "modes": self.mode,
                 "seeds": self.seed,
                 "reductions": self.reduction,
+                "ignored labels": self._loss_reduction.ignored,
             }
-            check_ranks(self.ranks, self.model, frozen, settings, self._loss_reduction)
+            check_ranks(self.ranks, self._roots, frozen, settings, self._loss_reduction)
         self._set_batches(parts)
         layers = stochastic_layers(self.model) if self.mode == "train" else []
         if layers:
@@ -162,12 +164,13 @@ class ModelOperator(EvaluatedOperator):
                 copies = self._fresh_model, self._fresh_loss, self._fresh_batch
                 several = self._weighted_batches.several
                 check_batches(*copies, len(self.batches), self._loss_reduction, cut_into, several=several)
-        if self._draws and not layers and self.batches and self._depends_on_seed():
-            warnings.warn(
-                f'the model or the loss draws random numbers in mode="{self.mode}": they are fixed by '
-                f"seed={self.seed}, and depend on how the data are split into batches.",
-                stacklevel=self._warning_level,
-            )
+        with self.agreed():  # a rank without data does not warn
+            if self._draws and not layers and self.batches and self._depends_on_seed():
+                warnings.warn(
+                    f'the model or the loss draws random numbers in mode="{self.mode}": they are fixed by '
+                    f"seed={self.seed}, and depend on how the data are split into batches.",
+                    stacklevel=self._warning_level,
+                )
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -226,7 +229,9 @@ class ModelOperator(EvaluatedOperator):
                 raise ValueError(f"{outside[0]!r} is not among the operator's parameters {known}.")
             part.dim = part._block.dim
         if batches is not None:
-            part._set_batches(freeze_batches(batches, self.device, may_be_empty=self.ranks is not None))
+            with self.agreed():
+                frozen = freeze_batches(batches, self.device, may_be_empty=self.ranks is not None)
+            part._set_batches(frozen)
             part.loss = part._checked_loss()
         return part
 
@@ -369,6 +374,7 @@ class ModelOperator(EvaluatedOperator):
     def _set_batches(self, batches: Sequence[Batch]) -> None:
         self._weighted_batches = found = WeightedBatches(batches, self._loss_reduction, self.ranks)
         self.batches, self.num_samples, self.total_mass = found.batches, found.num_samples, found.total_mass
+        self._num_before = found.num_before
 
     def check_samples(self, name: str) -> None:
         """Raise unless the first dimension of the data is that of samples, so that some of them may be taken.

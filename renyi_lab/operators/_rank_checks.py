@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, tensors_in
 from renyi_lab._utils.masses import LossReduction
 from renyi_lab._utils.ranks import Ranks, checksum
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model is, before anything about it is checked; the CPU for what is none."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def agreed_style(ranks: Ranks, style: str, has_data: bool) -> str:
@@ -27,13 +35,17 @@ def agreed_style(ranks: Ranks, style: str, has_data: bool) -> str:
 
 
 def check_ranks(
-    ranks: Ranks, model: nn.Module, batches: Sequence[Batch], settings: dict[str, Any], reduction: LossReduction
+    ranks: Ranks,
+    modules: Sequence[nn.Module],
+    batches: Sequence[Batch],
+    settings: dict[str, Any],
+    reduction: LossReduction,
 ) -> None:
     """Raise on every rank where the ranks have other settings or weights, or the same data.
 
     Args:
         ranks: The ranks.
-        model: The model.
+        modules: The model, and the modules that the loss uses beside it.
         batches: This rank's batches.
         settings: What must be the same, by what it is.
         reduction: How the loss reduces a batch.
@@ -42,9 +54,11 @@ def check_ranks(
         ValueError: Settings differ, or two ranks hold the same data.
         RuntimeError: Weights or buffers differ.
     """
-    ranks.check_equal(settings)
-    state = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
-    with ranks.agreed(lambda: checksum(*state), "weights or buffers"):
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    weight = None if reduction.nearest is None else reduction.nearest.class_weight
+    state = [tensor for tensor in (*tensors, weight) if tensor is not None and tensor.is_floating_point()]
+    ranks.check_equal(settings | {"shapes of weights and buffers": [tuple(tensor.shape) for tensor in state]})
+    with ranks.agreed(lambda: checksum(*state), "model's or loss's weights or buffers"):
         pass
     with ranks.agreed():
         own = _fingerprint(batches)
@@ -60,8 +74,17 @@ def check_ranks(
     reduction.check_shapes(first, lambda: batches[-1].content if batches else None)
 
 
-def _fingerprint(batches: Sequence[Batch]) -> tuple[Any, ...]:
-    """Sizes, sums and norms of the data, which samples of a continuous distribution do not share."""
+def _fingerprint(batches: Sequence[Batch]) -> str:
+    """A hash of the data's shapes and bytes; empty without data. Sums would be the same for one-hot vectors."""
     tensors = [tensor for batch in batches for tensor in tensors_in(batch.content) if tensor.numel()]
-    sizes = tuple(batch.size for batch in batches)
-    return (sizes, *checksum(*(tensor.double() for tensor in tensors)).tolist()) if tensors else ()
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        found.update(_bytes(tensor))
+    return found.hexdigest() if tensors else ""
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    values = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    values = values.resolve_conj().resolve_neg().cpu().contiguous()
+    return values.reshape(-1).view(torch.uint8).numpy().data

@@ -36,17 +36,20 @@ class WeightedBatches:
         num_samples: Number of samples, those of mass 0 included.
         total_mass: Denominator of the mean over all data; the number of samples for a sum.
         several: Whether there is more than one batch.
+        num_before: Number of batches with a mass of the ranks before this one.
     """
 
     def __init__(self, batches: Sequence[Batch], reduction: LossReduction, ranks: Ranks | None = None) -> None:
         self._is_mean = reduction.kind == "mean"
         with agreed(ranks):
             masses = [reduction.mass(batch) for batch in batches] if reduction.kind != "sum" else []
-        own = sum(batch.size for batch in batches), math.fsum(masses), len(batches)
+        num_kept = sum(mass > 0 for mass in masses) if reduction.kind != "sum" else len(batches)
+        own = sum(batch.size for batch in batches), math.fsum(masses), len(batches), num_kept
         everywhere = [own] if ranks is None else ranks.gather(own)
         self.num_samples, total = sum(each[0] for each in everywhere), math.fsum(each[1] for each in everywhere)
         if self.num_samples == 0:
             raise ValueError("every rank of the process group has empty data; give each its part of the samples.")
+        self.num_before = 0 if ranks is None else sum(each[3] for each in everywhere[: ranks.rank])
         self.several = sum(each[2] for each in everywhere) > 1
         if reduction.kind == "sum":
             self.batches, self.total_mass = tuple(batches), float(self.num_samples)

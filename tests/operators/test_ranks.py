@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import warnings
@@ -71,7 +72,16 @@ def of_operators(dtype, sizes):
     found.append(quantities(rl.GGNOperator(model, loss, x, process_group=group, micro_batch_size=9)))
     wrapped = DistributedDataParallel(network(dtype))
     found.append(quantities(rl.HessianOperator(wrapped, nn.CrossEntropyLoss(reduction="sum"), x, process_group=group)))
+    found.append({"draws": with_dropout(dtype, x, group)})
     return found
+
+
+def with_dropout(dtype, batches, group=None):
+    model = nn.Sequential(network(dtype), nn.Dropout(0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        H = rl.HessianOperator(model, nn.CrossEntropyLoss(), batches, mode="train", process_group=group)
+    return H @ torch.ones(H.dim, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -82,6 +92,7 @@ def test_two_processes_are_one(operators_of_ranks, dtype, sizes):
         quantities(rl.HessianOperator(model, nn.CrossEntropyLoss(), data(dtype))),
         quantities(rl.GGNOperator(model, nn.CrossEntropyLoss(), data(dtype))),
         quantities(rl.HessianOperator(model, total, data(dtype))),
+        {"draws": with_dropout(dtype, list(zip(*(part.split(sizes) for part in data(dtype)), strict=True)))},
     ]
     tolerance = 1e-6 if dtype == torch.float32 else 1e-12
     ranks = [found[(dtype, *sizes)] for found in operators_of_ranks]
@@ -179,6 +190,10 @@ def test_a_sharded_basis_takes_half_the_memory_on_each_of_two_ranks():
         torch.testing.assert_close(vectors, alone.ritz_vectors(slice(0, 2)), rtol=0, atol=1e-9)
 
 
+class OwnError(ValueError):
+    pass
+
+
 FAULTS = [
     ("weights", (RuntimeError, RuntimeError), "weights or buffers differ between the ranks"),
     ("model", (ValueError, ValueError), "differ in their parameters"),
@@ -191,6 +206,21 @@ FAULTS = [
     ("vector", (RuntimeError, RuntimeError), "vectors or weights differ"),
     ("later weights", (RuntimeError, RuntimeError), "vectors or weights differ"),
     ("layer", (RuntimeError, OSError), "the disk is full"),
+    ("error of one's own", (ValueError, OwnError), "the disk is full"),
+    ("small weights", (RuntimeError, RuntimeError), "weights or buffers differ between the ranks"),
+    ("weights and infinity", (RuntimeError, RuntimeError), "weights or buffers differ between the ranks"),
+    ("class weights", (RuntimeError, RuntimeError), "weights or buffers differ between the ranks"),
+    ("class weights of a function", (RuntimeError, RuntimeError), "weights or buffers differ between the ranks"),
+    ("ignored labels", (ValueError, ValueError), "differ in their ignored labels"),
+    ("buffers", (ValueError, ValueError), "differ in their shapes of weights and buffers"),
+    ("method", (ValueError, ValueError), "differ in their methods"),
+    ("params", (ValueError, ValueError), "params='other' is not the name"),
+    ("batches", (TypeError, TypeError), "data must be"),
+    ("vector, finite differences", (RuntimeError, RuntimeError), "vectors or weights differ"),
+    ("a little later weights, finite differences", (torch.Tensor, torch.Tensor), "tensor"),
+    ("memory", (ValueError, ValueError), "a basis of 15 vectors"),
+    ("warning", (UserWarning, UserWarning), "computes partly in torch.float32"),
+    ("no fault, one-hot", (torch.Tensor, torch.Tensor), "tensor"),
     ("no fault", (torch.Tensor, torch.Tensor), "tensor"),  # the group still works
 ]
 
@@ -230,20 +260,79 @@ def of_faults(fault):
         x[0] = x[0] * torch.nan
     if fault == "half precision":
         model = model.half()
-    H = rl.HessianOperator(model, loss, tuple(x), **{"process_group": group, **options})
+    if fault == "small weights":
+        model[0].weight.data *= 1e5
+        model[2].bias.data += rank
+    if fault == "weights and infinity":
+        model.register_buffer("mask", torch.full((2,), -torch.inf))
+        model[2].bias.data += rank
+    if fault == "class weights":
+        loss = nn.CrossEntropyLoss(weight=torch.ones(4).double() + rank)
+    if fault == "class weights of a function":
+        loss = functools.partial(F.cross_entropy, weight=torch.ones(4).double() + rank)
+    if fault == "ignored labels":
+        loss = nn.CrossEntropyLoss(ignore_index=-100 + rank)
+    if fault == "buffers" and rank == 1:
+        model.register_buffer("more", torch.zeros(2))
+    if (fault == "method" and rank == 1) or "finite differences" in fault:
+        options["method"] = "finite_difference"
+    if fault == "params" and rank == 1:
+        options["params"] = "other"
+    if fault == "warning":  # the model and the warning are seen by rank 0 alone
+        model, x = nn.Sequential(model, Rounded()), shard(torch.float64, [64, 0])
+    if fault == "no fault, one-hot":  # the sums of both parts are the same
+        x = torch.eye(6).double().roll(rank, 1), torch.arange(6) % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if fault == "warning" else "default")
+        H = rl.HessianOperator(model, loss, tuple(x), **{"process_group": group, **options})
+    if fault == "batches":
+        return H.restricted(batches=H.batches if rank == 0 else 5)
+    if fault == "memory":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("renyi_lab.krylov._basis.free_bytes", lambda device: 10 if rank == 1 else 10**9)
+            return rl.estimate_spectrum(H, num_matvecs=20)
     v = torch.ones(H.dim, dtype=H.dtype)
-    if fault == "vector":
+    if fault.startswith("vector"):
         return H @ (v + rank)
     if fault == "later weights" and rank == 1:
         model[0].weight.data *= 1.5
-    if fault == "layer" and rank == 1:
-        H.loss_fn = broken_loss
+    if fault == "a little later weights, finite differences":
+        H @ v
+        if rank == 1:  # less than is noticed
+            model[0].weight.data *= 1 + 1e-9
+    if fault in ("layer", "error of one's own") and rank == 1:
+        H.loss_fn = broken_loss if fault == "layer" else own_broken_loss
         model[0].weight.data *= 1.5
     return H @ v
 
 
 def broken_loss(outputs, targets):
     raise OSError("the disk is full")
+
+
+def own_broken_loss(outputs, targets):
+    raise OwnError("the disk is full")
+
+
+class Rounded(nn.Module):
+    def forward(self, x):
+        return (x.float() * 1).double()
+
+
+def of_an_empty_rank():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        H = rl.HessianOperator(
+            nn.Sequential(network(), Rounded()),
+            nn.CrossEntropyLoss(),
+            shard(torch.float64, [64, 0]),
+            process_group=dist.group.WORLD,
+        )
+    return H.eps
+
+
+def test_the_precision_is_that_of_all_ranks():
+    assert run_processes(of_an_empty_rank) == [torch.finfo(torch.float32).eps] * 2
 
 
 @pytest.mark.parametrize(("fault", "kinds", "message"), FAULTS)
