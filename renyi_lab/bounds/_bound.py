@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, replace
-from numbers import Real
 
-from renyi_lab._utils.validation import check_instance, check_real
+from renyi_lab._utils.validation import check_real
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,10 +66,10 @@ class Bound:
 
         Raises:
             TypeError: A value that is not a real number.
+            ValueError: A value that is NaN, or finite but beyond the largest float.
         """
-        for name, number in terms.items():
-            check_instance(name, number, Real, "terms are numbers")
-        return replace(self, terms=self.terms | terms)
+        checked = {name: check_real(name, number, allow_infinite=True) for name, number in terms.items()}
+        return replace(self, terms=self.terms | checked)
 
     def with_assumption(self, assumption: str) -> Bound:
         """The same bound with one more assumption to print."""
