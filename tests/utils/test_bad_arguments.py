@@ -367,3 +367,9 @@ def test_data_parameters_and_directions_of_another_kind_are_refused_by_name(mode
             rl.hvp(F.cross_entropy(model(data[0]), data[1]), wrong, torch.ones(17))
         with pytest.raises(TypeError, match="params"):
             rl.ASAM(wrong, lr=0.1)
+
+
+@pytest.mark.parametrize("wrong", [torch.nn.Linear, int, F.relu, lambda: 1.0])
+def test_functions_that_do_not_map_eigenvalues_are_refused_by_name(wrong):
+    with pytest.raises(TypeError, match="f must"):
+        rl.Spectrum.from_eigenvalues([1.0, 2.0]).trace_of(wrong)
