@@ -32,7 +32,8 @@ class Bound:
     is_certificate: bool = True
 
     def __post_init__(self) -> None:
-        check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
+        trivial_value = check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
+        object.__setattr__(self, "trivial_value", trivial_value)
 
     @property
     def vacuous(self) -> bool:

@@ -373,3 +373,7 @@ def test_data_parameters_and_directions_of_another_kind_are_refused_by_name(mode
 def test_functions_that_do_not_map_eigenvalues_are_refused_by_name(wrong):
     with pytest.raises(TypeError, match="f must"):
         rl.Spectrum.from_eigenvalues([1.0, 2.0]).trace_of(wrong)
+
+
+def test_a_bound_against_a_fraction_can_be_shown():
+    assert "trivial 0.3333" in repr(rl.bounds.maurer(0.1, 1.0, 100).against(Fraction(1, 3)))
