@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from renyi_lab._utils.parameters import ParameterSelection, listed, plain_name, select_parameters
+from renyi_lab._utils.validation import is_iterable
 
 BlockSelection: TypeAlias = (
     "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | Mapping[str, ParameterSelection] | None"
@@ -35,7 +36,7 @@ def block_parameters(model: nn.Module, names: Sequence[str], selection: BlockSel
         return _matches(model, names, selection)
     if isinstance(selection, (nn.Module, Tensor)):
         selection = [selection]
-    if not isinstance(selection, Iterable):
+    if not is_iterable(selection):
         raise TypeError(
             f"blocks must be given by a pattern, modules, a list or a mapping of these, got {type(selection).__name__}."
         )

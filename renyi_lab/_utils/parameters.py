@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.validation import is_iterable
+
 ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | None"
 
 _SHOWN = 8  # names in a message
@@ -159,7 +161,7 @@ def _shown(params: Any) -> str:
 def _choices(params: Any) -> list[Any]:
     if params is None or isinstance(params, (str, nn.Module, Tensor)):
         return [params]
-    if not isinstance(params, Iterable) or getattr(params, "ndim", 1) == 0:
+    if not is_iterable(params) or getattr(params, "ndim", 1) == 0:
         raise TypeError(f"params must hold names, modules or parameters, got {type(params).__name__}.")
     choices = list(params)
     if any(choice is None for choice in choices):

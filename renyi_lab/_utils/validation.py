@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -21,16 +22,26 @@ def shown(value: Any) -> str:
         return f"a value of type {type(value).__name__} that cannot be printed"
 
 
-def check_int(name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
-    """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise."""
+def _short(number: int) -> str:
+    """An integer for a message; Python prints none of more than some thousands of digits."""
+    return str(number) if abs(number) < 10**30 else "an integer of more than 30 digits"
+
+
+def check_int(name: str, value: Any, minimum: int = 1, maximum: int = sys.maxsize) -> int:
+    """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise; torch takes no size or seed beyond 64 bits."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {shown(value)}.")
     number = int(value)
     if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {number}.")
-    if maximum is not None and number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {number}.")
+        raise ValueError(f"{name} must be at least {minimum}, got {_short(number)}.")
+    if number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {_short(number)}.")
     return number
+
+
+def is_iterable(value: Any) -> bool:
+    """Whether ``value`` can be iterated; arrays and tensors without dimensions only look so."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
 
 
 def check_real(
@@ -75,16 +86,21 @@ def check_delta(delta: Any) -> float:
 
 def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: Any) -> list[float]:
     """Return ``values`` as a list of floats, each checked by `check_real`, or raise; a single number is refused."""
-    if isinstance(values, (str, Real)) or not isinstance(values, Iterable):
+    if isinstance(values, Real):
         raise TypeError(f"{name} must be a sequence of numbers, got {values!r}; write [{values}] for a single one.")
+    if isinstance(values, str) or not is_iterable(values):
+        raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}.")
     return [check_real(f"each of {name}", value, minimum, **limits) for value in values]
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return ``value`` when it is one of ``choices`` or raise an error that lists them."""
+    if isinstance(choices, str) or not isinstance(choices, Iterable):
+        raise TypeError(f"{name} has no choices: they must be a sequence of texts, got {shown(choices)}.")
     options = tuple(choices)
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}.")
+        found = repr(value) if isinstance(value, str) else shown(value)
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {found}.")
     return str(value)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from renyi_lab._utils.validation import shown
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -23,7 +25,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def as_path(path: str | os.PathLike[str], example: str) -> Path:
     """The path, or ``TypeError`` with ``example``, a good name, if it is none."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"path must be a file name, such as {example}, got {path!r} of type {type(path).__name__}.")
+        raise TypeError(f"path must be a file name, such as {example}, got {shown(path)}.")
     return Path(path)
 
 

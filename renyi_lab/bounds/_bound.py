@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, replace
-from numbers import Real
 
-from renyi_lab._utils.validation import check_instance, check_real
+from renyi_lab._utils.validation import check_real
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +32,8 @@ class Bound:
     is_certificate: bool = True
 
     def __post_init__(self) -> None:
-        check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
+        trivial_value = check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
+        object.__setattr__(self, "trivial_value", trivial_value)
 
     @property
     def vacuous(self) -> bool:
@@ -67,10 +67,10 @@ class Bound:
 
         Raises:
             TypeError: A value that is not a real number.
+            ValueError: A value that is NaN, or finite but beyond the largest float.
         """
-        for name, number in terms.items():
-            check_instance(name, number, Real, "terms are numbers")
-        return replace(self, terms=self.terms | terms)
+        checked = {name: check_real(name, number, allow_infinite=True) for name, number in terms.items()}
+        return replace(self, terms=self.terms | checked)
 
     def with_assumption(self, assumption: str) -> Bound:
         """The same bound with one more assumption to print."""

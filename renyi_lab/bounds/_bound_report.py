@@ -21,7 +21,7 @@ from renyi_lab._utils.data_sets import Pair, check_data
 from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.progress import progress_bar
-from renyi_lab._utils.validation import check_delta, check_int, check_reals
+from renyi_lab._utils.validation import check_delta, check_instance, check_int, check_reals
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._catoni import catoni
 from renyi_lab.bounds._classifier import chance_error, error_rate
@@ -70,6 +70,7 @@ class BoundReport:
         return pd.DataFrame(rows, index=pd.Index([bound.name for bound in self.bounds], name="bound"))
 
     def __getitem__(self, name: str) -> Bound:
+        check_instance("name", name, str)
         found = [bound for bound in self.bounds if bound.name == name]
         if not found:
             raise KeyError(f"no bound {name!r}; there are {[bound.name for bound in self.bounds]}.")

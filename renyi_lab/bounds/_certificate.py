@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from renyi_lab._utils.validation import check_instance
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.posterior import GaussianPosterior
 
@@ -75,6 +76,7 @@ class Certificate:
         return self.value
 
     def __getitem__(self, name: str) -> Route:
+        check_instance("name", name, str)
         found = [route for route in self.routes if route.name == name]
         if not found:
             raise KeyError(f"no route {name!r}; there are {[route.name for route in self.routes]}.")

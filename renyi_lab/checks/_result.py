@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from renyi_lab._utils.validation import shown
 from renyi_lab.checks._finding import OK, PROBLEM, Finding
 from renyi_lab.checks._page import findings_table, page, write_page
 from renyi_lab.checks._subject import Subject
@@ -94,12 +95,14 @@ class Checkup:
 
         Raises:
             OSError: The folder does not exist or cannot be written to, or ``path`` is a folder.
-            TypeError: ``path`` is not a path, ``report`` not a report, or ``title`` not text.
+            TypeError: ``path`` is not a path, ``report`` not a report, or ``title`` or ``date`` not text.
             ValueError: ``report`` is of a network of another size.
         """
         self._check_report(report)
         if title is not None and not isinstance(title, str):
             raise TypeError(f"title must be text or None, got {title!r}.")
+        if date is not None and not isinstance(date, str):
+            raise TypeError(f"date must be text such as str(datetime.date.today()), or None; got {shown(date)}.")
         return write_page(path, page(self, self._verdict(), report, title, date))
 
     def _check_report(self, report: SharpnessReport | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_choice, check_int
+from renyi_lab._utils.validation import check_choice, check_flag, check_int
 from renyi_lab.counterexamples._pieces import inputs_and_signs
 from renyi_lab.models import TwoLayer, two_layer
 
@@ -105,7 +105,7 @@ def minimal_trace(num_features: int, *, bias: bool = True, norm: str | None = No
     Source: Wen, Li & Ma 2023, arXiv:2307.11007, lemmas of sections 3 to 5; it follows from ``|f| ≤ ‖U‖‖A‖`` for
         positively homogeneous units and the inequality between arithmetic and geometric mean.
     """
-    d = check_int("num_features", num_features)
+    d, bias = check_int("num_features", num_features), check_flag("bias", bias)
     if norm is not None:
         check_choice("norm", norm, ("layer",))
         return 2.0

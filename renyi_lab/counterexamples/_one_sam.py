@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.threads import one_thread
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_int, check_real, is_iterable
 from renyi_lab.counterexamples._pieces import (
     Pieces,
     check_all_trainable,
@@ -167,7 +167,7 @@ def train_one_sam(
         check_real("first_layer_norm", first_layer_norm, 0.0, open_minimum=True)
         if not weights.first.any():
             raise ValueError("first_layer_norm needs a first layer that is not zero, which no factor makes longer.")
-    if not isinstance(keep, Iterable):
+    if not is_iterable(keep):
         raise TypeError(f"keep must be numbers of steps, such as keep=({keep},), got {type(keep).__name__}.")
     wanted = {check_int("each entry of keep", step, minimum=0) for step in keep}
     if late := [step for step in sorted(wanted) if step > steps]:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from renyi_lab._utils.validation import check_flag
 from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.course._files import course_directory
 from renyi_lab.datasets import mnist1d
@@ -82,6 +83,7 @@ def save_network(model: nn.Module, path: str | os.PathLike[str] | None = None, *
         ValueError: ``model`` has another architecture, weights that are not finite, or the folder does not exist.
         OSError: The file cannot be written.
     """
+    overwrite = check_flag("overwrite", overwrite)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
     path = _checked(NETWORK_FILE if path is None else path)
@@ -122,6 +124,8 @@ def load_network(
     """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point type such as torch.float64, got {dtype!r}.")
+    if progress is not None:
+        check_flag("progress", progress)
     candidates = [_checked(path)] if path is not None else _places()
     found = next((weights for weights in map(_read, candidates) if weights is not None), None)
     if found is None:

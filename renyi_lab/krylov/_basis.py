@@ -17,7 +17,7 @@ from torch import Tensor
 from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice
+from renyi_lab._utils.validation import check_choice, shown
 from renyi_lab.operators import LinearOperator, format_bytes
 
 PLACES = ("device", "cpu", "sharded")
@@ -51,6 +51,8 @@ class Storage:
                 'whose processes share the basis; use basis="cpu" or basis_dtype=torch.bfloat16 on one process.'
             )
         own = operator.dtype
+        if self.dtype is not None and not isinstance(self.dtype, torch.dtype):
+            raise TypeError(f"basis_dtype must be a dtype such as torch.bfloat16, got {shown(self.dtype)}.")
         if self.dtype is not None and (self.dtype not in _DTYPES or _bytes(self.dtype) > _bytes(own)):
             raise ValueError(
                 f"basis_dtype must be torch.bfloat16, torch.float32 or torch.float64, no wider than the operator's "

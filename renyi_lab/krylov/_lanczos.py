@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice, check_int, check_tensor
+from renyi_lab._utils.validation import check_choice, check_flag, check_int, check_tensor
 from renyi_lab.krylov._basis import Basis, Storage, orthogonal_to
 from renyi_lab.operators import LinearOperator, as_operator
 
@@ -167,7 +167,7 @@ def lanczos_steps(
     matrix = as_operator(operator)
     full = check_reorthogonalize(reorthogonalize)
     deflate = None if deflate is None else _checked_rows(matrix, deflate)
-    if restart and not full:
+    if check_flag("restart", restart) and not full:
         raise ValueError('restart=True needs reorthogonalize="full": new directions must be orthogonal to all others.')
     if basis is None and full:
         raise ValueError('basis=None needs reorthogonalize="none": else each new vector is compared with all others.')

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from renyi_lab._utils.masses import BatchMass
 from renyi_lab._utils.model_state import is_sharded, unwrap_model
 from renyi_lab._utils.parameters import ParameterSelection, flatten, unflatten
 from renyi_lab._utils.ranks import Ranks, agreed, checksum
-from renyi_lab._utils.validation import check_choice, check_instance, check_tensor
+from renyi_lab._utils.validation import check_choice, check_instance, check_tensor, is_iterable
 from renyi_lab.operators._backward import gradient_by_backward
 from renyi_lab.operators._base import LinearOperator
 from renyi_lab.operators._evaluated import BACKWARD_ONLY
@@ -55,7 +56,7 @@ def hvp(loss: Tensor, params: Iterable[Tensor], vector: Tensor) -> Tensor:
         [6.0, 12.0]
     """
     check_instance("loss", loss, Tensor, "one number with a graph to params")
-    if isinstance(params, (Tensor, Mapping, str)) or not isinstance(params, Iterable):
+    if isinstance(params, (Tensor, np.ndarray, Mapping, str)) or not is_iterable(params):
         raise TypeError(f"params must be tensors, such as model.parameters(), got {type(params).__name__}.")
     params = [check_instance("each of params", parameter, Tensor) for parameter in params]
     for parameter in params:

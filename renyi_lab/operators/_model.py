@@ -19,7 +19,15 @@ from renyi_lab._utils.parameter_blocks import BlockSelection, block_parameters
 from renyi_lab._utils.parameters import ParameterBlock, ParameterSelection, flatten, split
 from renyi_lab._utils.ranks import Ranks, agreed, checksum
 from renyi_lab._utils.threads import AdaptiveThreads
-from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_loss_fn, check_real
+from renyi_lab._utils.validation import (
+    check_choice,
+    check_instance,
+    check_int,
+    check_loss_fn,
+    check_real,
+    is_iterable,
+    shown,
+)
 from renyi_lab.operators._cost import Cost, measure_cost
 from renyi_lab.operators._evaluated import EvaluatedOperator
 from renyi_lab.operators._loss_errors import coarse_parts
@@ -293,6 +301,8 @@ class ModelOperator(EvaluatedOperator):
         check_int("num_matvecs", num_matvecs)
         check_choice("basis", basis, ("device", "cpu", "sharded"))
         kept = check_choice("reorthogonalize", reorthogonalize, ("full", "none")) == "full"
+        if basis_dtype is not None and not (isinstance(basis_dtype, torch.dtype) and basis_dtype.is_floating_point):
+            raise TypeError(f"basis_dtype must be a dtype such as torch.bfloat16, got {shown(basis_dtype)}.")
         sharing = self.vector_ranks if basis == "sharded" else None
         shared_by = 1 if sharing is None else sharing.size
         per_entry = kept * torch.finfo(basis_dtype or self.dtype).bits / 8 / shared_by
@@ -356,7 +366,7 @@ class ModelOperator(EvaluatedOperator):
 
     def flatten(self, tensors: Iterable[Tensor]) -> Tensor:
         """One detached vector ``(n,)`` from tensors shaped like the parameters; any leading axes are kept."""
-        if isinstance(tensors, (str, Tensor)) or not isinstance(tensors, Iterable):
+        if isinstance(tensors, (str, Tensor)) or not is_iterable(tensors):
             raise TypeError(f"tensors must be tensors shaped like the parameters, got {type(tensors).__name__}.")
         parts = [check_instance("each of tensors", tensor, Tensor) for tensor in tensors]
         shapes = list(self._block.shapes.values())

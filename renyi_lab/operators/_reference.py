@@ -72,7 +72,7 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, see
         seed: Random seed for ``Q``.
 
     Raises:
-        ValueError: ``eigenvalues`` is not a vector or is empty.
+        ValueError: ``eigenvalues`` is not a vector, is empty, or holds NaN or infinity.
 
     Example:
         >>> A = matrix_with_spectrum([3.0, 1.0, 1.0])
@@ -82,6 +82,8 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, see
     values = torch.from_numpy(real_array("eigenvalues", eigenvalues))
     if values.ndim != 1 or values.numel() == 0:
         raise ValueError(f"eigenvalues must be a vector with at least one entry, got shape {tuple(values.shape)}.")
+    if not values.isfinite().all():
+        raise ValueError("eigenvalues must be finite, but some are NaN or infinite.")
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator, device="cpu")
     orthogonal = torch.linalg.qr(gaussian).Q  # Haar up to the signs of its columns, which cancel in the product

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from renyi_lab._utils.validation import is_iterable
 from renyi_lab.optim._shards import is_dtensor
 
 _EXPECTED = "tensors, such as model.parameters(), named tensors, or groups such as [{'params': model.parameters()}]"
@@ -74,7 +75,7 @@ def _listed(name: str, params: Any) -> list[Any]:
         raise TypeError(f"{name} must be {_EXPECTED}; got a dictionary: write [group] for one, or its .items().")
     if isinstance(params, (set, frozenset)):
         raise TypeError(f"{name} must be in an order that is the same in every run, got a set: pass a list.")
-    if isinstance(params, (str, bytes)) or not isinstance(params, Iterable):
+    if isinstance(params, (str, bytes)) or not is_iterable(params):
         raise TypeError(f"{name} must be {_EXPECTED}; got {type(params).__name__}.")
     entries = list(params)
     for position, entry in enumerate(entries):

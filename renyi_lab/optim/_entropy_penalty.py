@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.parameters import check_uniform
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_int, is_iterable
 from renyi_lab.optim._shards import is_dtensor
 
 # A text without numbers, so that Python shows it once and not at every step of a training.
@@ -219,7 +219,7 @@ def _checked(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
         raise ValueError("loss has no graph: compute it with gradients enabled, and do not detach it.")
     if not math.isfinite(float(loss.detach())):
         raise ValueError(f"loss is not finite ({float(loss.detach())}). Likely cause: training diverges; lower lr.")
-    if not isinstance(parameters, Iterable):
+    if not is_iterable(parameters):
         raise TypeError(f"parameters must be tensors, such as model.parameters(); got {type(parameters).__name__}.")
     given = list(parameters)
     for parameter in given:

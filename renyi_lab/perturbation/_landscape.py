@@ -16,7 +16,7 @@ from torch import Tensor
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.figure import check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_finite, check_int
+from renyi_lab._utils.validation import check_finite, check_int, check_tensor
 from renyi_lab.operators import LossSurface, ModelOperator, check_operator
 
 _NUM_LEVELS = 21  # Heuristic: enough contours to see the slope everywhere.
@@ -202,6 +202,9 @@ def checked_vector(name: str, vector: Any, operator: ModelOperator) -> Tensor:
     """Return a vector over the operator's parameters in their dtype and on their device, or raise."""
     if not isinstance(vector, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(vector).__name__}.")
+    check_tensor(name, vector, vector.device)
+    if vector.device.type == "meta":
+        raise TypeError(f"{name} must be a tensor with values, got one on the device meta.")
     if vector.shape != (operator.dim,):
         raise ValueError(f"{name} must have shape {(operator.dim,)}, one entry per weight, got {tuple(vector.shape)}.")
     check_finite(name, vector, "a division by zero in its computation.")

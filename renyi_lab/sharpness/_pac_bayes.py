@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_flag, check_real
 from renyi_lab.operators import LossSurface, ModelOperator
 from renyi_lab.perturbation import NUM_DRAWS, AverageCase, average_over, gaussian_noise
 
@@ -52,6 +52,7 @@ def pac_bayes_flatness(
     Source: Jiang et al. 2019, arXiv:1912.02178, appendix C.5 (``pac-bayes-flatness``, ``pac-bayes-mag-flatness``).
     """
     target = check_real("increase", increase, 0.0, open_minimum=True)
+    magnitude_aware = check_flag("magnitude_aware", magnitude_aware)
     surface = LossSurface(operator)
     noise = gaussian_noise(surface, num_draws, seed)
     magnitudes = surface.start.abs() if magnitude_aware else torch.ones_like(surface.start)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.validation import check_flag, shown
 from renyi_lab.sharpness._text import ERRORS, check_labels, html_table, lay_out, with_error
 from renyi_lab.spectrum import Spectrum
 
@@ -41,7 +42,10 @@ class SharpnessReport:
 
     def __getitem__(self, key: str | Row) -> Estimate:
         """``report["trace"]`` of the whole network, ``report["trace", "layer1.weight"]`` of a block."""
-        measure, block = (key, WHOLE) if isinstance(key, str) else key
+        pair = (key, WHOLE) if isinstance(key, str) else key
+        if not isinstance(pair, tuple) or [type(part) for part in pair] != [str, str]:
+            raise TypeError(f"key must be a measure, or a measure and a block, as texts, got {shown(key)}.")
+        measure, block = pair
         try:
             return self.estimates[measure, block]
         except KeyError:
@@ -73,6 +77,7 @@ class SharpnessReport:
         """
         import pandas as pd
 
+        errors = check_flag("errors", errors)
         cells = {
             block: [self._cell(measure, block) if errors else self._value(measure, block) for measure in self.measures]
             for block in self.blocks

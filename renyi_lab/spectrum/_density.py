@@ -50,6 +50,8 @@ def spectral_density(
         raise ValueError(f"grid must be a vector, got shape {points.shape}.")
     if not np.isfinite(points).all():
         raise ValueError("grid must be finite, but holds NaN or infinity.")
+    if not (np.isfinite(x).all() and np.isfinite(w).all()):
+        raise ValueError("nodes and weights must be finite, but some are NaN or infinite.")
     total = w.sum()
     if check_choice("scale", scale, ("linear", "log")) == "log":
         if points.size and points.min() <= 0:
@@ -62,8 +64,13 @@ def spectral_density(
         sigma = LINEAR_BANDWIDTH_SHARE * (spread or abs(float(x[0])) or 1.0)
     if bandwidth is not None:
         sigma = check_real("bandwidth", bandwidth, 0.0, open_minimum=True)
-    kernel = np.exp(-0.5 * ((points[:, None] - x[None, :]) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-    return np.asarray(kernel @ w / total)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        # A distance of infinitely many widths is far outside the kernel; its density there is exactly 0.
+        kernel = np.exp(-0.5 * ((points[:, None] - x[None, :]) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    density = np.asarray(kernel @ w / total)
+    if not np.isfinite(density).all():
+        raise ValueError(f"bandwidth must be larger, got {sigma:g}: the density overflows.")
+    return density
 
 
 def logarithmic_grid(magnitudes: FloatArray, num_points: int) -> FloatArray:

@@ -15,7 +15,7 @@ Sources: Rényi 1961, *On measures of entropy and information*; Hill 1973 (effec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, overload
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_real, is_iterable
 from renyi_lab.spectrum._weighted_entropy import weighted_escort, weighted_renyi_entropy
 
 
@@ -140,13 +140,15 @@ def check_alphas(alphas: Any, name: str = "alpha") -> list[float] | None:
         TypeError: An entry is not a number, or the order of the entries is not defined.
         ValueError: No entry, a matrix, or an entry that is negative or NaN.
     """
-    single = isinstance(alphas, (str, bytes)) or not isinstance(alphas, Iterable)
+    single = isinstance(alphas, (str, bytes)) or not is_iterable(alphas)
     if single or (isinstance(alphas, (np.ndarray, Tensor)) and alphas.ndim == 0):
         return None
     if isinstance(alphas, (Set, Mapping)):
         raise TypeError(
             f"{name} must be a number or a sequence of numbers, got a {type(alphas).__name__}; use sorted(...)."
         )
+    if isinstance(alphas, Tensor) and (alphas.layout is not torch.strided or alphas.device.type == "meta"):
+        raise TypeError(f"{name} must be a dense tensor with values, got {alphas.layout} on {alphas.device}.")
     if isinstance(alphas, (np.ndarray, Tensor)) and alphas.ndim > 1:
         raise ValueError(f"{name} must be a number or a vector, got shape {tuple(alphas.shape)}; use {name}.ravel().")
     entries = alphas.tolist() if isinstance(alphas, (np.ndarray, Tensor)) else list(alphas)

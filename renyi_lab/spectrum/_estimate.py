@@ -17,7 +17,7 @@ import torch
 
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.threads import one_thread
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_flag, check_int, check_real
 from renyi_lab.krylov import Storage, Tridiagonal, check_reorthogonalize, lanczos_steps
 from renyi_lab.operators import DENSE_LIMIT, LinearOperator, as_operator
 from renyi_lab.spectrum._calibration import weigh
@@ -136,6 +136,8 @@ def estimate_spectrum(
         num_matvecs = NUM_MATVECS if target_error is None else LARGEST_BUDGET
     budget = check_int("num_matvecs", num_matvecs)
     check_int("seed", seed, 0)
+    if progress is not None:
+        check_flag("progress", progress)
     if not isinstance(data_error, bool):
         raise TypeError(f"data_error must be True or False, got {data_error!r}; a wanted error is target_error.")
     parts = leaving_groups_out(matrix, seed) if data_error else []

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab._utils.validation import check_choice, check_int, check_real, shown
 from renyi_lab.spectrum._entropy import check_alpha, check_alphas
 from renyi_lab.spectrum._errors import Sampling, estimate, remark
 from renyi_lab.spectrum._rule import QuadratureRule
@@ -176,11 +176,15 @@ class Spectrum(QuadratureRule):
             f: Function that maps an array of eigenvalues, ``(k,)``, to as many finite values.
 
         Raises:
+            TypeError: ``f`` is not a function, does not take an array, or returns no numbers.
             ValueError: ``f`` returns another shape, or NaN or infinity.
         """
-        if not callable(f):
-            raise TypeError(f"f must be a function of an array of eigenvalues, got {type(f).__name__}.")
-        values = np.array(f(self.nodes.copy()), dtype=np.float64)  # f may write into its argument
+        if not callable(f) or isinstance(f, type):
+            raise TypeError(f"f must be a function of an array of eigenvalues, got {shown(f)}.")
+        try:
+            values = np.array(f(self.nodes.copy()), dtype=np.float64)  # f may write into its argument
+        except TypeError as error:
+            raise TypeError(f"f must map an array of eigenvalues to as many numbers, but: {error}") from error
         if values.shape != self.nodes.shape:
             raise ValueError(
                 f"f must map {self.nodes.shape} values to as many, got {values.shape}; write it with NumPy."

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from renyi_lab._utils.validation import check_choice, check_int, check_real
+from renyi_lab._utils.validation import check_choice, check_int, check_real, shown
 from renyi_lab.optim import BY_NAME
 from renyi_lab.study._sharpness_aware import sharpness_aware_axes
 
@@ -74,8 +74,15 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A string that identifies the setting, the same in every process."""
-        return json.dumps(self.stated, sort_keys=True)
+        """A string that identifies the setting, the same in every process.
+
+        Raises:
+            TypeError: An axis is neither a number nor text.
+        """
+        try:
+            return json.dumps(self.stated, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"each axis of a setting must be a number or text, got {shown(self.stated)}.") from error
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.stated.items())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from renyi_lab._utils.validation import check_reals
+from renyi_lab._utils.validation import check_reals, shown
 
 
 @dataclass(frozen=True)
@@ -74,4 +74,4 @@ class Measurement:
 
 def _check_mapping(name: str, value: Any, example: str) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a mapping, such as {example}, got {value!r} of type {type(value).__name__}.")
+        raise TypeError(f"{name} must be a mapping, such as {example}, got {shown(value)}.")

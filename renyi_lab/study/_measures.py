@@ -46,7 +46,10 @@ def standard_measure(
 
     Raises:
         ValueError: The model has no trainable weight matrix.
+        TypeError: ``data`` is not a pair of tensors.
     """
+    if not isinstance(data, (tuple, list)) or len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
+        raise TypeError(f"data must be two tensors (x, y), got {type(data).__name__}.")
     weights = [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and parameter.requires_grad]
     if not weights:
         raise ValueError("the model has no trainable weight matrix; a study measures the first and the last one.")

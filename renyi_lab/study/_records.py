@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_real, shown
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 
@@ -51,7 +51,7 @@ class Record:
         for name, kind in (("setting", Setting), ("diverged", bool), ("measurement", Measurement)):
             value = getattr(self, name)
             if not isinstance(value, kind):
-                raise TypeError(f"{name} must be a {kind.__name__}, got {value!r} of type {type(value).__name__}.")
+                raise TypeError(f"{name} must be a {kind.__name__}, got {shown(value)}.")
         if not _is_nan(self.cpu_seconds):
             check_real("cpu_seconds", self.cpu_seconds, 0)
         for name, largest in _LARGEST.items():

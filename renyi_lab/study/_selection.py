@@ -75,6 +75,7 @@ class NullDistribution:
         Args:
             tau: τ of the best measure, of either sign. Default: none is drawn.
         """
+        tau = None if tau is None else check_real("tau", tau, -1, 1)
         observed = "" if tau is None else f"; the observed |τ| of {abs(tau):.2f} has p = {self.p_value(tau):.3f}"
         many = f"{self.num_measures} measures" if self.num_measures > 1 else "1 measure"
         figure = new_figure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import is_iterable, shown
 from renyi_lab.study._correlation import granulated_tau, kendall_tau
 
 # The axis that tells the trainings of one setting apart.
@@ -42,7 +43,7 @@ class Models:
         """The named columns of the measures, or all; raises if one does not exist."""
         if measures is None:
             return self.measures
-        if isinstance(measures, str) or not isinstance(measures, Iterable):
+        if isinstance(measures, str) or not is_iterable(measures):
             raise TypeError(f"measures must be a sequence of names, got {measures!r}; write [{measures!r}].")
         names = list(measures)
         if not names:
@@ -65,6 +66,8 @@ def sorting_key(value: Hashable) -> tuple[str, Any]:
 
 def check_measure(name: str, measures: Sequence[str] | pd.DataFrame) -> None:
     """Raise unless ``name`` is one of the measures."""
+    if not isinstance(name, str):
+        raise TypeError(f"measure must be the name of one, got {shown(name)}.")
     if name not in list(measures):
         raise ValueError(f"there is no measure {name!r}; available: {', '.join(map(repr, measures))}.")
 

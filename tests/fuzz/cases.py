@@ -40,7 +40,7 @@ SLOW = re.compile(
     "Explorer|certify|bound_report|study|compar|Comparison|Report|Certificate|train|load_network|histor|Checkup|to_html"
 )
 CHANGES_ITS_ARGUMENTS = re.compile(
-    r"\.train$|train_one_sam|step$|\.restore$|load_state_dict|add_param_group|statistics_once|collision_entropy|flatten$"
+    r"\.train$|train_one_sam|step$|\.restore$|load_state_dict|Basis.append|add_param_group|statistics_once|collision_entropy|flatten$"
 )
 # The names of arguments that stand for `**options` and the like.
 KEYWORDS = {"options": "lr", "base_kwargs": "lr", "settings": "lr", "axes": "architecture"}

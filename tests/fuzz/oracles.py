@@ -81,6 +81,8 @@ def _kl(result: Any, q: Any, p: Any) -> str | None:
 
 
 def _kl_inverse(result: Any, q: Any, c: Any) -> str | None:
+    if result == 0 and q > 0 and float(q) * math.exp(-float(c) / float(q)) == 0:
+        return None  # the lower inverse is below the smallest float
     outside = not 0 <= result <= 1
     budget = rl.bounds.kl_bernoulli(float(q), float(result)) if not outside else math.inf
     return (

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
+basis of Subspace: basis | rounded
+capacity of Basis: 2 | 5
+coefficients of Basis.remove: None | np.eye(3)[:2]
+coefficients of Subspace: np.eye(3)[:2]
+dim of Subspace.leading: 1 | 2
+dtype of Storage: None | torch.bfloat16 | torch.float32
+num_vectors of Basis|Storage: 1 | 3
+operator of Basis|Storage: matrix_operator
+place of Storage: 'device' | 'cpu'
+rows of Basis|Subspace: torch.eye(4).double() | torch.ones(4).double()
+storage of Basis: None | rl.krylov.Storage('cpu', torch.bfloat16)
+vector of Basis: torch.ones(4).double()
 batches of random_subset|without_groups: operator.batches
 step of LanczosExplorer: 1
 most_groups of without_groups: 2

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from random import Random
 
 import mpmath
 import numpy as np
 import pytest
 import torch
+from fuzz.cases import Case, consumed, owner_of
+from fuzz.objects import IMPORTS, namespace_for
+from fuzz.surface import targets
+from fuzz.values import plausible
 from torch.nn import functional as F
 
 import renyi_lab as rl
@@ -224,7 +229,7 @@ def test_settings_of_optimizers_bounds_and_blocks_are_checked_by_name(wrong, mod
         rl.SharpnessAware(model.parameters(), torch.optim.SGD, 0.05, group_settings=wrong, lr=0.1)
     with pytest.raises(TypeError, match="params must hold"):
         rl.HessianOperator(model, F.cross_entropy, data, params=np.array(0.5))
-    with pytest.raises(TypeError, match="extra must be a Real"):
+    with pytest.raises(TypeError, match="extra must be a real number"):
         rl.bounds.maurer(0.1, 1.0, 100).with_terms(extra=np.ones(2))
 
 
@@ -245,3 +250,130 @@ def test_arrays_of_correlations_and_radii_are_checked_by_name(wrong, model, data
         rl.study.kendall_tau(wrong, [1.0, 2.0])
     with pytest.raises(TypeError, match="rhos "):
         rl.perturbation.discrepancy_curve(operator, "layer1", torch.eye(2), wrong)
+
+
+FLAGS = [
+    (target.name, parameter.name)
+    for target in targets()
+    for parameter in target.parameters
+    if parameter.annotation in ("bool", "bool | None") and target.kind != "class"
+]
+# Slow to call, or called with widths by position: tested elsewhere.
+OTHERS = {"renyi_lab.bounds.certify", "renyi_lab.bounds.bound_report", "renyi_lab.models.mlp"}
+
+
+def test_every_flag_of_a_public_function_is_found():
+    assert {("renyi_lab.lanczos", "restart"), ("renyi_lab.SharpnessReport.table", "errors")} <= {*FLAGS}
+
+
+@pytest.mark.parametrize(("name", "flag"), [pair for pair in FLAGS if pair[0] not in OTHERS])
+@pytest.mark.parametrize("wrong", ["'text'", "torch.ones(3)"])
+def test_every_flag_is_checked_by_name(name, flag, wrong):
+    target = next(target for target in targets() if target.name == name)
+    owner = owner_of(target, Random(0)) if target.kind == "method" else ""
+    given = dict(required_arguments(target)) | {flag: wrong}
+    order = [parameter.name for parameter in target.parameters]
+    case = Case(0, 0, target, "one hostile", owner, tuple(sorted(given.items(), key=lambda pair: order.index(pair[0]))))
+    namespace = {}
+    exec(IMPORTS, namespace)
+    with pytest.raises(TypeError, match=flag):
+        consumed(eval(case.call, namespace_for(case.call, namespace)))
+
+
+def required_arguments(target):
+    """The first plausible value of each required parameter."""
+    for parameter in target.parameters:
+        if parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        ):
+            yield parameter.name, plausible(target.name, parameter.name, str(parameter.annotation))[0]
+
+
+@pytest.mark.parametrize("huge", [10**400, -(10**400)])
+def test_integers_beyond_64_bits_are_refused_by_name(huge):
+    with pytest.raises(ValueError, match="dim must be at"):
+        rl.bounds.basin_log_volume(0.1, 1.0, huge)
+    with pytest.raises(ValueError, match="seed must be at"):
+        rl.matrix_with_spectrum([1.0], seed=huge)
+    with pytest.raises(ValueError, match="in_channels must be at"):
+        rl.models.resnet20(in_channels=huge)
+    with pytest.raises(ValueError, match="extra must be finite"):
+        rl.bounds.maurer(0.1, 1.0, 100).with_terms(extra=huge)
+
+
+@pytest.mark.parametrize("width", [1e-320, 1e-170])
+def test_a_bandwidth_under_which_a_density_overflows_is_refused_without_a_warning(width, recwarn):
+    density = rl.Spectrum.from_eigenvalues([3.0, 1.0]).density([2.0, 2.5], width)
+    assert density.tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="bandwidth must be larger"):
+        rl.Spectrum.from_eigenvalues([3.0, 1.0]).density([1.0], 1e-320)
+    assert not recwarn.list
+
+
+def test_densities_and_matrices_of_values_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="weights must be finite"):
+        rl.spectrum.spectral_density([0.1, 1.0], [1.0, math.inf], [0.5])
+    with pytest.raises(ValueError, match="eigenvalues must be finite"):
+        rl.matrix_with_spectrum([1.0, math.nan])
+
+
+@pytest.mark.parametrize("alpha", [np.array(None), torch.ones((), device="meta"), torch.ones(3).to_sparse()])
+def test_orders_without_values_are_refused_by_name(alpha):
+    with pytest.raises(TypeError, match="alpha"):
+        rl.Spectrum.from_eigenvalues([3.0, 1.0]).effective_number(alpha)
+
+
+@pytest.mark.parametrize(
+    "key", [1.0, np.ma.masked, np.ones(3), Fraction(1), ("trace",), ("trace", 1), [["trace"], "a"]]
+)
+def test_keys_of_reports_and_comparisons_are_texts(key, model, data):
+    report = rl.sharpness_report(model, F.cross_entropy, data, num_matvecs=20, progress=False)
+    for found in (report, rl.Comparison(report, report)):
+        with pytest.raises(TypeError, match="key must be"):
+            found[key]
+
+
+@pytest.mark.parametrize("wrong", [Unprintable(), torch.ones(3), b"bytes", np.ones(2)])
+def test_paths_dates_axes_and_correlations_are_checked_by_name(wrong, model, data):
+    study = rl.study.Study(rl.study.Study.standard().records[::8])
+    with pytest.raises(TypeError, match="path must be"):
+        rl.study.Study.read(wrong)
+    with pytest.raises(TypeError, match="tau must be"):
+        study.null_distribution(num_permutations=5).plot(tau=wrong)
+    with pytest.raises(TypeError, match="measure must be"):
+        study.plot_measure(wrong)
+    with pytest.raises(TypeError, match="axis of a setting"):
+        _ = rl.study.Setting(architecture=wrong).key
+    with pytest.raises(TypeError, match="date must be text"):
+        rl.checkup(model, F.cross_entropy, data, num_matvecs=20, progress=False).to_html("page.html", date=wrong)
+
+
+def test_data_parameters_and_directions_of_another_kind_are_refused_by_name(model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data))
+    with pytest.raises(TypeError, match="data must be two tensors"):
+        rl.study.standard_measure(model, F.cross_entropy, loader, initial_parameters={})
+    with pytest.raises(TypeError, match="basis_dtype must be a dtype"):
+        operator.estimate_cost(basis_dtype=torch.ones(3))
+    with pytest.raises(TypeError, match="basis_dtype must be a dtype"):
+        rl.estimate_spectrum(operator, basis_dtype=torch.ones(3))
+    with pytest.raises(TypeError, match="direction"):
+        rl.perturbation.loss_along(operator, torch.ones(17, device="meta"), [0.1])
+    with pytest.raises(TypeError, match="scales must be a Mapping"):
+        rl.widgets.ReparametrizationExplorer(operator, scales=torch.tensor(0.5))
+    for wrong in (np.array(0.5), torch.tensor(0.5)):
+        with pytest.raises(TypeError, match="params"):
+            rl.hvp(F.cross_entropy(model(data[0]), data[1]), wrong, torch.ones(17))
+        with pytest.raises(TypeError, match="params"):
+            rl.ASAM(wrong, lr=0.1)
+
+
+@pytest.mark.parametrize("wrong", [torch.nn.Linear, int, F.relu, lambda: 1.0])
+def test_functions_that_do_not_map_eigenvalues_are_refused_by_name(wrong):
+    with pytest.raises(TypeError, match="f must"):
+        rl.Spectrum.from_eigenvalues([1.0, 2.0]).trace_of(wrong)
+
+
+def test_a_bound_against_a_fraction_can_be_shown():
+    assert "trivial 0.3333" in repr(rl.bounds.maurer(0.1, 1.0, 100).against(Fraction(1, 3)))
