@@ -71,7 +71,7 @@ class Storage:
         Raises:
             ValueError: They do not fit.
         """
-        with agreed(operator.ranks):
+        with agreed(operator.vector_ranks):
             self._check_own_memory(operator, num_vectors)
 
     def _check_own_memory(self, operator: LinearOperator, num_vectors: int) -> None:
