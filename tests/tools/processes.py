@@ -38,4 +38,5 @@ def _run(rank: int, folder: str, size: int, timeout: float, function: Callable[.
         traceback.print_exc()
         result = error
     (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
+    dist.barrier()  # gloo aborts a process whose partner closes its connection too early
     dist.destroy_process_group()
