@@ -112,7 +112,9 @@ def case_at(seed: int, index: int) -> Case:
 
 def owner_of(target: Target, random: Random) -> str:
     """An object that has the method: a prepared one, or what the constructor makes of plausible arguments."""
-    place_of_class = random.choice(target.owners)
+    known = {found.name for found in targets()}
+    made = [owner for owner in target.owners if owner.rpartition(".")[2] in INSTANCES or owner in known]
+    place_of_class = random.choice(made)
     name = place_of_class.rpartition(".")[2]
     if name in INSTANCES:
         return random.choice(INSTANCES[name])

@@ -114,14 +114,14 @@ def test_memory_grows_with_the_vectors():
         ({"basis": "sharded"}, "process_group"),
         ({"basis_dtype": torch.float16}, "basis_dtype must be torch.bfloat16"),
         ({"basis_dtype": torch.complex64}, "basis_dtype must be torch.bfloat16"),
-        ({"basis_dtype": "bfloat16"}, "basis_dtype must be torch.bfloat16"),
+        ({"basis_dtype": "bfloat16"}, "basis_dtype must be a dtype"),
         ({"reorthogonalize": "some"}, "reorthogonalize must be one of"),
     ],
 )
 def test_bad_arguments(options, message):
     for call in (lanczos, estimate_spectrum):
         name = "num_steps" if call is lanczos else "num_matvecs"
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call(Diagonal(K.float()), **{name: 10, **options})
 
 

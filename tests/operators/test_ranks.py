@@ -152,7 +152,9 @@ def test_spectra_and_reports_of_two_processes_are_those_of_one(spectra_of_ranks,
     tolerance = 1e-3 if dtype == torch.float32 else 1e-7
     for name, found in numbers.items():
         expected = entropies(alone["estimated" if name == "sharded" else name])
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, msg=name)
+        # Each rank keeps what rounding took from the largest entries of its own columns.
+        close = 1e-3 if name == "sharded, rounded" else tolerance
+        torch.testing.assert_close(found, expected, rtol=close, atol=close, msg=name)
         assert torch.equal(found, other[0][name])
     assert notes.keys() == report.notes.keys()
     for row, estimate in report.estimates.items():

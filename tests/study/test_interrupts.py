@@ -143,15 +143,6 @@ def test_workers_of_dask_give_the_same_records(cluster: Any, records: list[dict[
     assert read_quietly(path).num_diverged == 0
 
 
-def test_signals_at_random_moments_of_a_study_on_dask(
-    cluster: Any, records: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    path, moment = tmp_path / "records", random.Random(3)
-    for signum in SIGNALS:
-        end_at_random(path, signum, moment, "dask", cluster.scheduler.address)
-    assert without_time(study(path, "dask")) == records
-
-
 def test_a_worker_of_dask_that_ends_ends_the_study(cluster: Any, records: list[dict[str, Any]], tmp_path: Path) -> None:
     path, flag = tmp_path / "records", tmp_path / "flag"
     flag.touch()

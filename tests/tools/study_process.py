@@ -71,10 +71,15 @@ def study_on_full_disk(path: Path, free: int) -> None:
     os._exit(3)
 
 
+def _interruptible(function: Callable[..., Any], *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs of a shell in the background ignore
+    function(*arguments)
+
+
 @contextlib.contextmanager
 def started(function: Callable[..., Any], *arguments: Any) -> Iterator[BaseProcess]:
     FORK_SERVER.set_forkserver_preload(["renyi_lab.study", "joblib", "distributed"])
-    process = FORK_SERVER.Process(target=function, args=arguments)
+    process = FORK_SERVER.Process(target=_interruptible, args=(function, *arguments))
     process.start()
     try:
         yield process
