@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -127,9 +128,16 @@ def flatten(tensors: Iterable[Tensor], leading: int = 0) -> Tensor:
     return torch.cat([whole(tensor.detach()).reshape(*tensor.shape[:leading], -1) for tensor in tensors], dim=-1)
 
 
-def is_distributed(tensor: Tensor) -> bool:
-    """Whether each process holds a part of the tensor."""
-    return hasattr(tensor, "full_tensor")
+def is_distributed(tensor: Any) -> bool:
+    """Whether a tensor is distributed over the processes of a device mesh, each of which holds a part."""
+    kind = type(tensor)
+    return kind is not nn.Parameter and kind is not Tensor and _is_distributed_type(kind.__mro__)
+
+
+@functools.cache
+def _is_distributed_type(kinds: tuple[type, ...]) -> bool:
+    # By name, because importing torch.distributed.tensor takes longer than importing all of this package.
+    return any(kind.__name__ == "DTensor" for kind in kinds)
 
 
 def whole(tensor: Tensor) -> Tensor:

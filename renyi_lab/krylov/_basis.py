@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, shown
-from renyi_lab.operators import LinearOperator, format_bytes
+from renyi_lab.operators import LinearOperator, format_bytes, free_bytes
 
 PLACES = ("device", "cpu", "sharded")
 _DTYPES = (torch.bfloat16, torch.float32, torch.float64)
@@ -60,9 +59,14 @@ class Storage:
             )
         return self
 
+    def device_for(self, operator: LinearOperator) -> torch.device:
+        """Device that the vectors are on."""
+        return torch.device("cpu") if self.place == "cpu" else operator.device
+
     def num_bytes(self, operator: LinearOperator, num_vectors: int) -> int:
         """Memory of so many vectors on one rank."""
-        size = operator.vector_ranks.size if self.place == "sharded" and operator.vector_ranks is not None else 1
+        sharing = operator.vector_ranks if self.place == "sharded" else None
+        size = 1 if sharing is None else sharing.size
         return num_vectors * -(-operator.dim // size) * _bytes(self.dtype or operator.dtype)
 
     def check_memory(self, operator: LinearOperator, num_vectors: int) -> None:
@@ -75,7 +79,7 @@ class Storage:
             self._check_own_memory(operator, num_vectors)
 
     def _check_own_memory(self, operator: LinearOperator, num_vectors: int) -> None:
-        device = operator.device if self.place != "cpu" else torch.device("cpu")
+        device = self.device_for(operator)
         needed, free = self.num_bytes(operator, num_vectors), free_bytes(device)
         if needed <= free:
             return
@@ -96,17 +100,7 @@ class Storage:
         return found
 
     def _fits(self, operator: LinearOperator, num_vectors: int) -> bool:
-        device = operator.device if self.place != "cpu" else torch.device("cpu")
-        return self.num_bytes(operator, num_vectors) <= free_bytes(device)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Free memory on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return int(psutil.virtual_memory().available)
+        return self.num_bytes(operator, num_vectors) <= free_bytes(self.device_for(operator))
 
 
 class Basis:
@@ -124,7 +118,7 @@ class Basis:
         self.dim, self._dtype, self._device = operator.dim, operator.dtype, operator.device
         self._ranks: Ranks | None = operator.vector_ranks if storage.place == "sharded" else None
         self._columns = slice(0, self.dim) if self._ranks is None else self._ranks.columns(self.dim)
-        place = torch.device("cpu") if storage.place == "cpu" else operator.device
+        place = storage.device_for(operator)
         width = self._columns.stop - self._columns.start
         self._memory = torch.empty(max(2, capacity), width, dtype=storage.dtype or operator.dtype, device=place)
         self._length = 0
@@ -188,10 +182,9 @@ class Basis:
     @one_thread()  # two threads are no faster up to 270,000 parameters, and many times slower on a busy machine
     def combine(self, coefficients: Tensor) -> Tensor:
         """``coefficients @ basis``: a vector ``(n,)`` for coefficients ``(m,)``, or rows ``(k, n)`` for ``(k, m)``."""
-        factors = coefficients.to(self._memory.device)
+        factors = coefficients.to(self._memory.device).to(self._dtype)
         if self._is_plain:
-            return factors.to(self._dtype) @ self.rows
-        factors = factors.to(self._dtype)
+            return factors @ self.rows
         own = factors.new_empty(*factors.shape[:-1], self._memory.shape[1])
         for columns, block in self._blocks():
             own[..., columns] = factors @ block

@@ -5,7 +5,7 @@ from renyi_lab.operators._ascent import NUM_STEPS, Ascent, ascend
 from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator
 from renyi_lab.operators._cost import Cost, format_bytes
 from renyi_lab.operators._ggn import GGNOperator
-from renyi_lab.operators._graph_memory import saved_bytes
+from renyi_lab.operators._graph_memory import free_bytes, saved_bytes
 from renyi_lab.operators._hessian import HessianOperator, hvp
 from renyi_lab.operators._kept_graphs import KeptGraphOperator
 from renyi_lab.operators._loss_surface import LossSurface, check_operator, random_subset, without_groups
@@ -30,6 +30,7 @@ __all__ = [
     "check_operator",
     "dense_hessian",
     "format_bytes",
+    "free_bytes",
     "hvp",
     "matrix_with_spectrum",
     "random_subset",

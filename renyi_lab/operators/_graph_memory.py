@@ -14,13 +14,16 @@ BUDGET_SHARE = 0.25
 
 def default_graph_budget(device: torch.device) -> int:
     """A quarter of the free memory on ``device``, in bytes."""
+    return int(BUDGET_SHARE * free_bytes(device))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory on a device."""
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    elif device.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    else:
-        free = psutil.virtual_memory().available
-    return int(BUDGET_SHARE * free)
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available)
 
 
 def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) -> int:

@@ -194,7 +194,7 @@ class HessianOperator(KeptGraphOperator):
     @property
     def vector_ranks(self) -> Ranks | None:
         """As `LinearOperator.vector_ranks`; of a sharded model, its own processes."""
-        return self.ranks if self._shards is None else Ranks(self._shards.group, self.device)
+        return self.ranks if self._shards is None else self._shards.ranks
 
     @property
     def product_error(self) -> float:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.model_state import is_sharded
 from renyi_lab._utils.parameters import is_distributed
+from renyi_lab._utils.ranks import Ranks
 
 
 class Shards:
@@ -25,7 +25,7 @@ class Shards:
 
     Attributes:
         parameters: The model's parameters, as the parts that this process holds.
-        group: The process group.
+        ranks: The processes.
 
     Raises:
         ValueError: A model that is sharded over a mesh of several dimensions, or only in part, or whose gradients are
@@ -43,8 +43,7 @@ class Shards:
                 "the model's parameters must all be sharded over one mesh of one dimension; call "
                 "fully_shard(model) on the whole model, without a second dimension of the mesh."
             )
-        self.group = mesh.get_group()
-        self._size: int = mesh.size()
+        self.ranks = Ranks(mesh.get_group(), self.parameters[0].device)
         self._agreed = False
         if any(group.gradient_divide_factor is not None for group in self._parameter_groups()):
             raise ValueError(
@@ -65,15 +64,15 @@ class Shards:
 
     def undivided(self, loss: Tensor) -> Tensor:
         """The loss whose averaged gradients are the sum over processes of those of ``loss``."""
-        return loss * self._size
+        return loss * self.ranks.size
 
     def sums(self, *numbers: float) -> list[float]:
         """The sums over processes of some numbers."""
-        return [sum(of_all) for of_all in zip(*self._gathered(numbers), strict=True)]
+        return [sum(of_all) for of_all in zip(*self.ranks.gather(numbers), strict=True)]
 
     def largest(self, number: int) -> int:
         """The largest of all processes' numbers."""
-        return int(max(self._gathered(number)))
+        return int(max(self.ranks.gather(number)))
 
     def agree(self, failure: str | None) -> None:
         """Raise when another process has failed.
@@ -85,7 +84,7 @@ class Shards:
             RuntimeError: Another process has failed and this one has not, with the other's message.
         """
         self._agreed = True
-        for rank, other in enumerate(self._gathered(failure)):
+        for rank, other in enumerate(self.ranks.gather(failure)):
             if other is not None and failure is None:
                 raise RuntimeError(f"process {rank} has failed: {other}")
 
@@ -98,11 +97,6 @@ class Shards:
             if not self._agreed:
                 self.agree(f"{type(error).__name__}: {error}")
             raise
-
-    def _gathered(self, value: Any) -> list[Any]:
-        found: list[Any] = [None] * self._size
-        torch.distributed.all_gather_object(found, value, group=self.group)
-        return found
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.validation import is_iterable
-from renyi_lab.optim._shards import is_dtensor
 
 _EXPECTED = "tensors, such as model.parameters(), named tensors, or groups such as [{'params': model.parameters()}]"
 
@@ -115,5 +115,5 @@ def _check_tensors(tensors: list[Tensor]) -> None:
                 "tell its part of the gradient from the whole: wrap the model with torch.distributed.fsdp."
                 "fully_shard (FSDP2) or torch.nn.parallel.DistributedDataParallel instead."
             )
-        if is_dtensor(tensor) and tensor.is_complex():
+        if is_distributed(tensor) and tensor.is_complex():
             raise TypeError("params are sharded and complex, which is not supported: shard real parameters only.")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.parameters import check_uniform
+from renyi_lab._utils.parameters import check_uniform, is_distributed
 from renyi_lab._utils.validation import check_int, is_iterable
-from renyi_lab.optim._shards import is_dtensor
 
 # A text without numbers, so that Python shows it once and not at every step of a training.
 _UNRESOLVED = (
@@ -228,7 +227,7 @@ def _checked(loss: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     chosen = [parameter for parameter in given if parameter.requires_grad and parameter.numel()]
     if not chosen:
         raise ValueError(f"parameters hold no tensor that requires a gradient (of {len(given)} given).")
-    if any(map(is_dtensor, chosen)):
+    if any(map(is_distributed, chosen)):
         raise ValueError(
             "parameters are sharded among processes (FSDP), so that the loss was computed with other tensors, gathered "
             "for the time of a pass, and cannot be differentiated twice by these: use DistributedDataParallel."

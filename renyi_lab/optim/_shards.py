@@ -9,31 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from renyi_lab._utils.parameters import is_distributed
 from renyi_lab.optim._vectors import joined, total
-
-
-def is_dtensor(tensor: Any) -> bool:
-    """Whether a tensor is distributed over the processes of a device mesh."""
-    kind = type(tensor)
-    return kind is not nn.Parameter and kind is not Tensor and _is_dtensor_type(kind.__mro__)
-
-
-@cache
-def _is_dtensor_type(kinds: tuple[type, ...]) -> bool:
-    # By name, because importing torch.distributed.tensor takes longer than importing all of this package.
-    return any(kind.__name__ == "DTensor" for kind in kinds)
 
 
 def local_parts(tensors: Sequence[Any]) -> list[Tensor]:
     """What this process holds of each tensor, on the same memory; call it without autograd."""
-    return [tensor.to_local() if is_dtensor(tensor) else tensor for tensor in tensors]
+    return [tensor.to_local() if is_distributed(tensor) else tensor for tensor in tensors]
 
 
 def laid_out_like(tensors: Sequence[Any], params: Sequence[Any]) -> list[Tensor]:
@@ -45,11 +33,11 @@ def laid_out_like(tensors: Sequence[Any], params: Sequence[Any]) -> list[Tensor]
     """
     if len(tensors) != len(params):
         raise ValueError(f"perturbation() returned {len(tensors)} tensors for {len(params)} parameters.")
-    return [_laid_out_like(*pair) if is_dtensor(pair[1]) else pair[0] for pair in zip(tensors, params, strict=True)]
+    return [_laid_out_like(*pair) if is_distributed(pair[1]) else pair[0] for pair in zip(tensors, params, strict=True)]
 
 
 def _laid_out_like(tensor: Any, param: Any) -> Any:
-    if is_dtensor(tensor):
+    if is_distributed(tensor):
         same = tuple(tensor.placements) == tuple(param.placements)
         return tensor if same else tensor.redistribute(param.device_mesh, param.placements)
     shape = param.to_local().shape
@@ -98,7 +86,7 @@ class Shards:
 
 def _sharded_axes(tensor: Any) -> tuple[tuple[Any, int], ...]:
     """The axes of device meshes over which a tensor is cut; replicated axes need no sum."""
-    if not is_dtensor(tensor):
+    if not is_distributed(tensor):
         return ()
     return tuple((tensor.device_mesh, axis) for axis, kind in enumerate(tensor.placements) if not kind.is_replicate())
 
