@@ -41,7 +41,7 @@ def small_net(width=5, features=4):
 @pytest.mark.slow
 @BUDGETS
 @OPERATORS
-def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):
+def test_memory_stays_flat_over_hundreds_of_products(kind, graph_budget):
     model = small_net(width=30, features=200)
     operator = kind(model, F.cross_entropy, data(20, 200), graph_budget=graph_budget)
     vector, process = torch.ones(operator.dim, dtype=torch.float64), psutil.Process()
@@ -52,14 +52,14 @@ def test_memory_stays_flat_over_a_thousand_products(kind, graph_budget):
         gc.collect()
         return process.memory_info().rss, sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
-    memory, tensors = after(100)
+    memory, tensors = after(50)
     growths = []
     for _ in range(3):
-        later_memory, later_tensors = after(300)
+        later_memory, later_tensors = after(120)
         assert later_tensors == tensors
         growths.append(later_memory - memory)
         memory = later_memory
-    # What leaks grows in every round: by 14 MB if only the vectors stayed, by several times that with the graphs. The
+    # What leaks grows in every round: by 6 MB if only the vectors stayed, by several times that with the graphs. The
     # process, which runs other tests too, may grow in one round for reasons of its own.
     assert min(growths) < 2e6
 
