@@ -47,7 +47,7 @@ def write_stored(path: str | os.PathLike[str], value: Any) -> None:
     tree = _encoded(value, "", arrays)
     text = json.dumps({"format": FORMAT, "version": __version__, "value": tree})
     try:
-        with whole_file(target.resolve()) as partial, partial.open("wb") as file:  # a link stays a link
+        with whole_file(target) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **{DESCRIPTION: np.array(text)}, **arrays)
     except OSError as error:  # such as a full disk
         raise OSError(f"path could not be written: {str(target)!r} ({error.strerror}); nothing was changed.") from error
