@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from renyi_lab._utils.validation import shown
@@ -29,15 +29,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 def without_links(path: Path) -> Path:
     """The absolute path that is reached from ``path`` through all links; ``OSError`` if there can be none."""
     try:
-        reached = path.resolve()
-        possible = not any(
-            part.is_symlink() for part in (reached, *reached.parents)
-        )  # a link to itself, Python >= 3.13
-    except (ValueError, RuntimeError):  # a character that no name may have, or a link to itself (Python < 3.13)
-        possible = False
-    if not possible:
-        raise OSError(f"path is not a file name that this system knows: {str(path)!r}; choose another one.")
-    return reached
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # there can be a file
+            path.stat()  # what it refuses, pathlib refuses in some releases of Python and ignores in others
+        return path.resolve()
+    except (OSError, ValueError) as error:  # a long name, a link to itself; a character that no name may have
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"path is not a file name that this system knows ({reason}): {str(path)!r}; choose another one."
+        ) from None
 
 
 def as_path(path: str | os.PathLike[str], example: str) -> Path:

@@ -87,14 +87,14 @@ def notebooks(
     files = sorted(path.relative_to(source) for pattern in patterns for path in source.glob(pattern))
     if os.path.realpath(directory) == os.path.realpath(source):  # Path.resolve fails at a link to itself
         raise typer.BadParameter(f"{directory} is the course itself; name another folder.", param_hint="DIRECTORY")
-    if student and (directory / "solutions").exists():  # --force would leave them there
+    if student and os.path.exists(directory / "solutions"):  # --force would leave them there
         raise typer.BadParameter(
             f"{directory} contains solutions, so it would be no student edition; name another folder.",
             param_hint="DIRECTORY",
         )
-    if directory.exists() and not directory.is_dir():
+    if os.path.exists(directory) and not os.path.isdir(directory):
         raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
-    existing = [str(file) for file in files if (directory / file).exists()]
+    existing = [str(file) for file in files if os.path.exists(directory / file)]
     if existing and not force:
         raise typer.BadParameter(
             f"{directory} already contains {', '.join(existing)}; nothing was copied. "
@@ -138,7 +138,7 @@ def lab(
         _fail("JupyterLab is not installed. Install it with: pip install 'renyi-lab[lab]'")
     options = list(arguments or [])
     target = Path(options.pop(0)) if options and not options[0].startswith("-") else Path("renyi_course")
-    if not target.exists():
+    if not os.path.exists(target):  # Path.exists raises at a long name before Python 3.14
         notebooks(target)
     start = target / "00_start_here.ipynb"
     opened = start if start.exists() else target

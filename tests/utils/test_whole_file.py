@@ -23,12 +23,14 @@ def written(path: Path) -> None:
         partial.write_text("new")
 
 
-@pytest.mark.parametrize("name", ["loop", "loop/file", "loop/folder/file", "first", "to/first", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["loop", "loop/file", "loop/folder/file", "first", "to/first", "a\0b", "a" * 300, "\ud800"]
+)
 def test_names_that_lead_to_no_file_are_refused_by_every_python(name: str, tmp_path: Path) -> None:
     for link, target in {"loop": "loop", "first": "second", "second": "first", "to": "."}.items():
         (tmp_path / link).symlink_to(target)
     for function in (without_links, lambda path: writable(path, "file"), written):
-        with pytest.raises(OSError, match=r"path is not a file name that this system knows: .*choose another one"):
+        with pytest.raises(OSError, match=r"not a file name that this system knows \(.*\): .*choose another one"):
             function(tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "loop", "second", "to"]
     assert all(path.is_symlink() for path in tmp_path.iterdir())
