@@ -137,6 +137,8 @@ def test_a_damaged_or_old_file_is_trained_again_and_said_so(
         (lambda model, path: save_network(rl.models.mlp(4, 3), path), ValueError, "other names or shapes"),
         (lambda model, path: save_network(model, path.parent / "no" / "x.npz"), ValueError, "does not exist"),
         (lambda model, path: save_network(model, path.parent), ValueError, "is a folder"),
+        (lambda model, path: save_network(model, path.parent / ("a" * 300)), OSError, "is not a file name that"),
+        (lambda model, path: save_network(model, path.parent / "\ud800"), OSError, "is not a file name that"),
         (lambda model, path: load_network(3), TypeError, "path must be a string or a pathlib.Path, got int"),
         (lambda model, path: save_network(model, 3), TypeError, "path must be a string or a pathlib.Path, got int"),
         (lambda model, path: load_network(path, dtype=torch.int64), TypeError, "floating-point"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from renyi_lab._utils.validation import shown
@@ -13,13 +13,30 @@ from renyi_lab._utils.validation import shown
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """The path of a partial file beside ``path``; it replaces ``path`` at the end, or is removed after an exception."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.part")  # of this call alone: others may write at once
+    """The path of a partial file; it replaces the file at ``path`` at the end, or is removed after an exception.
+
+    A link stays a link: the partial file is beside the file that it leads to.
+    """
+    file = without_links(path)
+    partial = file.with_name(f".{secrets.token_hex(8)}.part")  # of this call alone: others may write at once
     try:
         yield partial
-        os.replace(partial, path)
+        os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def without_links(path: Path) -> Path:
+    """The absolute path that is reached from ``path`` through all links; ``OSError`` if there can be none."""
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # there can be a file
+            path.stat()  # what it refuses, pathlib refuses in some releases of Python and ignores in others
+        return path.resolve()
+    except (OSError, ValueError) as error:  # a long name, a link to itself; a character that no name may have
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"path is not a file name that this system knows ({reason}): {str(path)!r}; choose another one."
+        ) from None
 
 
 def as_path(path: str | os.PathLike[str], example: str) -> Path:
@@ -41,10 +58,7 @@ def writable(path: str | os.PathLike[str], example: str) -> Path:
         OSError: The folder does not exist, ``path`` is a folder, a device or no possible name, or may not be written.
     """
     target = as_path(path, example)
-    try:
-        folder = target.resolve().parent
-    except (ValueError, RuntimeError):  # a character that no name may have, or a link to itself (Python < 3.13)
-        raise OSError(f"path is not a file name that this system knows: {str(path)!r}; choose another one.") from None
+    folder = without_links(target).parent
     if target.is_dir():
         raise IsADirectoryError(f"path is a folder: {str(target)!r}; add the name of a file, such as {example}.")
     if not folder.is_dir():

@@ -84,7 +84,7 @@ def write_page(path: str | os.PathLike[str], text: str) -> Path:
     if not os.path.isdir(target.parent):
         raise FileNotFoundError(f"the folder {str(target.parent)!r} of path={str(target)!r} does not exist; make it.")
     try:
-        with whole_file(target.resolve()) as partial:  # a link stays a link
+        with whole_file(target) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         reason = error.strerror or str(error)

@@ -85,16 +85,16 @@ def notebooks(
     patterns = ["*.ipynb", "*.npz", "results/*.json"]
     patterns += [] if student else ["solutions/*.ipynb", "*.md"]
     files = sorted(path.relative_to(source) for pattern in patterns for path in source.glob(pattern))
-    if directory.resolve() == source.resolve():
+    if os.path.realpath(directory) == os.path.realpath(source):  # Path.resolve fails at a link to itself
         raise typer.BadParameter(f"{directory} is the course itself; name another folder.", param_hint="DIRECTORY")
-    if student and (directory / "solutions").exists():  # --force would leave them there
+    if student and os.path.exists(directory / "solutions"):  # --force would leave them there
         raise typer.BadParameter(
             f"{directory} contains solutions, so it would be no student edition; name another folder.",
             param_hint="DIRECTORY",
         )
-    if directory.exists() and not directory.is_dir():
+    if os.path.exists(directory) and not os.path.isdir(directory):
         raise typer.BadParameter(f"{directory} is a file; name a folder.", param_hint="DIRECTORY")
-    existing = [str(file) for file in files if (directory / file).exists()]
+    existing = [str(file) for file in files if os.path.exists(directory / file)]
     if existing and not force:
         raise typer.BadParameter(
             f"{directory} already contains {', '.join(existing)}; nothing was copied. "
@@ -138,7 +138,7 @@ def lab(
         _fail("JupyterLab is not installed. Install it with: pip install 'renyi-lab[lab]'")
     options = list(arguments or [])
     target = Path(options.pop(0)) if options and not options[0].startswith("-") else Path("renyi_course")
-    if not target.exists():
+    if not os.path.exists(target):  # Path.exists raises at a long name before Python 3.14
         notebooks(target)
     start = target / "00_start_here.ipynb"
     opened = start if start.exists() else target
@@ -212,8 +212,14 @@ def _device(name: str) -> str:
 
 def _check_writable(out: Path) -> None:
     """Refuse a figure file that cannot be written before the training rather than after it."""
+    from renyi_lab._utils.whole_file import without_links
+
     if out.suffix.lower() not in {".png", ".pdf", ".svg"}:
         raise typer.BadParameter(f"{out} must end in .png, .pdf or .svg.", param_hint="--out")
+    try:
+        without_links(out)
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from None
     folder = out.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise typer.BadParameter(f"the folder {folder} does not exist or cannot be written.", param_hint="--out")

@@ -102,7 +102,7 @@ def load_certificate_networks(path: str | os.PathLike[str] | None = None) -> Cer
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be a string or a pathlib.Path, got {type(path).__name__}.")
     places = [Path(CERTIFICATE_FILE), Path("..", CERTIFICATE_FILE), *_course()] if path is None else [Path(path)]
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if os.path.isfile(place)), None)
     if found is None:
         raise FileNotFoundError(
             f"{places[0]} was not found; copy it from the folder notebooks/ of the repository, or install the package "

@@ -87,9 +87,9 @@ def save_network(model: nn.Module, path: str | os.PathLike[str] | None = None, *
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
     path = _checked(NETWORK_FILE if path is None else path)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # Path.is_dir raises at a long name before Python 3.14
         raise ValueError(f"path={str(path)!r}: the folder {path.parent} does not exist; make it first.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"path={str(path)!r} is a folder; name a file in it, such as {NETWORK_FILE}.")
     weights = {name: value.detach().cpu().float().numpy() for name, value in model.state_dict().items()}
     if {name: value.shape for name, value in weights.items()} != _shapes():
@@ -161,7 +161,7 @@ def _places() -> list[Path]:
 
 
 def _complaint(candidates: list[Path]) -> str:
-    unusable = [path for path in candidates if path.exists()]
+    unusable = [path for path in candidates if os.path.exists(path)]
     if unusable:
         return f"{unusable[0]} is damaged or was made by another version"
     return f"{candidates[0].name} was not found"

@@ -138,10 +138,16 @@ class LinearOperator(ABC):
         """The same operator for SciPy in double precision, for example for ``scipy.sparse.linalg.eigsh``."""
         import scipy.sparse.linalg
 
-        def product(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        Array = np.ndarray[Any, np.dtype[Any]]
+
+        def columns(array: Array) -> Array:
             operand = torch.from_numpy(np.array(array, dtype=np.float64)).to(self.device, self.dtype)
             return (self @ operand).cpu().double().numpy()
 
+        def rows(array: Array) -> Array:  # one vector as a row or a column; several, one a row, since SciPy 1.18
+            vectors = array.reshape(-1) if array.size == self.dim else array.reshape(-1, self.dim).T
+            return columns(vectors).T.reshape(array.shape)
+
         return scipy.sparse.linalg.LinearOperator(
-            self.shape, matvec=lambda v: product(v.reshape(-1)), matmat=product, rmatvec=product, dtype=np.float64
+            self.shape, matvec=rows, rmatvec=rows, matmat=columns, rmatmat=columns, dtype=np.float64
         )

@@ -47,7 +47,7 @@ def write_stored(path: str | os.PathLike[str], value: Any) -> None:
     tree = _encoded(value, "", arrays)
     text = json.dumps({"format": FORMAT, "version": __version__, "value": tree})
     try:
-        with whole_file(target.resolve()) as partial, partial.open("wb") as file:  # a link stays a link
+        with whole_file(target) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **{DESCRIPTION: np.array(text)}, **arrays)
     except OSError as error:  # such as a full disk
         raise OSError(f"path could not be written: {str(target)!r} ({error.strerror}); nothing was changed.") from error
@@ -102,15 +102,12 @@ def _foreign(name: str, kind: type) -> _ForeignError:
 
 
 def _check_exists(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(f"path is a folder: {str(path)!r}; add the name of a file, such as {_EXAMPLE}.")
-        if path.exists():
-            return
-        other = path.with_name(path.name + SUFFIX)
-        hint = f"there is {str(other)!r}" if other.is_file() else f"the current folder is {str(Path.cwd())!r}"
-    except ValueError:  # a character that no name may have
-        hint = "no file can have this name"
+    if os.path.isdir(path):  # Path.is_dir raises at a long name before Python 3.14
+        raise IsADirectoryError(f"path is a folder: {str(path)!r}; add the name of a file, such as {_EXAMPLE}.")
+    if os.path.exists(path):
+        return
+    other = path.with_name(path.name + SUFFIX)
+    hint = f"there is {str(other)!r}" if os.path.isfile(other) else f"the current folder is {str(Path.cwd())!r}"
     raise FileNotFoundError(f"path does not exist: {str(path)!r}; {hint}.")
 
 

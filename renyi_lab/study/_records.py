@@ -100,7 +100,9 @@ class Record:
                 "the record", json.loads(text, object_pairs_hook=_without_repeats), cls.__dataclass_fields__
             )
             return cls(**raw | {"setting": _setting(raw["setting"]), "measurement": _measurement(raw["measurement"])})
-        except (ValueError, TypeError, RecursionError) as error:
+        except RecursionError as error:  # whose words change from one Python to the next
+            raise ValueError("not a training record (nested too deeply)") from error
+        except (ValueError, TypeError) as error:
             raise ValueError(f"not a training record ({error})") from error
 
 

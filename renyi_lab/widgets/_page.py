@@ -106,5 +106,5 @@ def _reduced(pixels: Pixels, changed: NDArray[np.bool_]) -> Pixels:
 
 def write(target: Path, text: str) -> None:
     """Write the file as a whole or not at all."""
-    with whole_file(target.resolve()) as partial:  # a link stays a link
+    with whole_file(target) as partial:
         partial.write_text(text, encoding="utf-8")

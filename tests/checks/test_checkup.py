@@ -329,6 +329,10 @@ def test_a_place_that_cannot_be_written_to_is_named(found: Checkup, tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="does not exist"):
         found.to_html(tmp_path / "file" / "page.html")
+    (tmp_path / "loop.html").symlink_to("loop.html")
+    for name in ("loop.html", "a\0b.html", "a" * 300):
+        with pytest.raises(OSError, match=r"cannot be written to .*is not a file name that this system knows"):
+            found.to_html(tmp_path / name)
 
 
 def test_a_folder_without_permission(found: Checkup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,8 @@ def test_the_figure_s_format_follows_its_name(tours: list[dict[str, Any]], tmp_p
         (["--out", "figure.gif"], "must end in .png, .pdf or .svg"),
         (["--out", "missing/figure.png"], "the folder missing does not exist or cannot be written"),
         (["--out", "folder.png"], "exists and cannot be overwritten"),
+        (["--out", "loop.png"], "path is not a file name"),
+        (["--out", "a" * 300 + ".png"], "path is not a file name"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**70)], "--seed"),
         (["--seed", "pi"], "--seed"),
@@ -122,11 +124,12 @@ def test_what_would_fail_is_refused_before_the_work_starts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to("loop.png")
     result = run("tour", *arguments)
     assert result.exit_code == 2
     assert message in plain(result).partition("Error")[2]
     assert tours == []
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "loop.png"]
 
 
 @pytest.fixture
@@ -156,6 +159,16 @@ def test_notebooks_are_copied_with_their_folders_and_nothing_else(tmp_path: Path
     assert result.exit_code == 0
     assert files(target) == COPIED
     assert f"2 notebooks copied to {target}." in " ".join(result.output.split())
+
+
+@pytest.mark.usefixtures("course")
+@pytest.mark.parametrize("name", ["loop", "loop/folder", "a" * 300])
+@pytest.mark.parametrize("command", ["notebooks", "lab"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, command: str, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    result = run(command, tmp_path / name)
+    assert result.exit_code == 1
+    assert f"Cannot write to {tmp_path / name}" in result.output
 
 
 def test_students_get_the_course_without_solutions_and_outputs(course: Path, tmp_path: Path) -> None:

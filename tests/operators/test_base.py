@@ -1,9 +1,11 @@
 import curvlinops
 import numpy as np
 import pytest
+import scipy
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
+from packaging.version import Version
 from torch import nn
 
 from renyi_lab import operators
@@ -146,11 +148,35 @@ def test_scipy_form_takes_vectors_columns_and_the_adjoint():
         (form @ v, A.numpy() @ v),
         (form @ V, A.numpy() @ V),
         (form.T @ V, A.numpy() @ V),
-        (form.matvec(v[:, None]), A.numpy() @ v[:, None]),
+        (form.matmat(v[:, None]), A.numpy() @ v[:, None]),
+        (form.rmatmat(V), A.numpy() @ V),
+        (form.rmatmat(V[:, :0]), V[:, :0]),
+        (form.matvec(v), A.numpy() @ v),
         (form.rmatvec(v), A.numpy() @ v),
     ]:
         assert product.dtype == np.float64
         np.testing.assert_allclose(product, expected, atol=1e-12)
+
+
+SCIPY_TAKES_ROWS = Version(scipy.__version__) >= Version("1.18")
+
+
+@pytest.mark.skipif(Version(scipy.__version__) >= Version("1.20"), reason="SciPy refuses columns since 1.20")
+@pytest.mark.filterwarnings("ignore:Calling `r?matvec` on 'column vectors':FutureWarning")
+@pytest.mark.parametrize("name", ["matvec", "rmatvec"])
+def test_scipy_form_takes_one_column_as_a_vector(name):
+    v = np.arange(30)[:, None]
+    product = getattr(MatrixOperator(A).to_scipy(), name)(v)
+    np.testing.assert_allclose(product, A.numpy() @ v, atol=1e-12)
+
+
+@pytest.mark.skipif(not SCIPY_TAKES_ROWS, reason="SciPy takes several vectors, one a row, since 1.18")
+@pytest.mark.parametrize("shape", [(1, 30), (3, 30), (30, 30), (2, 3, 30), (0, 30)])
+@pytest.mark.parametrize("name", ["matvec", "rmatvec"])
+def test_scipy_form_takes_several_vectors_as_rows(name, shape):
+    rows = np.random.default_rng(0).normal(size=shape)
+    product = getattr(MatrixOperator(A).to_scipy(), name)(rows)
+    np.testing.assert_allclose(product, rows @ A.numpy(), atol=1e-12)
 
 
 def test_rounding_is_not_asymmetry():

@@ -589,9 +589,9 @@ class TwoOutputs(nn.Linear):
         return super().forward(x), x
 
 
-class Distances(nn.Linear):
+class SumsOfRows(nn.Linear):
     def forward(self, x):
-        return torch.cdist(super().forward(x), x[:CLASSES])
+        return F.embedding_bag((x > 0).long(), self.weight, mode="sum")
 
 
 def frozen():
@@ -743,14 +743,14 @@ def product(model=tanh_net, **changed):
             r"cannot be differentiated twice .*once_differentiable.*params=",
         ),
         (
-            lambda: product(model=lambda: Distances(D, D).double(), graph_budget=0),
+            lambda: product(model=lambda: SumsOfRows(D, D).double(), graph_budget=0),
             RuntimeError,
-            r"most likely .* cannot be differentiated twice \(.*_cdist_backward.*params=",
+            r"most likely .* cannot be differentiated twice \(.*_embedding_bag_backward.*params=",
         ),
         (
-            lambda: product(model=lambda: Distances(D, D).double()),
+            lambda: product(model=lambda: SumsOfRows(D, D).double()),
             RuntimeError,
-            r"most likely .* cannot be differentiated twice \(.*_cdist_backward.*params=",
+            r"most likely .* cannot be differentiated twice \(.*_embedding_bag_backward.*params=",
         ),
         (
             lambda: product(model=weight_norm),

@@ -130,7 +130,7 @@ def test_a_damaged_line_causes_a_warning_and_is_skipped(
         (lambda line: line.replace(b'"diverged":', b'"diverged":true,"diverged":'), "twice in one mapping: diverged"),
         (lambda line: line.replace(b"sgd", b"s\xffd"), "can't decode byte 0xff"),
         (lambda line: bytes(len(line)), "Expecting value"),
-        (lambda line: b"[" * 100_000, "recursion"),
+        (lambda line: b"[" * 100_000, "nested too deeply"),
     ],
     ids=["a name twice", "damaged byte", "zeros", "deep nesting"],
 )

@@ -252,7 +252,8 @@ BAD_PATHS = [
     (lambda folder: "", IsADirectoryError, "path is a folder"),
     (lambda folder: folder / "file" / "page.html", NotADirectoryError, "path needs an existing folder"),
     (lambda folder: "a\0b.html", OSError, "path is not a file name that this system knows"),
-    (lambda folder: folder / "loop.html", OSError, "path is not a file name|Too many levels of symbolic links"),
+    (lambda folder: folder / ("a" * 300), OSError, "path is not a file name that this system knows"),
+    (lambda folder: folder / "loop.html", OSError, "path is not a file name that this system knows"),
     (lambda folder: os.devnull, OSError, "path is not an ordinary file"),
     (lambda folder: folder / "locked.html", PermissionError, "path may not be written: .*choose another folder"),
 ]
