@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_instance, check_int, check_real
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._pac_bayes import (
@@ -65,6 +66,7 @@ class Basin:
     negative_ratio: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_unit_loss("loss_at_minimum", self.loss_at_minimum)
         check_int("dim", self.dim)
         check_real("log_volume", self.log_volume)

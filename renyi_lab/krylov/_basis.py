@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
@@ -35,6 +36,9 @@ class Storage:
 
     place: str = "device"
     dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def checked(self, operator: LinearOperator) -> Storage:
         """Return self when ``operator`` can have such a basis or raise.
@@ -232,6 +236,9 @@ class Subspace:
 
     basis: Basis
     coefficients: FloatArray
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def remove_from(self, rows: Tensor) -> Tensor:
         """A vector or rows minus their components along the subspace, as a new tensor."""

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
@@ -48,6 +49,9 @@ class BlockTridiagonal:
     start: FloatArray
     dim: int
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def num_probes(self) -> int:
         """Block size ``b``."""
@@ -74,6 +78,9 @@ class GaussRule:
     weights: FloatArray
     converged: NDArray[np.bool_]
     plain_weights: FloatArray
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def block_lanczos(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 
 # Relative to the diagonal. Heuristic: what rounding leaves of a coupling that is 0 in a dense matrix of some hundred
@@ -33,6 +34,9 @@ class JacobiMatrix:
 
     diagonal: FloatArray
     off_diagonal: FloatArray
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __len__(self) -> int:
         return len(self.diagonal)

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_flag, check_int, check_tensor
 from renyi_lab.krylov._basis import Basis, Storage, orthogonal_to
@@ -48,6 +49,9 @@ class Tridiagonal:
     off_diagonal: FloatArray
     vectors: Basis | None
     breakdown: bool
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def num_steps(self) -> int:
@@ -99,7 +103,7 @@ class Tridiagonal:
         """The Ritz vectors ``x_k = Qᵀ y_k`` as rows, ``(len(indices), n)``."""
         try:
             chosen = self._eigenpairs[1][:, indices]
-        except (IndexError, TypeError) as error:
+        except Exception as error:  # an index may be anything, and NumPy's errors have many types
             raise ValueError(f"indices must be integers below {self.num_steps}, or a slice: {error}") from error
         if chosen.ndim != 2:
             raise ValueError("indices must be a vector of integers or a slice; for one Ritz vector write [index].")

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.krylov._basis import Subspace, orthogonal_to
 from renyi_lab.krylov._jacobi import JacobiMatrix
@@ -33,6 +34,9 @@ class ShallowProbes:
     """
 
     runs: tuple[JacobiMatrix, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def depth(self) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_int
 from renyi_lab.operators._loss_surface import LossSurface
 
@@ -36,6 +37,9 @@ class Ascent:
     base: float
     losses: tuple[float, ...]
     perturbation: Tensor
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def loss(self) -> float:

@@ -9,6 +9,7 @@ from statistics import median
 
 import torch
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.threads import one_thread
 from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator
 
@@ -49,6 +50,9 @@ class Cost:
     vector_memory: int
     model_memory: int
     is_exact: bool
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         time_range = f"{_duration(self.fastest)} to {_duration(self.slowest)}"

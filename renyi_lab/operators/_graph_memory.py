@@ -8,6 +8,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.device import check_device
+
 # Heuristic: leaves room for the products' own intermediates and for a Krylov basis.
 BUDGET_SHARE = 0.25
 
@@ -18,11 +20,20 @@ def default_graph_budget(device: torch.device) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    """Free memory on a device.
+
+    Raises:
+        TypeError: ``device`` is neither a device nor the name of one.
+        ValueError: There is no such device.
+    """
+    device = check_device(device)
+    try:
+        if device.type == "cuda":
+            return int(torch.cuda.mem_get_info(device)[0])
+        if device.type == "mps":
+            return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it is built without CUDA
+        raise ValueError(f"device={str(device)!r} cannot be used here ({error}); see default_device().") from error
     return int(psutil.virtual_memory().available)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real
 from renyi_lab.operators import NUM_STEPS, LossSurface, ModelOperator, ascend
 from renyi_lab.perturbation._landscape import checked_vector
@@ -53,6 +54,9 @@ class WorstCase(_PerturbedLoss):
     path: tuple[float, ...]
     perturbation: Tensor
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __repr__(self) -> str:
         centre = f"{self.base_loss:.4g} at its centre"
         return f"WorstCase({self.loss:.4g} in the {self.norm} ball of radius {self.rho:g}, {centre})"
@@ -74,6 +78,9 @@ class AverageCase(_PerturbedLoss):
     noise: str
     standard_error: float
     draws: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         where = f"{_NOISE[self.noise]} {self.rho:g}, {self.base_loss:.4g} at its centre"

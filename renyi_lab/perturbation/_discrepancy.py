@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_finite, check_int
+from renyi_lab._utils.validation import check_finite, check_int, printed
 from renyi_lab.operators import ModelOperator, check_operator
 
 Layer: TypeAlias = "nn.Linear | nn.Conv1d | nn.Conv2d"
@@ -42,6 +43,9 @@ class DiscrepancyCurve:
     data_form: FloatArray = field(repr=False)
     weight_form: FloatArray = field(repr=False)
     layer: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def largest_difference(self) -> float:
@@ -166,7 +170,7 @@ def discrepancy_curve(operator: ModelOperator, layer: str, matrix: Tensor, rhos:
     matrix = _checked_matrix(matrix, module, layer)
     sizes = np.atleast_1d(real_array("rhos", rhos))
     if sizes.ndim != 1 or sizes.size == 0 or not np.isfinite(sizes).all():
-        raise ValueError(f"rhos must be finite numbers, one or a vector of them, got {rhos!r}.")
+        raise ValueError(f"rhos must be finite numbers, one or a vector of them, got {printed(rhos)}.")
     data_form, weight_form = [], []
     for rho in sizes.tolist():
         with _input_mixed(module, rho * matrix) as calls:
@@ -217,7 +221,7 @@ def find_layer(model: nn.Module, name: str) -> Layer:
     modules: dict[str, Any] = dict(model.named_modules())
     if not isinstance(name, str) or name not in modules:
         usable = [key for key, module in modules.items() if type(module) in _LAYERS]
-        raise ValueError(f"layer={name!r} is not a layer of the model; there are {', '.join(usable)}.")
+        raise ValueError(f"layer={printed(name)} is not a layer of the model; there are {', '.join(usable)}.")
     module: Layer = modules[name]
     kind = type(module).__name__
     if type(module) not in _LAYERS:

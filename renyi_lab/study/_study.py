@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from renyi_lab._utils.validation import check_choice, check_real
+from renyi_lab._utils.validation import check_choice, check_real, printed
 from renyi_lab.study._correlations import ALPHAS, Correlations
 from renyi_lab.study._frame import GAPS, FrameRecord, frame_records, frame_row
 from renyi_lab.study._grid import AXES, check_axis
@@ -163,7 +163,9 @@ class Study(Correlations):
             check_axis(name, known)
             present = sorted({record.axes[name] for record in self.records}, key=sorting_key)
             if value not in present:
-                raise ValueError(f"no training has {name}={value!r}; available: {', '.join(map(repr, present))}.")
+                raise ValueError(
+                    f"no training has {name}={printed(value)}; available: {', '.join(map(repr, present))}."
+                )
         chosen = (r for r in self.records if all(r.axes[name] == value for name, value in axes.items()))
         return replace(self, records=tuple(chosen))
 

@@ -65,7 +65,7 @@ OBJECTS = {
     "signs": "rl.datasets.xor(num_samples=6, num_features=3, num_test=4, targets='signs')[0]",
     "fig": "rl.plots.new_figure()",
     "ax": "fig.subplots()",
-    "feedback": "rl.exercises.Feedback('hint', 'not yet', None)",
+    "feedback": "rl.exercises.Feedback('not yet', 'A hint.', None)",
     "Odd": "type('Odd', (), dict.fromkeys(('__float__', '__array__', '__repr__', '__len__'), lambda *_, **__: 1 / 0))",
 }
 

@@ -47,6 +47,7 @@ labels of Landscape: ('a', 'b', 'third')
 scales of Explorer: None | {'layer1': 2.0}
 third of Explorer: None
 hessian of Explorer: operator
+loss of AverageCase|WorstCase: 0.5 | 0.1
 losses of Ascent: (0.1, 0.2)
 losses of LossPlane: np.ones((3, 3))
 matrix of Block: matrix.numpy()

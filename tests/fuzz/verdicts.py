@@ -6,7 +6,6 @@ import functools
 import linecache
 import re
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import renyi_lab
@@ -15,15 +14,19 @@ from fuzz.surface import Target, targets
 PACKAGE = str(Path(renyi_lab.__file__).parent)
 # Types that an argument's error may have without being listed under `Raises:`.
 ALWAYS = (ValueError, TypeError)
-# What messages call arguments that have no single name, such as the batches in ``data``.
-OTHER_WORDS = frozenset(
-    (
-        "attribute", "batch", "batches", "column", "columns", "eigenvalues", "element", "file", "operand", "grid",
-        "gradient", "inputs", "label", "labels", "loss", "model", "order", "output", "outputs", "parameter",
-        "parameters", "path", "point", "product", "record", "row", "rows", "sample", "samples", "targets",
-        "tensor",
-    )
-)  # fmt: skip
+# What messages call (parts of) an argument, by the argument's name.
+ALSO_CALLED = {
+    "data|data_set|train_set|test_set|test_data|batches": "batch batches inputs targets sample samples label labels",
+    "model|a|b|operator|hessian|source|optimizer|posterior|classifier": "model parameter parameters loss",
+    "operator|hessian|source": "matrix product",
+    "closure": "gradient gradients loss backward",
+    "loss_fn|loss": "loss output outputs",
+    "other": "operand",
+    "spectrum": "eigenvalues",
+    "frame": "column",
+    "pattern_or_modules": "blocks",
+    "options|settings|axes|terms|base_kwargs": "lr extra architecture",
+}
 
 
 def verdict(error: Exception, target: Target) -> tuple[str, str, str] | None:
@@ -35,11 +38,9 @@ def verdict(error: Exception, target: Target) -> tuple[str, str, str] | None:
         return "undocumented type", f"{text} ({place})", place
     if _user_code(frames):
         return None
-    if isinstance(error, ALWAYS) and any(len(p.name) > 2 and p.name in str(error) for p in target.parameters):
-        return None
     if not raised_on_purpose(frames):
         return "raw message", f"{text} ({place})", place
-    if not names_an_argument(str(error)):
+    if isinstance(error, ALWAYS) and not names_an_argument(str(error), target):
         return "names no argument", f"{text} ({place})", place
     return None
 
@@ -65,21 +66,21 @@ def _user_code(frames: traceback.StackSummary) -> bool:
     return any(frame.filename == "<string>" and frame.name != "<module>" for frame in frames)
 
 
-def names_an_argument(message: str) -> bool:
-    """Whether some word of the message is the name of a parameter of something public."""
-    words = set(re.findall(r"[a-z_]\w*", message.lower()))
-    return bool(words & parameter_names())
+def names_an_argument(message: str, target: Target) -> bool:
+    """Whether some word of the message is the name of one of the target's parameters, or of its object's."""
+    return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target))
 
 
 @functools.cache
-def parameter_names() -> frozenset[str]:
-    """Names of all parameters, as they are and in words."""
-
-    def spellings() -> Iterator[str]:
-        for parameter in (parameter for target in targets() for parameter in target.parameters):
-            yield from (parameter.name, *(part for part in parameter.name.split("_") if len(part) > 3))
-
-    return frozenset(spellings()) | OTHER_WORDS
+def names_of(target: Target) -> frozenset[str]:
+    """Names of the parameters, as they are, in words and as `ALSO_CALLED`; of a method also those of its object."""
+    known = {found.name: found for found in targets()}
+    owners = [known[owner].parameters for owner in target.owners if owner in known]
+    found = {parameter.name for parameters in (target.parameters, *owners) for parameter in parameters}
+    found |= {word for name in found for word in name.split("_") if len(word) > 3}
+    for names, words in ALSO_CALLED.items():
+        found |= set(words.split()) if found & set(names.split("|")) else set()
+    return frozenset(found - {"a"})
 
 
 def _place(frames: traceback.StackSummary) -> str:
