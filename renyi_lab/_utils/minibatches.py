@@ -20,6 +20,7 @@ from torch.utils.data import (
 
 from renyi_lab._utils.batches import check_content, has_targets, is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair, StructuredPairs
+from renyi_lab._utils.device import check_device
 from renyi_lab._utils.structures import map_tensors, rows
 from renyi_lab._utils.validation import check_int, printed
 
@@ -31,7 +32,7 @@ def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]
     origin = None if first is None else first.device
     if device is not None:
         try:
-            if torch.device(device).type == "meta":
+            if check_device(device).type == "meta":
                 raise ValueError("device='meta' holds no values, so that the model would lose its weights; use 'cpu'.")
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch asserts where it is built without CUDA

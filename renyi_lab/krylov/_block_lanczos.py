@@ -21,7 +21,7 @@ from torch import Tensor
 from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_closure, check_instance, check_int
 from renyi_lab.krylov._basis import orthogonal_to
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import LinearOperator
@@ -51,6 +51,13 @@ class BlockTridiagonal:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        b = len(self.start) if self.start.ndim == 2 else 0
+        rows, columns = self.matrix.shape if self.matrix.ndim == 2 else (0, 0)
+        if b == 0 or self.start.shape != (b, b) or columns == 0 or columns % b or rows != columns + b:
+            raise ValueError(
+                "matrix must be ((m+1)·b, m·b) and start (b, b), for b probes and m steps, got "
+                f"{self.matrix.shape} and {self.start.shape}."
+            )
 
     @property
     def num_probes(self) -> int:
@@ -81,6 +88,9 @@ class GaussRule:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        parts = (self.nodes, self.weights, self.converged, self.plain_weights)
+        if self.nodes.ndim != 1 or len({part.shape for part in parts}) > 1:
+            raise ValueError("nodes, weights, converged and plain_weights must be vectors of one length.")
 
 
 def block_lanczos(
@@ -99,11 +109,14 @@ def block_lanczos(
         on_step: Called after each step, for a progress bar.
 
     Raises:
+        TypeError: An argument of another type.
         ValueError: A number out of range, or a product that is not finite.
     """
+    check_instance("operator", operator, LinearOperator, "such as as_operator(matrix)")
     b = check_int("num_probes", num_probes, 1, operator.dim)
     total = b * check_int("num_steps", num_steps, 1, operator.dim // b)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
+    check_closure("on_step", on_step, ", called after each step.")
 
     def random_rows(count: int) -> Tensor:
         return gaussian_rows(operator, count, generator)
@@ -167,7 +180,12 @@ def gauss_rule(run: BlockTridiagonal, num_steps: int) -> GaussRule:
     Args:
         run: Result of `block_lanczos`.
         num_steps: Number of steps, at most ``run.num_steps``.
+
+    Raises:
+        TypeError: ``run`` is not a `BlockTridiagonal`.
+        ValueError: More steps than it has, or none.
     """
+    check_instance("run", run, BlockTridiagonal, "as block_lanczos returns it")
     b, size = run.num_probes, check_int("num_steps", num_steps, 1, run.num_steps) * run.num_probes
     nodes, vectors = np.linalg.eigh(run.matrix[:size, :size])
     squared = (run.start @ vectors[:b]) ** 2

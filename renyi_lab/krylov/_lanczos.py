@@ -30,6 +30,7 @@ from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_flag, check_int, check_tensor
 from renyi_lab.krylov._basis import Basis, Storage, orthogonal_to
+from renyi_lab.krylov._jacobi import check_coefficients
 from renyi_lab.operators import LinearOperator, as_operator
 
 
@@ -52,6 +53,7 @@ class Tridiagonal:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_coefficients(self.diagonal, self.off_diagonal)
 
     @property
     def num_steps(self) -> int:
@@ -175,7 +177,7 @@ def lanczos_steps(
         raise ValueError('restart=True needs reorthogonalize="full": new directions must be orthogonal to all others.')
     if basis is None and full:
         raise ValueError('basis=None needs reorthogonalize="none": else each new vector is compared with all others.')
-    storage = None if basis is None else Storage(basis, basis_dtype).checked(matrix)
+    storage = None if basis is None else Storage.of_options(matrix, basis, basis_dtype)
     free_dim = matrix.dim - (0 if deflate is None else len(deflate))
     limit = min(free_dim, check_int("num_steps", matrix.dim if num_steps is None else num_steps))
     # Where no number of steps is given, few may be needed: memory then grows with them.
@@ -190,9 +192,11 @@ def lanczos_steps(
     return _iterate(matrix, vector, limit, Basis(matrix, capacity, storage), kept_out, generator if restart else None)
 
 
-def check_reorthogonalize(value: bool | str) -> bool:
-    """Whether ``"full"`` or ``True`` was asked for, rather than ``"none"`` or ``False``; errors name the argument."""
-    return value if isinstance(value, bool) else check_choice("reorthogonalize", value, ("full", "none")) == "full"
+def check_reorthogonalize(reorthogonalize: bool | str) -> bool:
+    """Whether ``"full"`` or ``True`` was asked for, rather than ``"none"`` or ``False``."""
+    if isinstance(reorthogonalize, bool):
+        return reorthogonalize
+    return check_choice("reorthogonalize", reorthogonalize, ("full", "none")) == "full"
 
 
 def _iterate(

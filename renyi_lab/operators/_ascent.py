@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.fields import check_fields
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, check_tensor, printed
 from renyi_lab.operators._loss_surface import LossSurface
 
 NUM_STEPS = 10  # Heuristic: see `renyi_lab.perturbation.worst_case_loss` for what more steps would find.
@@ -59,8 +59,15 @@ def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_st
         seed: Random seed for the starting point.
 
     Raises:
-        ValueError: ``num_steps`` or ``seed`` is out of range, or no loss that was evaluated is finite.
+        TypeError: An argument of another type.
+        ValueError: A number is out of range, ``scale`` has another shape or is not positive, or no loss that was
+            evaluated is finite.
     """
+    check_instance("surface", surface, LossSurface, "such as LossSurface(operator)")
+    if check_tensor("scale", scale, surface.start.device).shape != surface.start.shape or not bool((scale > 0).all()):
+        raise ValueError(f"scale must be positive, of shape {tuple(surface.start.shape)}, got {printed(scale)}.")
+    check_choice("norm", norm, ("l2", "linf"))
+    radius = check_real("radius", radius, 0.0)
     steps, base = check_int("num_steps", num_steps), surface.loss(surface.start)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     direction = torch.randn(len(surface.start), generator=generator, dtype=surface.start.dtype, device="cpu")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.device import check_device
+from renyi_lab._utils.validation import check_closure, check_instance, is_iterable, shown
 
 # Heuristic: leaves room for the products' own intermediates and for a Krylov basis.
 BUDGET_SHARE = 0.25
@@ -38,7 +39,15 @@ def free_bytes(device: torch.device) -> int:
 
 
 def saved_bytes(build_graph: Callable[[], object], outside: Iterable[Tensor]) -> int:
-    """Bytes that a graph built by ``build_graph`` keeps alive, without the storages of ``outside`` tensors."""
+    """Bytes that a graph built by ``build_graph`` keeps alive, without the storages of ``outside`` tensors.
+
+    Raises:
+        TypeError: ``build_graph`` takes arguments, or ``outside`` does not hold tensors.
+    """
+    check_closure("build_graph", build_graph, ", which returns what the graph belongs to.")
+    if not is_iterable(outside):
+        raise TypeError(f"outside must be a sequence of tensors, got {shown(outside)}.")
+    outside = [check_instance("each of outside", tensor, Tensor) for tensor in outside]
     known = {tensor.untyped_storage().data_ptr() for tensor in outside if tensor.layout == torch.strided}
     found: dict[int, int] = {}
     holders: list[list[Tensor]] = []

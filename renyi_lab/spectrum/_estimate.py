@@ -176,7 +176,7 @@ class _Keeping:
 
     def checked(self, matrix: LinearOperator) -> _Keeping:
         """Return self when ``matrix`` allows it or raise."""
-        Storage(self.basis, self.dtype).checked(matrix)
+        Storage.of_options(matrix, self.basis, self.dtype)
         check_reorthogonalize(self.reorthogonalize)
         return self
 

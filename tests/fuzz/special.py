@@ -59,7 +59,7 @@ measures of Study.from_frame: ['trace']
 model of .*sign_acc|.*one_sam|to_interp: two_layer
 multiplicities of weighted_renyi: torch.tensor([1.0, 3.0])
 noise of certify: 0.05
-norm of .*sharpness|ascend|worst: 'l2' | 'linf'
+norm of .*sharpness|ascend|worst|WorstCase|rise|float: 'l2' | 'linf'
 num_draws of .*certify: 100 | 200
 num_samples of mnist1d: 100
 operator of block|shallow: matrix_operator

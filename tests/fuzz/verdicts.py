@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import linecache
 import re
 import traceback
@@ -22,6 +21,7 @@ ALSO_CALLED = {
     "closure": "gradient gradients loss backward",
     "loss_fn|loss": "loss output outputs",
     "other": "operand",
+    "line": "record",
     "spectrum": "eigenvalues",
     "frame": "column",
     "pattern_or_modules": "blocks",
@@ -71,13 +71,12 @@ def names_an_argument(message: str, target: Target) -> bool:
     return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target))
 
 
-@functools.cache
 def names_of(target: Target) -> frozenset[str]:
     """Names of the parameters, as they are, in words and as `ALSO_CALLED`; of a method also those of its object."""
-    known = {found.name: found for found in targets()}
-    owners = [known[owner].parameters for owner in target.owners if owner in known]
+    owners = [found.parameters for found in targets() if found.name in target.owners]
     found = {parameter.name for parameters in (target.parameters, *owners) for parameter in parameters}
     found |= {word for name in found for word in name.split("_") if len(word) > 3}
+    found |= {word[:-1] for word in found if word.endswith("s")}
     for names, words in ALSO_CALLED.items():
         found |= set(words.split()) if found & set(names.split("|")) else set()
     return frozenset(found - {"a"})
