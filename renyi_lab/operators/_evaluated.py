@@ -173,7 +173,7 @@ class EvaluatedOperator(LinearOperator):
         return agreed(self.ranks)
 
     def sum_over_ranks(self, number: float) -> float:
-        """The sum of a number over the ranks of the process group; without one, the number."""
+        """The sum of a number, NaN included, over the ranks of the process group; without one, the number."""
         checked = check_number("number", number)
         return checked if self.ranks is None else self.ranks.sum(checked)
 

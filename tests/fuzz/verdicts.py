@@ -68,7 +68,7 @@ def _user_code(frames: traceback.StackSummary) -> bool:
 
 def names_an_argument(message: str, target: Target) -> bool:
     """Whether some word of the message is the name of one of the target's parameters, or of its object's."""
-    return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target))
+    return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target)) or bool(re.match(r"a (must|is) ", message))
 
 
 def names_of(target: Target) -> frozenset[str]:
