@@ -29,6 +29,14 @@ def check_fields(record: Any) -> None:
             object.__setattr__(record, field.name, checked)
 
 
+def check_vectors(record: Any, *names: str) -> None:
+    """Raise unless these fields of a record are vectors of one length, with at least one entry."""
+    shapes = [getattr(record, name).shape for name in names]
+    if len(shapes[0]) != 1 or shapes[0][0] == 0 or len(set(shapes)) > 1:
+        found = ", ".join(map(str, shapes))
+        raise ValueError(f"{' and '.join(names)} must be vectors of one length with at least one entry, got {found}.")
+
+
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)

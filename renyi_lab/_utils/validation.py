@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def _short(number: int) -> str:
 
 def check_int(name: str, value: Any, minimum: int = 1, maximum: int = sys.maxsize) -> int:
     """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise; torch takes no size or seed beyond 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {shown(value)}.")
     number = int(value)
     if number < minimum:
@@ -55,7 +56,7 @@ def is_iterable(value: Any) -> bool:
 
 def check_number(name: str, value: Any) -> float:
     """Return ``value`` as a ``float``, NaN and infinity included, or raise unless it is a real number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {shown(value)}.")
     try:
         return float(value)
@@ -139,8 +140,8 @@ def check_closure(name: str, value: Any, hint: str) -> Callable[[], Any]:
     """Return ``value`` when it can be called without arguments, or raise with a ``hint`` at an example."""
     called = value.forward if isinstance(value, torch.nn.Module) else value
     try:
-        inspect.signature(called).bind()
-    except TypeError:  # also of what cannot be called
+        inspect.signature(called if callable(called) else check_int).bind()
+    except TypeError:
         raise TypeError(f"{name} must be a function without arguments, got {shown(value)}{hint}") from None
     except ValueError:  # some built-in functions do not say what they take
         pass

@@ -187,7 +187,7 @@ def _exp(exponent: float) -> float:
     """E to a power that a wrong unit of the volume can make absurd."""
     if exponent > 700:
         raise ValueError(
-            f"the basin's height would be e^{exponent:.0f}: is log_volume the logarithm of a volume in units of the "
-            "weights to the power dim, as from ball_log_volume?"
+            f"the basin's height would be e^{exponent:.0f}: is log_volume the logarithm of a volume, or the radius of "
+            "its ball a length, in units of the weights (to the power dim)? See ball_log_volume."
         )
     return math.exp(exponent)

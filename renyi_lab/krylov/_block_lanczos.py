@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_closure, check_instance, check_int
@@ -88,9 +88,7 @@ class GaussRule:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        parts = (self.nodes, self.weights, self.converged, self.plain_weights)
-        if self.nodes.ndim != 1 or len({part.shape for part in parts}) > 1:
-            raise ValueError("nodes, weights, converged and plain_weights must be vectors of one length.")
+        check_vectors(self, "nodes", "weights", "converged", "plain_weights")
 
 
 def block_lanczos(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renyi_lab._utils.arrays import finite_array
-from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int
 
@@ -39,7 +39,7 @@ class JacobiMatrix:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_coefficients(self.diagonal, self.off_diagonal)
+        check_vectors(self, "diagonal", "off_diagonal")
 
     def __len__(self) -> int:
         return len(self.diagonal)
@@ -102,15 +102,6 @@ class JacobiMatrix:
             before = self.off_diagonal[j - 1] * values[j - 1] if j else 0.0
             values[j + 1] = ((x - self.diagonal[j]) * values[j] - before) / self.off_diagonal[j]
         return values
-
-
-def check_coefficients(diagonal: FloatArray, off_diagonal: FloatArray) -> None:
-    """Raise unless both are vectors of one length, with at least one entry."""
-    if diagonal.ndim != 1 or diagonal.shape != off_diagonal.shape or len(diagonal) == 0:
-        raise ValueError(
-            "diagonal and off_diagonal must be vectors of one length with at least one entry, got "
-            f"{diagonal.shape} and {off_diagonal.shape}."
-        )
 
 
 def jacobi_matrix(

@@ -26,11 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_flag, check_int, check_tensor
 from renyi_lab.krylov._basis import Basis, Storage, orthogonal_to
-from renyi_lab.krylov._jacobi import check_coefficients
 from renyi_lab.operators import LinearOperator, as_operator
 
 
@@ -53,7 +52,7 @@ class Tridiagonal:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_coefficients(self.diagonal, self.off_diagonal)
+        check_vectors(self, "diagonal", "off_diagonal")
 
     @property
     def num_steps(self) -> int:

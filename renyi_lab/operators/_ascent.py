@@ -52,7 +52,7 @@ def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_st
 
     Args:
         surface: The loss and its gradient.
-        scale: Positive weights of the norm, shape ``(n,)``.
+        scale: Non-negative weights of the norm, shape ``(n,)``.
         norm: ``"l2"`` or ``"linf"``.
         radius: Radius of the ball.
         num_steps: Number of steps, one gradient each.
@@ -60,12 +60,12 @@ def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_st
 
     Raises:
         TypeError: An argument of another type.
-        ValueError: A number is out of range, ``scale`` has another shape or is not positive, or no loss that was
+        ValueError: A number is out of range, ``scale`` has another shape or is negative, or no loss that was
             evaluated is finite.
     """
     check_instance("surface", surface, LossSurface, "such as LossSurface(operator)")
-    if check_tensor("scale", scale, surface.start.device).shape != surface.start.shape or not bool((scale > 0).all()):
-        raise ValueError(f"scale must be positive, of shape {tuple(surface.start.shape)}, got {printed(scale)}.")
+    if check_tensor("scale", scale, surface.start.device).shape != surface.start.shape or not bool((scale >= 0).all()):
+        raise ValueError(f"scale must be non-negative, of shape {tuple(surface.start.shape)}, got {printed(scale)}.")
     check_choice("norm", norm, ("l2", "linf"))
     radius = check_real("radius", radius, 0.0)
     steps, base = check_int("num_steps", num_steps), surface.loss(surface.start)

@@ -37,6 +37,11 @@ class CollisionEntropyPenalty:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name in ("log_frobenius_squared", "log_trace"):
+            if math.prod(getattr(self, name).shape) != 1:
+                raise ValueError(
+                    f"{name} must be one number, got a tensor of shape {tuple(getattr(self, name).shape)}."
+                )
 
     @property
     def value(self) -> Tensor:

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from renyi_lab._utils.arrays import real_array
-from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_instance, check_int, printed
 from renyi_lab.operators import ModelOperator, check_operator
@@ -46,6 +46,7 @@ class DiscrepancyCurve:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_vectors(self, "rhos", "data_form", "weight_form")
 
     @property
     def largest_difference(self) -> float:

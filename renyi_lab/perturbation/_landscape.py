@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from renyi_lab._utils.arrays import real_array
-from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.figure import check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_int, check_tensor, printed
@@ -39,6 +39,7 @@ class LossCurve:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_vectors(self, "steps", "losses")
 
     def __repr__(self) -> str:
         return f"LossCurve({len(self.steps)} steps, {_span(self.losses)})"
@@ -68,6 +69,12 @@ class LossPlane:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        shape = (self.first_steps.size, self.second_steps.size)
+        if (self.first_steps.ndim, self.second_steps.ndim) != (1, 1) or self.losses.shape != shape or 0 in shape:
+            raise ValueError(
+                f"losses must have a row for each of first_steps and a column for each of second_steps, "
+                f"got {self.losses.shape} for {self.first_steps.shape} and {self.second_steps.shape}."
+            )
 
     def __repr__(self) -> str:
         return f"LossPlane({self.losses.shape[0]} × {self.losses.shape[1]} points, {_span(self.losses)})"

@@ -82,4 +82,5 @@ def logarithmic_grid(magnitudes: FloatArray, num_points: int) -> FloatArray:
     limits = np.finfo(np.float64)
     largest = min(positive.max(), limits.max / 2)
     smallest = max(positive.min(), _SMALLEST_SHARE * largest, 2 * limits.smallest_subnormal)
-    return np.geomspace(smallest / 2, 2 * largest, num_points)
+    with np.errstate(all="ignore"):  # products of the smallest and the largest numbers, inside NumPy
+        return np.geomspace(smallest / 2, 2 * largest, num_points)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from renyi_lab._utils.validation import check_choice, check_int, check_real, printed, shown
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, printed, shown
 from renyi_lab.optim import BY_NAME
 from renyi_lab.study._sharpness_aware import sharpness_aware_axes
 
@@ -53,6 +53,7 @@ class Setting:
     @classmethod
     def checked(cls, values: Mapping[str, Any], architectures: Iterable[str]) -> Setting:
         """A setting from raw values, each checked for type and range."""
+        check_instance("values", values, Mapping, "from axis to value")
         raw = {**asdict(cls()), **values}
         optimizer = check_choice("optimizer", raw["optimizer"], OPTIMIZERS)
         return cls(

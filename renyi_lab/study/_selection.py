@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.figure import NotebookFigure, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
@@ -48,6 +48,7 @@ class NullDistribution:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_vectors(self, "values")
 
     @property
     def median(self) -> float:
@@ -127,6 +128,7 @@ class SplitHalf:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_vectors(self, "chosen_taus", "held_out_taus")
 
     @property
     def chosen(self) -> float:

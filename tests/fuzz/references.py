@@ -243,7 +243,7 @@ def function_unchanged(result: Any, model: Any) -> str | None:
 
 def in_ball(result: Any, rho: Any, norm: Any = "l2", scale: Any = None) -> str | None:
     """Whether the perturbation lies in the ball and the loss does not fall below that at its centre."""
-    epsilon = result.perturbation if scale is None else result.perturbation / scale
+    epsilon = result.perturbation if scale is None else (result.perturbation / scale).nan_to_num()
     length = float(epsilon.abs().max() if norm == "linf" else epsilon.norm())
     if length > float(rho) * (1 + 1e-4):
         return f"a perturbation of length {length} in a ball of radius {float(rho)}"

@@ -61,6 +61,8 @@ def global_state() -> dict[str, Any]:
 
 def fingerprint(value: Any, depth: int = 3) -> Any:
     """A short value that changes with the numbers, flags, gradients and hooks of ``value``."""
+    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+        return type(value).__name__
     if isinstance(value, Tensor):
         plain = value.layout is torch.strided and value.device.type != "meta" and not value.is_quantized
         raw = value.detach().clone().flatten().view(torch.uint8).numpy().tobytes() if plain and value.numel() else b""

@@ -34,9 +34,11 @@ def verdict(error: Exception, target: Target) -> tuple[str, str, str] | None:
     text = f"{type(error).__name__}: {str(error)[:300]}"
     frames = traceback.extract_tb(error.__traceback__)
     place = _place(frames)
+    if _is_user_code(frames[-1]):
+        return None  # an error of the caller's own function or object, as it is
     if not isinstance(error, ALWAYS) and not documented(error, target):
         return "undocumented type", f"{text} ({place})", place
-    if _user_code(frames):
+    if any(map(_is_user_code, frames)):
         return None
     if not raised_on_purpose(frames):
         return "raw message", f"{text} ({place})", place
@@ -61,14 +63,16 @@ def raised_on_purpose(frames: traceback.StackSummary) -> bool:
     return bool(inside) and str(inside).startswith("raise ")
 
 
-def _user_code(frames: traceback.StackSummary) -> bool:
-    """Whether the error comes from a function that the caller passed."""
-    return any(frame.filename == "<string>" and frame.name != "<module>" for frame in frames)
+def _is_user_code(frame: traceback.FrameSummary) -> bool:
+    """Whether it is one of a function or an object that the caller passed."""
+    return frame.filename == "<string>" and frame.name != "<module>"
 
 
 def names_an_argument(message: str, target: Target) -> bool:
     """Whether some word of the message is the name of one of the target's parameters, or of its object's."""
-    return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target)) or bool(re.match(r"a (must|is) ", message))
+    return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target)) or bool(
+        re.match(r"a(=| must| is )", message)
+    )
 
 
 def names_of(target: Target) -> frozenset[str]:
