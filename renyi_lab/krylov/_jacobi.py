@@ -98,9 +98,12 @@ class JacobiMatrix:
         values = np.ones((check_int("degree", degree, 0, len(self)) + 1, len(x)))
         if not (self.off_diagonal[:degree] > 0).all():
             raise ValueError(f"degree must be at most the number of couplings that are not 0, got {degree}.")
-        for j in range(degree):
-            before = self.off_diagonal[j - 1] * values[j - 1] if j else 0.0
-            values[j + 1] = ((x - self.diagonal[j]) * values[j] - before) / self.off_diagonal[j]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for j in range(degree):
+                before = self.off_diagonal[j - 1] * values[j - 1] if j else 0.0
+                values[j + 1] = ((x - self.diagonal[j]) * values[j] - before) / self.off_diagonal[j]
+        if not np.isfinite(values).all():
+            raise ValueError(f"x must be smaller for degree={degree}: the polynomials overflow.")
         return values
 
 

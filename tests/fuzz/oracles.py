@@ -159,7 +159,7 @@ def wrong(case: Any, result: Any, namespace: dict[str, Any]) -> str | None:
     if target.name == "renyi_lab.Spectrum.renyi_entropy" and arguments.keys() == {"alpha"}:
         return _spectrum_entropy(result, namespace["owner"], namespace["argument0"])
     if target.kind == "class" and not isinstance(result, rl.Spectrum):
-        repr(result)
+        _show(result)
         return None  # a record holds what it was given
     return _general(result, bool(MAY_BE_NAN.search(target.documentation)))
 
@@ -212,5 +212,12 @@ def _general(result: Any, may_be_nan: bool) -> str | None:
         )
         if floats.dtype.kind == "f" and np.isnan(floats).any():
             return "NaN"
-    repr(result)
+    _show(result)
     return None
+
+
+def _show(result: Any) -> None:
+    """Make what a terminal and a notebook show."""
+    repr(result)
+    if not isinstance(result, type) and callable(page := getattr(result, "_repr_html_", None)):
+        page()

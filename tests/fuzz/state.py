@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
+import gc
 import hashlib
+import logging
 import os
 import random
 import signal
@@ -56,6 +59,13 @@ def global_state() -> dict[str, Any]:
         "the recursion limit": sys.getrecursionlimit(),
         "the handler of interrupts": signal.getsignal(signal.SIGINT),
         "the excepthook": sys.excepthook,
+        "the handler of terminations": signal.getsignal(signal.SIGTERM),
+        "the standard streams": (sys.stdout, sys.stderr),
+        "the paths of imports": list(sys.path),
+        "torch's default device": torch.get_default_device(),
+        "garbage collection": gc.isenabled(),
+        "the level of logging": (logging.root.level, len(logging.root.handlers)),
+        "decimal numbers": str(decimal.getcontext()).partition("flags")[0],
     }
 
 

@@ -21,7 +21,7 @@ EXCLUDED = {
 }
 # Members that belong to another call: inside evaluation_point(), which restores what they change; hooks of subclasses.
 PARTS = ("batch_loss", "outputs", "output_loss", "differentiation")  # inside evaluation_point()
-PARTS += ("check_group", "perturbation", "combine", "scales", "restore")
+PARTS += ("check_group", "perturbation", "combine", "scales")
 # The forward pass of a network, whose inputs are checked by torch: it is called with plausible arguments only.
 INNER = frozenset(("renyi_lab.models.TwoLayer.forward",))
 

@@ -481,3 +481,33 @@ def test_a_long_value_is_shortened_in_the_message():
 
 def test_a_bound_against_a_fraction_can_be_shown():
     assert "trivial 0.3333" in repr(rl.bounds.maurer(0.1, 1.0, 100).against(Fraction(1, 3)))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-170, 1e308, math.nan, math.inf])
+def test_a_posterior_has_a_sigma_whose_square_is_a_number(sigma, model):
+    with pytest.raises(ValueError, match="sigma must"):
+        rl.posterior.GaussianPosterior(model, sigma)
+    wide, narrow = (rl.posterior.GaussianPosterior(model, limit) for limit in (1e70, 1e-70))
+    assert math.isfinite(wide.kl(narrow))
+    assert math.isfinite(narrow.kl(wide))
+
+
+def test_polynomials_that_overflow_are_refused_without_a_warning(recwarn):
+    jacobi = rl.krylov.JacobiMatrix(np.array([1.0, 0.5, 0.2]), np.array([0.3, 0.1, 0.05]))
+    with pytest.raises(ValueError, match="x must be smaller"):
+        jacobi.polynomials(2, [1e300, 1e-300])
+    assert not recwarn.list
+
+
+def test_parts_of_a_spectrum_are_checked_by_name():
+    with pytest.raises(TypeError, match="sampling must be a Sampling"):
+        rl.Spectrum([1.0], [1.0], 1, sampling="text")
+    with pytest.raises(TypeError, match="leaving_out must be a tuple"):
+        rl.Spectrum([1.0], [1.0], 1, leaving_out=None)
+    with pytest.raises(TypeError, match="exact must hold real numbers"):
+        rl.widgets.LanczosExplorer(torch.eye(3).double(), exact=["a"])
+    with pytest.raises(TypeError, match="model must be a Module"):
+        rl.study.standard_measure(2.0, F.cross_entropy, (torch.ones(2, 2), torch.ones(2)), initial_parameters={})
+    spectrum = rl.Spectrum.from_eigenvalues([3.0, 1.0])
+    with pytest.raises(ValueError, match="radius"):
+        rl.bounds.level_set_bounds(spectrum, 0.5, radius=1e308, alphas=[0.5], num_samples=100)
