@@ -79,6 +79,8 @@ class Spectrum(QuadratureRule):
         check_fields(self)
         check_int("num_matvecs", self.num_matvecs, 0)
         check_real("eps", self.eps, 0.0)
+        if self.sampling is not None and self.sampling.fit.shape != self.nodes.shape:
+            raise ValueError(f"sampling is of {self.sampling.fit.size} nodes, but there are {self.nodes.size}.")
         if self.sampling is None and self.weights.min() < 0:
             raise ValueError(f"weights must be non-negative, got {self.weights.min():g}.")
 

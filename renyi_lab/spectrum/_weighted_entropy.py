@@ -38,7 +38,7 @@ def weighted_escort(values: FloatArray, multiplicities: FloatArray, alpha: float
     values, multiplicities, alpha = _checked(values, multiplicities, alpha)
     powers = _powers(values, alpha)
     shares = multiplicities * powers
-    return np.asarray(shares / shares.sum(), dtype=np.float64)
+    return np.asarray(shares / _positive(shares.sum()), dtype=np.float64)
 
 
 def _checked(values: Any, multiplicities: Any, alpha: Any) -> tuple[FloatArray, FloatArray, float]:
@@ -48,6 +48,12 @@ def _checked(values: Any, multiplicities: Any, alpha: Any) -> tuple[FloatArray, 
     if not (entries >= 0).all() or not entries.any():
         raise ValueError("values must be non-negative and not all zero.")
     return entries, counts, check_real("alpha", alpha, 0.0, allow_infinite=True)
+
+
+def _positive(total: Any) -> float:
+    if not total > 0:
+        raise ValueError(f"multiplicities must give positive sums of the values and their powers, got {total:g}.")
+    return float(total)
 
 
 def _powers(values: FloatArray, alpha: float) -> FloatArray:
@@ -137,7 +143,7 @@ def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: flo
     """
     values, multiplicities, alpha = _checked(values, multiplicities, alpha)
     relative = values / values.max()
-    p = relative / (multiplicities @ relative)
+    p = relative / _positive(multiplicities @ relative)
     if abs(alpha - 1) < _INFLUENCE_NEAR_ONE:
         log_p = np.log(np.where(p > 0, p, 1.0))
         shannon = -float(multiplicities @ (p * log_p))
@@ -145,7 +151,7 @@ def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: flo
     if math.isinf(alpha):
         return np.asarray(p)
     powers = _powers(values, alpha)
-    return np.asarray((powers / (multiplicities @ powers) - alpha * p) / (1 - alpha))
+    return np.asarray((powers / _positive(multiplicities @ powers) - alpha * p) / (1 - alpha))
 
 
 def spectral_entropy(nodes: FloatArray, weights: FloatArray, alpha: float, signed: bool) -> float:

@@ -98,8 +98,8 @@ def _symmetric(result: Any, **_: Any) -> str | None:
 
 
 def _product(result: Any, owner: Any, argument0: Any) -> str | None:
-    again = owner @ (2 * argument0)
-    if not bool(torch.isfinite(argument0).all() & torch.isfinite(result).all() & torch.isfinite(again).all()):
+    again = owner @ (2 * argument0.double()).to(argument0.dtype)  # few operations know all types of eight bits
+    if not bool(torch.isfinite(argument0.double()).all() & torch.isfinite(result).all() & torch.isfinite(again).all()):
         return None  # what is not finite was passed, or twice the result is beyond the largest number
     scale = float(result.abs().max()) + 1e-30
     return None if float((again - 2 * result).abs().max()) <= 1e-3 * scale else "a product that is not linear"

@@ -10,7 +10,7 @@ accuracy of Evaluation$: None | 0.5
 nodes of (Spectrum|QuadratureRule)$: np.array([0.1, 1.0])
 weights of (Spectrum|QuadratureRule)$: np.array([3.0, 1.0])
 dim of (Spectrum|QuadratureRule)$: 4
-sampling of Spectrum$: None | estimated.sampling
+sampling of Spectrum$: None
 leaving_out of Spectrum$: ()
 off_diagonal of Tridiagonal$|JacobiMatrix$: np.array([0.5, 0.25])
 vectors of Tridiagonal$: basis | None

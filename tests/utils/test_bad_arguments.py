@@ -511,3 +511,12 @@ def test_parts_of_a_spectrum_are_checked_by_name():
     spectrum = rl.Spectrum.from_eigenvalues([3.0, 1.0])
     with pytest.raises(ValueError, match="radius"):
         rl.bounds.level_set_bounds(spectrum, 0.5, radius=1e308, alphas=[0.5], num_samples=100)
+
+
+@pytest.mark.parametrize("function", ["weighted_escort", "entropy_influence"])
+def test_multiplicities_without_a_positive_sum_are_refused(function, recwarn):
+    with pytest.raises(ValueError, match="multiplicities must give positive sums"):
+        getattr(rl.spectrum, function)(np.array([1.0, 0.5]), [0.0, 0.0], 0.5)
+    with pytest.raises(ValueError, match="values must be non-negative"):
+        getattr(rl.spectrum, function)([-1.0, 0.5], [1.0, 1.0], 0.5)
+    assert not recwarn.list
