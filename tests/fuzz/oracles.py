@@ -186,6 +186,8 @@ def _by_reference(target: Any, result: Any, arguments: dict[str, Any], namespace
         )
     if name == "study.kendall_tau":
         return references.kendall(result, arguments["x"], arguments["y"])
+    if target.kind != "class" and (found := references.lengths(name, result, namespace["owner"], arguments)):
+        return found
     spectrum = arguments.get("spectrum", namespace["owner"])
     return references.of_spectrum(name, spectrum, result) if isinstance(spectrum, rl.Spectrum) else None
 

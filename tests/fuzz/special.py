@@ -5,6 +5,7 @@ from __future__ import annotations
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
 name of random_subset: 'num_samples'
+layer of PerturbationExplorer: 'layer1'
 loss of Evaluation$: 0.5
 accuracy of Evaluation$: None | 0.5
 nodes of (Spectrum|QuadratureRule)$: np.array([0.1, 1.0])
