@@ -63,6 +63,8 @@ class Certificate:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.routes:
+            raise ValueError("routes must hold at least one route: the smallest bound is the certificate.")
 
     @property
     def best(self) -> Route:

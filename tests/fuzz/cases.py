@@ -139,9 +139,7 @@ def arguments_of(target: Target, random: Random, num_hostile: int) -> tuple[tupl
             continue
         value = hostile(parameter, random) if attack else random.choice(values)
         repeats = 3 if parameter.kind is parameter.VAR_POSITIONAL and parameter.name == "widths" else 1
-        named = {"options": "lr", "base_kwargs": "lr", "settings": "lr", "axes": "architecture"}.get(
-            parameter.name, "extra"
-        )
+        named = KEYWORDS.get(parameter.name, "extra")
         name = named if parameter.kind is parameter.VAR_KEYWORD else parameter.name
         found += [(name, value)] * repeats
     if target.name.endswith("SAM") or target.name.endswith(("SAGM", "SharpnessAware")):

@@ -71,6 +71,8 @@ def test_arrays_of_records_belong_together():
         rl.perturbation.LossCurve(np.ones(2), np.ones((2, 1)))
     with pytest.raises(ValueError, match="losses must have a row"):
         rl.perturbation.LossPlane(np.ones(2), np.ones(3), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="routes must hold"):
+        rl.bounds.Certificate((), 0.05, 1, 1, 0.5)
     with pytest.raises(ValueError, match="runs must hold"):
         rl.krylov.ShallowProbes(())
 
