@@ -64,6 +64,10 @@ class TwoLayer(nn.Module):
         layer1: The first layer, with or without biases.
         layer2: The second layer, without a bias.
         norm: ``None`` or ``"layer"``.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: A size that is not positive, or another ``norm``.
     """
 
     EPS = 1e-3
@@ -71,7 +75,10 @@ class TwoLayer(nn.Module):
 
     def __init__(self, in_features: int, width: int, bias: bool = True, norm: str | None = None) -> None:
         super().__init__()
-        self.layer1 = nn.Linear(in_features, width, bias=bias)
+        in_features, width = check_int("in_features", in_features), check_int("width", width)
+        if norm is not None:
+            check_choice("norm", norm, ("layer",))
+        self.layer1 = nn.Linear(in_features, width, bias=check_flag("bias", bias))
         self.layer2 = nn.Linear(width, 1, bias=False)
         self.norm = norm
 
@@ -116,11 +123,8 @@ def two_layer(in_features: int, width: int, *, bias: bool = True, norm: str | No
         >>> model(torch.ones(5, 30)).shape, sum(p.numel() for p in model.parameters())
         (torch.Size([5]), 3200)
     """
-    in_features, width = check_int("in_features", in_features), check_int("width", width)
-    if norm is not None:
-        check_choice("norm", norm, ("layer",))
     with seeded_rng(check_int("seed", seed, minimum=0)):
-        return TwoLayer(in_features, width, check_flag("bias", bias), norm)
+        return TwoLayer(in_features, width, bias, norm)
 
 
 def cnn1d(

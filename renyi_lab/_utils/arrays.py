@@ -40,6 +40,17 @@ def real_array(name: str, values: Any) -> FloatArray:
     return np.array(array, dtype=np.float64, order="C", subok=False)
 
 
+def finite_array(name: str, values: Any, *shape: int | None) -> FloatArray:
+    """As `real_array`, of finite numbers in an array of this shape, in which ``None`` stands for any size, or raise."""
+    array = real_array(name, values)
+    if array.ndim != len(shape) or any(want not in (None, size) for want, size in zip(shape, array.shape, strict=True)):
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have the shape ({sizes}), got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, but holds NaN or infinity.")
+    return array
+
+
 def _from_tensor(name: str, values: Tensor) -> FloatArray:
     if values.is_complex() or values.dtype == torch.bool or values.is_quantized:
         raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}.")

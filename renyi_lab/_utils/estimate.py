@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from renyi_lab._utils.fields import check_fields
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -26,6 +28,9 @@ class Estimate:
     truncation_error: float = 0.0
     rounding_error: float = 0.0
     data_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def sampling_error(self) -> float:

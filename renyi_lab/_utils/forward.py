@@ -16,6 +16,7 @@ from renyi_lab._utils.losses import PLAIN_CROSS_ENTROPY
 from renyi_lab._utils.masses import BatchMass, LossReduction
 from renyi_lab._utils.minibatches import has_batch_norm
 from renyi_lab._utils.structures import tensors_in
+from renyi_lab._utils.validation import check_loss_fn
 
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,6 +25,8 @@ def reduction_of(
     loss_fn: LossFunction | None, reduction: str | None = None, batch_mass: BatchMass | None = None
 ) -> LossReduction:
     """How the loss reduces a batch; without ``loss_fn``, cross-entropy that counts every label."""
+    if loss_fn is not None:
+        check_loss_fn(loss_fn)
     return LossReduction(loss_fn, reduction, batch_mass, loss=PLAIN_CROSS_ENTROPY if loss_fn is None else None)
 
 

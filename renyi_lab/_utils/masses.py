@@ -17,7 +17,7 @@ from torch import Tensor
 from renyi_lab._utils.batches import Batch, described, tensors_in
 from renyi_lab._utils.label_masses import mass_fix, named_targets
 from renyi_lab._utils.losses import TorchLoss, torch_loss
-from renyi_lab._utils.validation import check_choice, check_labels
+from renyi_lab._utils.validation import check_choice, check_labels, printed
 
 BatchMass = Callable[[Any], Any]
 
@@ -60,7 +60,7 @@ class LossReduction:
         own = found.reduction if found is not None else getattr(loss_fn, "reduction", None)
         self.kind = reduction or (own if own in ("sum", "none") else "mean")
         if self.loss is not None and reduction not in (None, "mean" if own == "batchmean" else own):
-            raise ValueError(f"reduction={reduction!r} contradicts loss_fn, whose own is {own!r}; leave it out.")
+            raise ValueError(f"reduction={printed(reduction)} contradicts loss_fn, whose own is {own!r}; leave it out.")
         if batch_mass is not None and not callable(batch_mass):
             raise TypeError(f"batch_mass must be a function from a batch to a number, got {type(batch_mass).__name__}.")
         if batch_mass is not None and self.kind == "sum":

@@ -20,8 +20,9 @@ from torch.utils.data import (
 
 from renyi_lab._utils.batches import check_content, has_targets, is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair, StructuredPairs
+from renyi_lab._utils.device import check_device
 from renyi_lab._utils.structures import map_tensors, rows
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_int, printed
 
 
 @contextlib.contextmanager
@@ -31,13 +32,15 @@ def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]
     origin = None if first is None else first.device
     if device is not None:
         try:
-            if torch.device(device).type == "meta":
+            if check_device(device).type == "meta":
                 raise ValueError("device='meta' holds no values, so that the model would lose its weights; use 'cpu'.")
             model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch asserts where it is built without CUDA
             if origin is not None:
                 model.to(origin)  # a part may have been moved before the memory was full
-            raise ValueError(f"device={device!r} cannot be used here ({error}); see default_device().") from error
+            raise ValueError(
+                f"device={printed(device)} cannot be used here ({error}); see default_device()."
+            ) from error
     try:
         yield
     except Exception:

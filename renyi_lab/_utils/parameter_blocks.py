@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from renyi_lab._utils.parameters import ParameterSelection, listed, plain_name, select_parameters
-from renyi_lab._utils.validation import is_iterable
+from renyi_lab._utils.validation import is_iterable, printed
 
 BlockSelection: TypeAlias = (
     "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | Mapping[str, ParameterSelection] | None"
@@ -63,7 +63,7 @@ def _matches(model: nn.Module, names: Sequence[str], pattern: str) -> dict[str, 
     if found := _outermost(holders, lambda name: fnmatchcase(plain_name(name), plain_name(pattern))):
         return found
     select_parameters(model, pattern)  # raises where nothing matches, or all of it is frozen
-    raise ValueError(f"{pattern!r} matches none of the operator's parameters, which are {listed(names)}.")
+    raise ValueError(f"{printed(pattern)} matches none of the operator's parameters, which are {listed(names)}.")
 
 
 def _outermost(holders: Mapping[str, list[str]], matches: Callable[[str], bool]) -> dict[str, list[str]]:

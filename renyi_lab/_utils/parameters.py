@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from renyi_lab._utils.validation import is_iterable
+from renyi_lab._utils.validation import is_iterable, printed
 
 ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | None"
 
@@ -201,7 +201,9 @@ def _names(model: nn.Module, available: dict[str, nn.Parameter], choice: Any) ->
 def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[str]:
     if pattern in available:
         if not available[pattern].requires_grad:
-            raise ValueError(f"parameter {pattern!r} is frozen; call requires_grad_(True) on it or leave it out.")
+            raise ValueError(
+                f"parameter {printed(pattern)} is frozen; call requires_grad_(True) on it or leave it out."
+            )
         return [pattern]
     found = [name for name in available if any(fnmatchcase(part, pattern) for part in prefixes(name))]
     found = found or [name for name in available if name.startswith(f"{pattern}.")]
@@ -211,7 +213,7 @@ def _names_matching(available: dict[str, nn.Parameter], pattern: str) -> list[st
             known = {short: available[name] for short, name in plain.items()}
             return [plain[name] for name in _names_matching(known, plain_name(pattern))]
         raise ValueError(
-            f"params={pattern!r} is not the name of a parameter or module of the model; "
+            f"params={printed(pattern)} is not the name of a parameter or module of the model; "
             f"{names_hint(pattern, available)}"
         )
     return found

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 SMALLEST_DELTA = 1e-200
+_LONGEST = 300  # characters of a value in a message
+
+
+def printed(value: Any) -> str:
+    """A caller's value for a message: its start where it is long, and its type where it cannot be printed."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"a value of type {type(value).__name__} that cannot be printed"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def shown(value: Any) -> str:
-    """A value and its type for a message, also where it cannot be printed."""
-    try:
-        return f"{value!r} of type {type(value).__name__}"
-    except Exception:
-        return f"a value of type {type(value).__name__} that cannot be printed"
+    """A value and its type for a message."""
+    text = printed(value)
+    return text if text.endswith("that cannot be printed") else f"{text} of type {type(value).__name__}"
 
 
 def _short(number: int) -> str:
@@ -29,7 +39,7 @@ def _short(number: int) -> str:
 
 def check_int(name: str, value: Any, minimum: int = 1, maximum: int = sys.maxsize) -> int:
     """Return ``value`` as an ``int`` in ``[minimum, maximum]`` or raise; torch takes no size or seed beyond 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {shown(value)}.")
     number = int(value)
     if number < minimum:
@@ -44,6 +54,16 @@ def is_iterable(value: Any) -> bool:
     return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
 
 
+def check_number(name: str, value: Any) -> float:
+    """Return ``value`` as a ``float``, NaN and infinity included, or raise unless it is a real number."""
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {shown(value)}.")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got an integer or fraction beyond the largest float.") from None
+
+
 def check_real(
     name: str,
     value: Any,
@@ -55,12 +75,7 @@ def check_real(
     allow_infinite: bool = False,
 ) -> float:
     """Return ``value`` as a ``float`` in the stated interval or raise; NaN is always refused."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {shown(value)}.")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be finite, got an integer or fraction beyond the largest float.") from None
+    number = check_number(name, value)
     if math.isnan(number) or (math.isinf(number) and not allow_infinite):
         raise ValueError(f"{name} must be {'a number' if allow_infinite else 'finite'}, got {number}.")
     below = number <= minimum if open_minimum else number < minimum
@@ -87,7 +102,9 @@ def check_delta(delta: Any) -> float:
 def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: Any) -> list[float]:
     """Return ``values`` as a list of floats, each checked by `check_real`, or raise; a single number is refused."""
     if isinstance(values, Real):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}; write [{values}] for a single one.")
+        raise TypeError(
+            f"{name} must be a sequence of numbers, got {printed(values)}; write [{printed(values)}] for a single one."
+        )
     if isinstance(values, str) or not is_iterable(values):
         raise TypeError(f"{name} must be a sequence of numbers, got {shown(values)}.")
     return [check_real(f"each of {name}", value, minimum, **limits) for value in values]
@@ -117,6 +134,18 @@ def check_flag(name: str, value: Any) -> bool:
     if not (isinstance(value, bool) or (type(value).__name__ in ("bool", "bool_") and not isinstance(value, Tensor))):
         raise TypeError(f"{name} must be True or False, got {shown(value)}.")
     return bool(value)
+
+
+def check_closure(name: str, value: Any, hint: str) -> Callable[[], Any]:
+    """Return ``value`` when it can be called without arguments, or raise with a ``hint`` at an example."""
+    called = value.forward if isinstance(value, torch.nn.Module) else value
+    try:
+        inspect.signature(called if callable(called) else check_int).bind()
+    except TypeError:
+        raise TypeError(f"{name} must be a function without arguments, got {shown(value)}{hint}") from None
+    except ValueError:  # some built-in functions do not say what they take
+        pass
+    return value  # type: ignore[no-any-return]
 
 
 def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass, replace
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_real
 
 
@@ -32,6 +33,7 @@ class Bound:
     is_certificate: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         trivial_value = check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
         object.__setattr__(self, "trivial_value", trivial_value)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from renyi_lab._utils.data_sets import Pair, check_data
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.progress import progress_bar
@@ -50,6 +51,9 @@ class BoundReport:
     """
 
     bounds: tuple[Bound, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per bound: value, trivial value, whether vacuous, loss, divergence, whether a certificate, source."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_instance
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.posterior import GaussianPosterior
@@ -38,6 +39,9 @@ class Route:
     classifier: nn.Module | GaussianPosterior = field(repr=False)
     test_error: float | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
@@ -56,6 +60,11 @@ class Certificate:
     num_prior_samples: int
     num_bound_samples: int
     seconds: float
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.routes:
+            raise ValueError("routes must hold at least one route: the smallest bound is the certificate.")
 
     @property
     def best(self) -> Route:

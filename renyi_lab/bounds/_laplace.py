@@ -10,7 +10,7 @@ import numpy as np
 
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_int, check_real, printed
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._pac_bayes import (
     DELTA,
@@ -125,7 +125,7 @@ def laplace_pac_bayes(
     choices = variances.size * beta_grid.size
     if not callable(empirical_loss) and choices != 1:
         raise ValueError(
-            f"empirical_loss is one number, {empirical_loss!r}, but the grid has {choices} points, each with "
+            f"empirical_loss is one number, {printed(empirical_loss)}, but the grid has {choices} points, each with "
             "another Q: pass a function of (prior_variance, beta), or a grid of one point."
         )
     # Single weights of an estimate may be negative where eigenvalues are repeated; sums over all of them are not.

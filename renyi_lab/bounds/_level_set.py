@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_instance, check_int, check_real
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._pac_bayes import (
@@ -65,6 +66,7 @@ class Basin:
     negative_ratio: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_unit_loss("loss_at_minimum", self.loss_at_minimum)
         check_int("dim", self.dim)
         check_real("log_volume", self.log_volume)
@@ -185,7 +187,7 @@ def _exp(exponent: float) -> float:
     """E to a power that a wrong unit of the volume can make absurd."""
     if exponent > 700:
         raise ValueError(
-            f"the basin's height would be e^{exponent:.0f}: is log_volume the logarithm of a volume in units of the "
-            "weights to the power dim, as from ball_log_volume?"
+            f"the basin's height would be e^{exponent:.0f}: is log_volume the logarithm of a volume, or the radius of "
+            "its ball a length, in units of the weights (to the power dim)? See ball_log_volume."
         )
     return math.exp(exponent)

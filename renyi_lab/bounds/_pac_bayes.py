@@ -90,7 +90,8 @@ def isotropic_pac_bayes(
             f"squared_distance / (2 sigma²) is beyond the largest number for sigma={sigma:g} and "
             f"squared_distance={float(squared_distance):g}; are both in units of the weights?"
         )
-    terms = sampled_terms(empirical_gibbs_loss, kl, num_samples, num_draws, delta, num_sigmas)
+    loss = check_unit_loss("empirical_gibbs_loss", empirical_gibbs_loss)
+    terms = sampled_terms(loss, kl, num_samples, num_draws, delta, num_sigmas)
     terms |= {"sigma": sigma, "squared_distance": float(squared_distance)}
     grid = "sigma" if num_sigmas == 1 else f"each of the {num_sigmas} sigmas tried"
     assumptions = (UNIT_LOSS, IID, sampling_assumption(num_draws), f"{grid} was fixed before the data were seen")

@@ -9,10 +9,18 @@ from matplotlib.axes import Axes
 
 from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
 from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, check_axes
-from renyi_lab._utils.validation import check_instance, check_int, check_real
+from renyi_lab._utils.validation import check_instance, check_int, check_real, printed
 from renyi_lab.bounds._bound import Bound
 from renyi_lab.bounds._certificate import PARTS
-from renyi_lab.bounds._pac_bayes import DELTA, IID, UNIT_LOSS, sampled_terms, sampling_assumption, seeger_bound
+from renyi_lab.bounds._pac_bayes import (
+    DELTA,
+    IID,
+    UNIT_LOSS,
+    check_unit_loss,
+    sampled_terms,
+    sampling_assumption,
+    seeger_bound,
+)
 
 _COLORS = {"measured": GREEN, "+ draws": PURPLE, "+ confidence": BLUE, "+ divergence": ORANGE}
 
@@ -49,6 +57,7 @@ def sampled_pac_bayes(
         >>> round(bound.value, 3)
         0.098
     """
+    sampled_loss = check_unit_loss("sampled_loss", sampled_loss)
     terms = sampled_terms(sampled_loss, kl, num_samples, num_draws, delta, check_int("choices", choices))
     assumptions = (UNIT_LOSS, IID, sampling_assumption(num_draws))
     return seeger_bound("PAC-Bayes, Langford–Seeger", terms, assumptions)
@@ -76,7 +85,7 @@ def waterfall(bound: Bound) -> dict[str, float]:
         {'measured': 0.04, '+ draws': 0.014, '+ confidence': 0.033, '+ divergence': 0.011}
     """
     if not isinstance(bound, Bound):
-        raise TypeError(f"bound must be a Bound, as the functions of renyi_lab.bounds return it, got {bound!r}.")
+        raise TypeError(f"bound must be a Bound, as the functions of renyi_lab.bounds return it, got {printed(bound)}.")
     return dict(zip(_COLORS, np.diff([0.0, *_levels(bound)]).tolist(), strict=True))
 
 

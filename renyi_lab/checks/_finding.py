@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from renyi_lab._utils.fields import check_fields
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
@@ -21,6 +23,9 @@ class Finding:
     name: str
     status: str
     message: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def is_ok(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from renyi_lab._utils.validation import printed
 from renyi_lab._utils.whole_file import whole_file
 from renyi_lab._version import __version__
 from renyi_lab.checks._claims import claims
@@ -77,7 +78,7 @@ def write_page(path: str | os.PathLike[str], text: str) -> Path:
         TypeError: ``path`` is not a path.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f'path must be the name of a file, such as "report.html", got {path!r}.')
+        raise TypeError(f'path must be the name of a file, such as "report.html", got {printed(path)}.')
     target = Path(path)
     if os.path.isdir(target):
         raise IsADirectoryError(f"path={str(target)!r} is a folder; name a file in it, such as report.html.")

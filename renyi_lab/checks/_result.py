@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from renyi_lab._utils.validation import shown
+from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.validation import printed, shown
 from renyi_lab.checks._finding import OK, PROBLEM, Finding
 from renyi_lab.checks._page import findings_table, page, write_page
 from renyi_lab.checks._subject import Subject
@@ -37,6 +38,9 @@ class Checkup:
     spectrum: Spectrum | None = None
     cost: Cost | None = None
     data_errors: Mapping[float, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def trustworthy(self) -> bool:
@@ -100,7 +104,7 @@ class Checkup:
         """
         self._check_report(report)
         if title is not None and not isinstance(title, str):
-            raise TypeError(f"title must be text or None, got {title!r}.")
+            raise TypeError(f"title must be text or None, got {printed(title)}.")
         if date is not None and not isinstance(date, str):
             raise TypeError(f"date must be text such as str(datetime.date.today()), or None; got {shown(date)}.")
         return write_page(path, page(self, self._verdict(), report, title, date))

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from renyi_lab._utils.validation import check_flag
+from renyi_lab._utils.validation import check_flag, printed
 from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.course._files import course_directory
 from renyi_lab.datasets import mnist1d
@@ -123,7 +123,7 @@ def load_network(
         (2698, 1000, 1000)
     """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point type such as torch.float64, got {dtype!r}.")
+        raise TypeError(f"dtype must be a floating-point type such as torch.float64, got {printed(dtype)}.")
     if progress is not None:
         check_flag("progress", progress)
     candidates = [_checked(path)] if path is not None else _places()

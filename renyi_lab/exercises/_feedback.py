@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab.exercises._attempts import (
     Hint,
     NotAttempted,
@@ -54,6 +55,9 @@ class Feedback:
     status: Status
     message: str = ""
     function: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def solved(self) -> bool:

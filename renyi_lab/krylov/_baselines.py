@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_int
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows, on_host
 from renyi_lab.operators import as_operator
@@ -30,6 +31,9 @@ class TopEigenpair:
     eigenvector: Tensor
     residual: float
     num_matvecs: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __float__(self) -> float:
         return self.eigenvalue

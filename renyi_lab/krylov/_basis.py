@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.arrays import finite_array
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice, shown
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_tensor, shown
 from renyi_lab.operators import LinearOperator, format_bytes, free_bytes
 
 PLACES = ("device", "cpu", "sharded")
@@ -36,6 +39,28 @@ class Storage:
     place: str = "device"
     dtype: torch.dtype | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_choice("place", self.place, PLACES)
+
+    @classmethod
+    def of_options(cls, operator: LinearOperator, basis: Any, basis_dtype: Any) -> Storage:
+        """The storage that the arguments of those names ask for.
+
+        Args:
+            operator: Symmetric; the vectors are ones that it multiplies.
+            basis: As `place`.
+            basis_dtype: As `dtype`.
+
+        Raises:
+            TypeError: ``basis_dtype`` is not a dtype.
+            ValueError: As in `checked`.
+        """
+        check_choice("basis", basis, PLACES)
+        if basis_dtype is not None and not isinstance(basis_dtype, torch.dtype):
+            raise TypeError(f"basis_dtype must be a dtype such as torch.bfloat16, got {shown(basis_dtype)}.")
+        return cls(basis, basis_dtype).checked(operator)
+
     def checked(self, operator: LinearOperator) -> Storage:
         """Return self when ``operator`` can have such a basis or raise.
 
@@ -43,15 +68,13 @@ class Storage:
             ValueError: An unknown place, ``"sharded"`` without a process group, or another dtype than bfloat16, float32
                 and float64, or a wider one than the operator's.
         """
-        check_choice("basis", self.place, PLACES)
+        check_instance("operator", operator, LinearOperator, "such as as_operator(matrix)")
         if self.place == "sharded" and operator.vector_ranks is None:
             raise ValueError(
                 'basis="sharded" needs an operator with process_group=, or of a model that fully_shard has sharded, '
                 'whose processes share the basis; use basis="cpu" or basis_dtype=torch.bfloat16 on one process.'
             )
         own = operator.dtype
-        if self.dtype is not None and not isinstance(self.dtype, torch.dtype):
-            raise TypeError(f"basis_dtype must be a dtype such as torch.bfloat16, got {shown(self.dtype)}.")
         if self.dtype is not None and (self.dtype not in _DTYPES or _bytes(self.dtype) > _bytes(own)):
             raise ValueError(
                 f"basis_dtype must be torch.bfloat16, torch.float32 or torch.float64, no wider than the operator's "
@@ -61,10 +84,13 @@ class Storage:
 
     def device_for(self, operator: LinearOperator) -> torch.device:
         """Device that the vectors are on."""
+        check_instance("operator", operator, LinearOperator, "such as as_operator(matrix)")
         return torch.device("cpu") if self.place == "cpu" else operator.device
 
     def num_bytes(self, operator: LinearOperator, num_vectors: int) -> int:
         """Memory of so many vectors on one rank."""
+        self.checked(operator)
+        check_int("num_vectors", num_vectors, 0)
         sharing = operator.vector_ranks if self.place == "sharded" else None
         size = 1 if sharing is None else sharing.size
         return num_vectors * -(-operator.dim // size) * _bytes(self.dtype or operator.dtype)
@@ -75,6 +101,7 @@ class Storage:
         Raises:
             ValueError: They do not fit.
         """
+        self.checked(operator)
         with agreed(operator.vector_ranks):
             self._check_own_memory(operator, num_vectors)
 
@@ -110,11 +137,16 @@ class Basis:
         operator: Symmetric; the vectors are ones that it multiplies.
         capacity: Number of vectors for which memory is reserved, at least 2; half as many more are taken as needed.
         storage: Where and how they are stored.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: The operator cannot have such a basis, or it does not fit into memory.
     """
 
     def __init__(self, operator: LinearOperator, capacity: int, storage: Storage | None = None) -> None:
-        self._operator, self._storage = operator, storage or Storage()
-        storage = self._storage
+        storage = Storage() if storage is None else check_instance("storage", storage, Storage)
+        self._operator, self._storage = operator, storage.checked(operator)
+        check_int("capacity", capacity)
         self.dim, self._dtype, self._device = operator.dim, operator.dtype, operator.device
         self._ranks: Ranks | None = operator.vector_ranks if storage.place == "sharded" else None
         self._columns = slice(0, self.dim) if self._ranks is None else self._ranks.columns(self.dim)
@@ -149,6 +181,8 @@ class Basis:
 
     def append(self, vector: Tensor) -> None:
         """Store one more vector ``(n,)``."""
+        if self._checked("vector", vector).ndim != 1:
+            raise ValueError(f"vector must be one vector ({self.dim},), got {tuple(vector.shape)}.")
         if self._length == len(self._memory):
             self._storage.check_memory(self._operator, self._length + self._length // 2)
             self._memory = torch.cat([self._memory, torch.empty_like(self._memory[: self._length // 2])])
@@ -160,6 +194,7 @@ class Basis:
 
     def leading(self, num_vectors: int) -> Basis:
         """The first vectors, in the same memory."""
+        check_int("num_vectors", num_vectors, 0, len(self))
         part = Basis.__new__(Basis)
         vars(part).update(vars(self), _length=num_vectors, _corrections=self._corrections[:num_vectors])
         return part
@@ -171,6 +206,9 @@ class Basis:
             rows: What is projected.
             coefficients: Orthonormal rows ``(j, m)``: only the components along ``coefficients @ basis`` are removed.
         """
+        self._checked("rows", rows)
+        if coefficients is not None:
+            coefficients = finite_array("coefficients", coefficients, None, len(self))
         if len(self) == 0 or (coefficients is not None and len(coefficients) == 0):
             return rows.clone()
         parts = self._dots(rows)
@@ -182,6 +220,9 @@ class Basis:
     @one_thread()  # two threads are no faster up to 270,000 parameters, and many times slower on a busy machine
     def combine(self, coefficients: Tensor) -> Tensor:
         """``coefficients @ basis``: a vector ``(n,)`` for coefficients ``(m,)``, or rows ``(k, n)`` for ``(k, m)``."""
+        check_instance("coefficients", coefficients, Tensor)
+        if coefficients.ndim not in (1, 2) or coefficients.shape[-1] != len(self):
+            raise ValueError(f"coefficients must be ({len(self)},) or rows of that, got {tuple(coefficients.shape)}.")
         factors = coefficients.to(self._memory.device).to(self._dtype)
         if self._is_plain:
             return factors @ self.rows
@@ -194,6 +235,15 @@ class Basis:
             return own.to(self._device)
         whole = self._ranks.concatenate(own.reshape(-1, own.shape[-1]), self.dim)
         return whole.reshape(*own.shape[:-1], self.dim)
+
+    def _checked(self, name: str, vectors: Any) -> Tensor:
+        """``vectors``, one or several as rows, of the operator's length, dtype and device, or raise."""
+        found = check_tensor(name, vectors, self._device)
+        if found.ndim not in (1, 2) or found.shape[-1] != self.dim or found.dtype != self._dtype:
+            raise ValueError(
+                f"{name} must be {self._dtype} of length {self.dim}, got {found.dtype} {tuple(found.shape)}."
+            )
+        return found
 
     @one_thread()
     def _dots(self, rows: Tensor) -> Tensor:
@@ -233,6 +283,10 @@ class Subspace:
     basis: Basis
     coefficients: FloatArray
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        finite_array("coefficients", self.coefficients, None, len(self.basis))
+
     def remove_from(self, rows: Tensor) -> Tensor:
         """A vector or rows minus their components along the subspace, as a new tensor."""
         return self.basis.remove_from(rows, self.coefficients)
@@ -244,6 +298,7 @@ class Subspace:
 
     def leading(self, dim: int) -> Subspace:
         """The span of the first combinations."""
+        check_int("dim", dim, 0, len(self.coefficients))
         return Subspace(self.basis, self.coefficients[:dim])
 
 

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_closure, check_instance, check_int
 from renyi_lab.krylov._basis import orthogonal_to
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
 from renyi_lab.operators import LinearOperator
@@ -47,6 +48,16 @@ class BlockTridiagonal:
     matrix: FloatArray
     start: FloatArray
     dim: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        b = len(self.start) if self.start.ndim == 2 else 0
+        rows, columns = self.matrix.shape if self.matrix.ndim == 2 else (0, 0)
+        if b == 0 or self.start.shape != (b, b) or columns == 0 or columns % b or rows != columns + b:
+            raise ValueError(
+                "matrix must be ((m+1)·b, m·b) and start (b, b), for b probes and m steps, got "
+                f"{self.matrix.shape} and {self.start.shape}."
+            )
 
     @property
     def num_probes(self) -> int:
@@ -75,6 +86,10 @@ class GaussRule:
     converged: NDArray[np.bool_]
     plain_weights: FloatArray
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "nodes", "weights", "converged", "plain_weights")
+
 
 def block_lanczos(
     operator: LinearOperator, num_probes: int, num_steps: int, seed: int, on_step: Callable[[], object]
@@ -92,11 +107,14 @@ def block_lanczos(
         on_step: Called after each step, for a progress bar.
 
     Raises:
+        TypeError: An argument of another type.
         ValueError: A number out of range, or a product that is not finite.
     """
+    check_instance("operator", operator, LinearOperator, "such as as_operator(matrix)")
     b = check_int("num_probes", num_probes, 1, operator.dim)
     total = b * check_int("num_steps", num_steps, 1, operator.dim // b)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
+    check_closure("on_step", on_step, ", called after each step.")
 
     def random_rows(count: int) -> Tensor:
         return gaussian_rows(operator, count, generator)
@@ -160,7 +178,12 @@ def gauss_rule(run: BlockTridiagonal, num_steps: int) -> GaussRule:
     Args:
         run: Result of `block_lanczos`.
         num_steps: Number of steps, at most ``run.num_steps``.
+
+    Raises:
+        TypeError: ``run`` is not a `BlockTridiagonal`.
+        ValueError: More steps than it has, or none.
     """
+    check_instance("run", run, BlockTridiagonal, "as block_lanczos returns it")
     b, size = run.num_probes, check_int("num_steps", num_steps, 1, run.num_steps) * run.num_probes
     nodes, vectors = np.linalg.eigh(run.matrix[:size, :size])
     squared = (run.start @ vectors[:b]) ** 2

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renyi_lab._utils.arrays import finite_array
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_int
 
 # Relative to the diagonal. Heuristic: what rounding leaves of a coupling that is 0 in a dense matrix of some hundred
 # rows is 1e-14.
@@ -33,6 +36,10 @@ class JacobiMatrix:
 
     diagonal: FloatArray
     off_diagonal: FloatArray
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "diagonal", "off_diagonal")
 
     def __len__(self) -> int:
         return len(self.diagonal)
@@ -70,8 +77,11 @@ class JacobiMatrix:
 
         Args:
             num_nodes: Number of nodes, at most ``len(self)``.
+
+        Raises:
+            ValueError: More nodes than that, or none.
         """
-        nodes, vectors = self._eigenpairs(num_nodes)
+        nodes, vectors = self._eigenpairs(check_int("num_nodes", num_nodes, 1, len(self)))
         return nodes, np.asarray(vectors[0] ** 2)
 
     def polynomials(self, degree: int, x: FloatArray) -> FloatArray:
@@ -80,11 +90,20 @@ class JacobiMatrix:
         Args:
             degree: Highest degree, at most the number of couplings that are not 0.
             x: Points, ``(k,)``.
+
+        Raises:
+            ValueError: A degree that is too high, or points that are no vector of finite numbers.
         """
-        values = np.ones((degree + 1, len(x)))
-        for j in range(degree):
-            before = self.off_diagonal[j - 1] * values[j - 1] if j else 0.0
-            values[j + 1] = ((x - self.diagonal[j]) * values[j] - before) / self.off_diagonal[j]
+        x = finite_array("x", x, None)
+        values = np.ones((check_int("degree", degree, 0, len(self)) + 1, len(x)))
+        if not (self.off_diagonal[:degree] > 0).all():
+            raise ValueError(f"degree must be at most the number of couplings that are not 0, got {degree}.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            for j in range(degree):
+                before = self.off_diagonal[j - 1] * values[j - 1] if j else 0.0
+                values[j + 1] = ((x - self.diagonal[j]) * values[j] - before) / self.off_diagonal[j]
+        if not np.isfinite(values).all():
+            raise ValueError(f"x must be smaller for degree={degree}: the polynomials overflow.")
         return values
 
 
@@ -101,9 +120,19 @@ def jacobi_matrix(
 
     Returns:
         The Jacobi matrix, and ``kept_out`` with the vectors of the process below it.
+
+    Raises:
+        ValueError: Shapes that do not belong together, numbers that are not finite, or a ``start`` of zeros.
     """
+    start = finite_array("start", start, None)
+    size = len(start)
+    matrix = finite_array("matrix", matrix, *((size,) if np.ndim(matrix) == 1 else (size, size)))
+    kept_out = finite_array("kept_out", kept_out, None, size)
+    num_steps = check_int("num_steps", num_steps, 1, size)
+    if not start.any():
+        raise ValueError("start must not be zero: it has no direction.")
     diagonal, off_diagonal = np.zeros(num_steps), np.zeros(num_steps)
-    rows = np.concatenate([kept_out, np.empty((num_steps, len(start)))])
+    rows = np.concatenate([kept_out, np.empty((num_steps, size))])
     vector, first = start / np.linalg.norm(start), len(kept_out)
     for step in range(num_steps):
         rows[first + step] = vector

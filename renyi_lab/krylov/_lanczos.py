@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_flag, check_int, check_tensor
 from renyi_lab.krylov._basis import Basis, Storage, orthogonal_to
@@ -48,6 +49,10 @@ class Tridiagonal:
     off_diagonal: FloatArray
     vectors: Basis | None
     breakdown: bool
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "diagonal", "off_diagonal")
 
     @property
     def num_steps(self) -> int:
@@ -99,7 +104,7 @@ class Tridiagonal:
         """The Ritz vectors ``x_k = Qᵀ y_k`` as rows, ``(len(indices), n)``."""
         try:
             chosen = self._eigenpairs[1][:, indices]
-        except (IndexError, TypeError) as error:
+        except Exception as error:  # an index may be anything, and NumPy's errors have many types
             raise ValueError(f"indices must be integers below {self.num_steps}, or a slice: {error}") from error
         if chosen.ndim != 2:
             raise ValueError("indices must be a vector of integers or a slice; for one Ritz vector write [index].")
@@ -171,7 +176,7 @@ def lanczos_steps(
         raise ValueError('restart=True needs reorthogonalize="full": new directions must be orthogonal to all others.')
     if basis is None and full:
         raise ValueError('basis=None needs reorthogonalize="none": else each new vector is compared with all others.')
-    storage = None if basis is None else Storage(basis, basis_dtype).checked(matrix)
+    storage = None if basis is None else Storage.of_options(matrix, basis, basis_dtype)
     free_dim = matrix.dim - (0 if deflate is None else len(deflate))
     limit = min(free_dim, check_int("num_steps", matrix.dim if num_steps is None else num_steps))
     # Where no number of steps is given, few may be needed: memory then grows with them.
@@ -186,9 +191,11 @@ def lanczos_steps(
     return _iterate(matrix, vector, limit, Basis(matrix, capacity, storage), kept_out, generator if restart else None)
 
 
-def check_reorthogonalize(value: bool | str) -> bool:
-    """Whether ``"full"`` or ``True`` was asked for, rather than ``"none"`` or ``False``; errors name the argument."""
-    return value if isinstance(value, bool) else check_choice("reorthogonalize", value, ("full", "none")) == "full"
+def check_reorthogonalize(reorthogonalize: bool | str) -> bool:
+    """Whether ``"full"`` or ``True`` was asked for, rather than ``"none"`` or ``False``."""
+    if isinstance(reorthogonalize, bool):
+        return reorthogonalize
+    return check_choice("reorthogonalize", reorthogonalize, ("full", "none")) == "full"
 
 
 def _iterate(

@@ -5,15 +5,19 @@ Probes of very long vectors run in groups, so that all of them need not be in me
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_instance, check_int, check_tensor, is_iterable, shown
 from renyi_lab.krylov._basis import Subspace, orthogonal_to
 from renyi_lab.krylov._jacobi import JacobiMatrix
 from renyi_lab.krylov._lanczos import accumulator, check_product, gaussian_rows
@@ -33,6 +37,11 @@ class ShallowProbes:
     """
 
     runs: tuple[JacobiMatrix, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.runs:
+            raise ValueError("runs must hold the Jacobi matrix of at least one probe.")
 
     @property
     def depth(self) -> int:
@@ -54,7 +63,14 @@ class ShallowProbes:
 
         Returns:
             One row per probe, ``(probes, degree+1)``.
+
+        Raises:
+            TypeError: ``measure`` is not a `JacobiMatrix`.
+            ValueError: A degree or power out of range.
         """
+        check_instance("measure", measure, JacobiMatrix)
+        check_int("degree", degree, 0, len(measure))
+        check_int("power", power, 1, 2)
         moments = np.full((len(self.runs), degree + 1), np.nan)
         for row, run in zip(moments, self.runs, strict=True):
             nodes, weights = run.extended().gauss_rule(len(run) + 1)
@@ -88,8 +104,23 @@ def shallow_probes(
         on_products: Called after each step with the number of its products.
 
     Raises:
-        ValueError: A product that is not finite.
+        TypeError: An argument of another type.
+        ValueError: A product that is not finite, counts that increase, or rows of another length.
     """
+    check_instance("operator", operator, LinearOperator, "such as as_operator(matrix)")
+    check_instance("generator", generator, torch.Generator, "such as torch.Generator().manual_seed(0)")
+    counts = _checked_counts(counts)
+    check_int("num_eigenvectors", num_eigenvectors, 0)
+    if not callable(on_products):
+        raise TypeError(f"on_products must be a function of a number, got {shown(on_products)}.")
+    if isinstance(kept_out, Tensor):
+        rows = check_tensor("kept_out", kept_out, operator.device)
+        if rows.ndim != 2 or rows.shape[1] != operator.dim or rows.dtype != operator.dtype:
+            raise ValueError(
+                f"kept_out must be rows (k, {operator.dim}) of {operator.dtype}, got {tuple(rows.shape)} {rows.dtype}."
+            )
+    elif kept_out is not None:
+        check_instance("kept_out", kept_out, Subspace, "or rows as a tensor, or None")
     size = max(1, _ENTRIES // operator.dim)
     known = [] if kept_out is None else [kept_out]
     eigenvectors = [] if kept_out is None else [_leading(kept_out, num_eigenvectors)]
@@ -99,6 +130,16 @@ def shallow_probes(
         probes = orthogonal_to(gaussian_rows(operator, group[0], generator), *known)
         runs += _run(operator, probes / probes.norm(dim=1, keepdim=True), group, eigenvectors, on_products)
     return ShallowProbes(tuple(runs))
+
+
+def _checked_counts(counts: Any) -> list[int]:
+    """The numbers of probes of all steps."""
+    if not is_iterable(counts) or isinstance(counts, str):
+        raise TypeError(f"counts must be a sequence of integers, got {shown(counts)}.")
+    found = [check_int("each of counts", count) for count in counts]
+    if not found or any(after > before for before, after in itertools.pairwise(found)):
+        raise ValueError(f"counts must hold at least one number and not increase, got {found}.")
+    return found
 
 
 def _leading(rows: Tensor | Subspace, count: int) -> Tensor | Subspace:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, check_tensor, printed
 from renyi_lab.operators._loss_surface import LossSurface
 
 NUM_STEPS = 10  # Heuristic: see `renyi_lab.perturbation.worst_case_loss` for what more steps would find.
@@ -37,6 +38,9 @@ class Ascent:
     losses: tuple[float, ...]
     perturbation: Tensor
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def loss(self) -> float:
         """The largest loss found in the ball, including its centre."""
@@ -48,15 +52,22 @@ def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_st
 
     Args:
         surface: The loss and its gradient.
-        scale: Positive weights of the norm, shape ``(n,)``.
+        scale: Non-negative weights of the norm, shape ``(n,)``.
         norm: ``"l2"`` or ``"linf"``.
         radius: Radius of the ball.
         num_steps: Number of steps, one gradient each.
         seed: Random seed for the starting point.
 
     Raises:
-        ValueError: ``num_steps`` or ``seed`` is out of range, or no loss that was evaluated is finite.
+        TypeError: An argument of another type.
+        ValueError: A number is out of range, ``scale`` has another shape or is negative, or no loss that was
+            evaluated is finite.
     """
+    check_instance("surface", surface, LossSurface, "such as LossSurface(operator)")
+    if check_tensor("scale", scale, surface.start.device).shape != surface.start.shape or not bool((scale >= 0).all()):
+        raise ValueError(f"scale must be non-negative, of shape {tuple(surface.start.shape)}, got {printed(scale)}.")
+    check_choice("norm", norm, ("l2", "linf"))
+    radius = check_real("radius", radius, 0.0)
     steps, base = check_int("num_steps", num_steps), surface.loss(surface.start)
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0))
     direction = torch.randn(len(surface.start), generator=generator, dtype=surface.start.dtype, device="cpu")

@@ -9,7 +9,9 @@ from statistics import median
 
 import torch
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.threads import one_thread
+from renyi_lab._utils.validation import check_int
 from renyi_lab.operators._base import DENSE_LIMIT, LinearOperator
 
 # Products that are timed after the first one: so many, unless they take longer than a second (heuristic).
@@ -49,6 +51,9 @@ class Cost:
     vector_memory: int
     model_memory: int
     is_exact: bool
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         time_range = f"{_duration(self.fastest)} to {_duration(self.slowest)}"
@@ -154,6 +159,7 @@ def _eigenvalue_seconds(dim: int) -> float:
 
 def format_bytes(number: int) -> str:
     """Bytes for readers, such as ``"310 MB"``."""
+    check_int("number", number, 0)
     for unit, size in (("GB", 10**9), ("MB", 10**6)):
         if number >= size:
             return f"{number / size:.3g} {unit}"

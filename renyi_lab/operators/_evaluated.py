@@ -24,7 +24,7 @@ from renyi_lab._utils.random import generator_states, no_random_numbers, seed_to
 from renyi_lab._utils.ranks import agreed
 from renyi_lab._utils.threads import AdaptiveThreads
 from renyi_lab._utils.used_modules import modules_used
-from renyi_lab._utils.validation import check_finite
+from renyi_lab._utils.validation import check_finite, check_number
 from renyi_lab.operators._base import LinearOperator
 from renyi_lab.operators._graph_nodes import coarsest_dtype, reason_to_refuse, runs_python
 from renyi_lab.operators._loss_errors import (
@@ -173,8 +173,9 @@ class EvaluatedOperator(LinearOperator):
         return agreed(self.ranks)
 
     def sum_over_ranks(self, number: float) -> float:
-        """The sum of a number over the ranks of the process group; without one, the number."""
-        return number if self.ranks is None else self.ranks.sum(number)
+        """The sum of a number, NaN included, over the ranks of the process group; without one, the number."""
+        checked = check_number("number", number)
+        return checked if self.ranks is None else self.ranks.sum(checked)
 
     def _summed(self, loss_of: Callable[[int], Tensor]) -> float:
         with self.agreed():

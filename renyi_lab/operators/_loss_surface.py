@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.structures import take_rows
-from renyi_lab._utils.validation import check_int, check_tensor
+from renyi_lab._utils.validation import check_instance, check_int, check_tensor, shown
 from renyi_lab.operators._model import ModelOperator
 from renyi_lab.operators._shards import weights_at
 
@@ -70,12 +71,20 @@ def random_subset(
 
     Those of other ranks count as standing before and behind, in the order of the ranks.
     """
-    before, total = _position(sum(batch.size for batch in batches), ranks)
+    _checked_ranks(ranks)
+    before, total = _position(sum(batch.size for batch in _checked(batches)), ranks)
+    check_int("seed", seed, 0)
+    check_instance("name", name, str)
     if num_samples is None or check_int(name, num_samples) >= total:
         return batches
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
     with agreed(ranks):
         return _samples(batches, order[:num_samples] - before)
+
+
+def _checked_ranks(ranks: Any) -> None:
+    if ranks is not None:
+        check_instance("ranks", ranks, Ranks, "such as operator.ranks, or None")
 
 
 def _position(own: int, ranks: Ranks | None) -> tuple[int, int]:
@@ -96,18 +105,31 @@ def without_groups(
         most_groups: Number of groups, unless there are fewer samples or batches to make them of.
         seed: Random seed of the groups.
         ranks: Processes with batches of their own, to which the groups extend.
+
+    Raises:
+        TypeError: ``batches`` are no frozen batches.
+        ValueError: Fewer than two groups, which would leave nothing.
     """
+    check_int("most_groups", most_groups, 2)
+    _checked(batches)
+    _checked_ranks(ranks)
     by_sample = all(t.ndim and len(t) == batch.size for batch in batches for t in tensors_in(batch.content))
     if ranks is not None:
         by_sample = all(ranks.gather(by_sample))
     before, total = _position(sum(batch.size for batch in batches) if by_sample else len(batches), ranks)
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed), device="cpu")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(check_int("seed", seed, 0)), device="cpu")
     groups = order.tensor_split(min(most_groups, total))
     kept = [torch.cat([other for other in groups if other is not group]) - before for group in groups]
     if by_sample:
         return [_samples(batches, chosen) for chosen in kept]
     own = [chosen[(chosen >= 0) & (chosen < len(batches))].sort().values for chosen in kept]
     return [[batches[index] for index in chosen.tolist()] for chosen in own]
+
+
+def _checked(batches: Any) -> Sequence[Batch]:
+    if not isinstance(batches, Sequence) or not all(isinstance(batch, Batch) for batch in batches):
+        raise TypeError(f"batches must be those of an operator, operator.batches, got {shown(batches)}.")
+    return batches
 
 
 def _samples(batches: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:

@@ -26,6 +26,7 @@ from renyi_lab._utils.validation import (
     check_loss_fn,
     check_real,
     is_iterable,
+    printed,
     shown,
 )
 from renyi_lab.operators._cost import Cost, measure_cost
@@ -234,7 +235,7 @@ class ModelOperator(EvaluatedOperator):
             part._block = ParameterBlock(self.model, params)
             if outside := [name for name in part.parameter_names if name not in self.parameter_names]:
                 known = ", ".join(self.parameter_names)
-                raise ValueError(f"{outside[0]!r} is not among the operator's parameters {known}.")
+                raise ValueError(f"{printed(outside[0])} is not among the operator's parameters {known}.")
             part.dim = part._block.dim
         if batches is not None:
             with self.agreed():

@@ -88,4 +88,7 @@ def matrix_with_spectrum(eigenvalues: Sequence[float] | FloatArray | Tensor, see
     gaussian = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator, device="cpu")
     orthogonal = torch.linalg.qr(gaussian).Q  # Haar up to the signs of its columns, which cancel in the product
     matrix: Tensor = (orthogonal * values) @ orthogonal.T
-    return (matrix + matrix.T) / 2
+    symmetric = matrix / 2 + matrix.T / 2
+    if not bool(symmetric.isfinite().all()):
+        raise ValueError(f"eigenvalues up to {float(values.abs().max()):g} overflow in the matrix; divide them all.")
+    return symmetric

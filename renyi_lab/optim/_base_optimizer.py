@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.optim import SGD, Optimizer
 
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_real, printed
 from renyi_lab.optim._entries import parameters_in
 
 _defaults: ContextVar[dict[str, float] | None] = ContextVar("base_defaults", default=None)
@@ -63,7 +63,9 @@ def build_base(entries: Any, base: Any, base_kwargs: dict[str, Any], own_setting
         _check_instance(entries, base, base_kwargs, own_settings)
         built = base
     else:
-        raise TypeError(f"base must be a torch.optim class or an optimizer built on the same params, got {base!r}.")
+        raise TypeError(
+            f"base must be a torch.optim class or an optimizer built on the same params, got {printed(base)}."
+        )
     name = type(built).__name__
     closure = inspect.signature(built.step).parameters.get("closure")  # a step without one is fine
     wants_closure = closure is not None and closure.default is inspect.Parameter.empty

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.parameters import check_uniform, is_distributed
 from renyi_lab._utils.validation import check_int, is_iterable
 
@@ -33,6 +34,14 @@ class CollisionEntropyPenalty:
     log_frobenius_squared: Tensor
     log_trace: Tensor
     num_probes: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("log_frobenius_squared", "log_trace"):
+            if math.prod(getattr(self, name).shape) != 1:
+                raise ValueError(
+                    f"{name} must be one number, got a tensor of shape {tuple(getattr(self, name).shape)}."
+                )
 
     @property
     def value(self) -> Tensor:

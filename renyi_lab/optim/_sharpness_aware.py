@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from renyi_lab._utils.validation import check_instance, check_int, check_real
+from renyi_lab._utils.validation import check_closure, check_instance, check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
 from renyi_lab.optim._entries import check_entries, check_group_entries, parameters_in
 from renyi_lab.optim._gradients import STEP_SNIPPET, averaged_gradients, gradients
@@ -135,6 +135,7 @@ class SharpnessAware(Optimizer):
         """
         if not callable(closure):
             raise TypeError(f"step() needs a closure, because the gradient is taken twice:{STEP_SNIPPET}")
+        check_closure("closure", closure, f", such as{STEP_SNIPPET}")
         self._refuse_mid_step("step()")
         try:
             with torch.enable_grad():

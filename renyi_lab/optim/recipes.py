@@ -104,7 +104,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from renyi_lab._utils.validation import check_instance
+from renyi_lab._utils.validation import check_closure, check_instance
 from renyi_lab.optim._gradients import gradients
 from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
 from renyi_lab.optim._sharpness_aware import SharpnessAware
@@ -129,8 +129,7 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
     """
     check_instance("optimizer", optimizer, SharpnessAware)
     check_instance("scaler", scaler, torch.amp.GradScaler)
-    if not callable(closure):
-        raise TypeError(f"closure must be a function that computes the scaled loss, got {type(closure).__name__}.")
+    check_closure("closure", closure, "; it must call scaler.scale(loss).backward() and return the loss.")
     try:
         with torch.enable_grad():
             loss = closure()

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real
+from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.validation import (
+    check_choice,
+    check_instance,
+    check_int,
+    check_real,
+    check_tensor,
+    is_iterable,
+    shown,
+)
 from renyi_lab.operators import NUM_STEPS, LossSurface, ModelOperator, ascend
 from renyi_lab.perturbation._landscape import checked_vector
 
@@ -53,6 +62,9 @@ class WorstCase(_PerturbedLoss):
     path: tuple[float, ...]
     perturbation: Tensor
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __repr__(self) -> str:
         centre = f"{self.base_loss:.4g} at its centre"
         return f"WorstCase({self.loss:.4g} in the {self.norm} ball of radius {self.rho:g}, {centre})"
@@ -74,6 +86,9 @@ class AverageCase(_PerturbedLoss):
     noise: str
     standard_error: float
     draws: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         where = f"{_NOISE[self.noise]} {self.rho:g}, {self.base_loss:.4g} at its centre"
@@ -167,11 +182,35 @@ def average_case_loss(
 
 
 def average_over(surface: LossSurface, perturbations: Iterable[Tensor], rho: float, noise: str) -> AverageCase:
-    """The average loss over perturbations and their opposites; not finite where one of the losses is not."""
-    draws = [(surface.loss(surface.start + e) + surface.loss(surface.start - e)) / 2 for e in perturbations]
+    """The average loss over perturbations and their opposites; not finite where one of the losses is not.
+
+    Args:
+        surface: The loss.
+        perturbations: Vectors ``(n,)``, at least one.
+        rho: Their size, for the result.
+        noise: Their kind, for the result.
+
+    Raises:
+        TypeError: ``surface`` is not a `LossSurface`, or a perturbation not a tensor.
+        ValueError: There are no perturbations, or they have another shape.
+    """
+    check_instance("surface", surface, LossSurface, "such as LossSurface(operator)")
+    if not is_iterable(perturbations):
+        raise TypeError(f"perturbations must be a sequence of vectors, got {shown(perturbations)}.")
+    start = surface.start
+    draws = [(surface.loss(start + e) + surface.loss(start - e)) / 2 for e in _checked_vectors(perturbations, start)]
+    if not draws:
+        raise ValueError("perturbations is empty; pass at least one vector.")
     losses = torch.tensor(draws, dtype=torch.float64, device="cpu")
     error = float(losses.std()) / math.sqrt(len(draws)) if len(draws) > 1 else math.inf
     return AverageCase(float(losses.mean()), surface.loss(surface.start), rho, noise, error, tuple(draws))
+
+
+def _checked_vectors(vectors: Iterable[Tensor], like: Tensor) -> Iterator[Tensor]:
+    for vector in vectors:
+        if check_tensor("each of perturbations", vector, like.device).shape != like.shape:
+            raise ValueError(f"each of perturbations must be of shape {tuple(like.shape)}, got {tuple(vector.shape)}.")
+        yield vector
 
 
 def gaussian_noise(surface: LossSurface, num_draws: int, seed: int) -> Tensor:

@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_finite, check_int
+from renyi_lab._utils.validation import check_finite, check_instance, check_int, printed
 from renyi_lab.operators import ModelOperator, check_operator
 
 Layer: TypeAlias = "nn.Linear | nn.Conv1d | nn.Conv2d"
@@ -42,6 +43,10 @@ class DiscrepancyCurve:
     data_form: FloatArray = field(repr=False)
     weight_form: FloatArray = field(repr=False)
     layer: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "rhos", "data_form", "weight_form")
 
     @property
     def largest_difference(self) -> float:
@@ -166,7 +171,7 @@ def discrepancy_curve(operator: ModelOperator, layer: str, matrix: Tensor, rhos:
     matrix = _checked_matrix(matrix, module, layer)
     sizes = np.atleast_1d(real_array("rhos", rhos))
     if sizes.ndim != 1 or sizes.size == 0 or not np.isfinite(sizes).all():
-        raise ValueError(f"rhos must be finite numbers, one or a vector of them, got {rhos!r}.")
+        raise ValueError(f"rhos must be finite numbers, one or a vector of them, got {printed(rhos)}.")
     data_form, weight_form = [], []
     for rho in sizes.tolist():
         with _input_mixed(module, rho * matrix) as calls:
@@ -196,7 +201,22 @@ def _input_mixed(module: Layer, matrix: Tensor) -> Iterator[list[None]]:
 
 
 def mixed(module: Layer, h: Tensor, matrix: Tensor) -> Tensor:
-    """``A h`` for inputs of the layer, with or without a batch dimension."""
+    """``A h`` for inputs of the layer, with or without a batch dimension.
+
+    Args:
+        module: The layer.
+        h: Its inputs.
+        matrix: ``A``, with a row and a column for each of the layer's input features or channels.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: Shapes that do not belong together.
+    """
+    check_instance("module", module, _LAYERS)
+    check_instance("h", h, Tensor)
+    matrix = _checked_matrix(matrix, module, type(module).__name__)
+    if h.ndim < module.weight.ndim - 1 or h.shape[1 - module.weight.ndim] != len(matrix):
+        raise ValueError(f"h must be inputs of {module}, got {tuple(h.shape)}.")
     channel = 1 - module.weight.ndim  # channels come before the spatial axes; a linear layer's features come last
     return torch.movedim(torch.movedim(h, channel, -1) @ matrix.to(h).T, -1, channel)
 
@@ -214,10 +234,11 @@ def _weight_moved(module: Layer, matrix: Tensor) -> Iterator[None]:
 
 def find_layer(model: nn.Module, name: str) -> Layer:
     """The layer of that name, if a change of its input can be written as one of its weight; otherwise raise."""
+    check_instance("model", model, nn.Module)
     modules: dict[str, Any] = dict(model.named_modules())
     if not isinstance(name, str) or name not in modules:
         usable = [key for key, module in modules.items() if type(module) in _LAYERS]
-        raise ValueError(f"layer={name!r} is not a layer of the model; there are {', '.join(usable)}.")
+        raise ValueError(f"layer={printed(name)} is not a layer of the model; there are {', '.join(usable)}.")
     module: Layer = modules[name]
     kind = type(module).__name__
     if type(module) not in _LAYERS:

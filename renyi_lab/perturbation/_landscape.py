@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.figure import check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_finite, check_int, check_tensor
+from renyi_lab._utils.validation import check_finite, check_int, check_tensor, printed
 from renyi_lab.operators import LossSurface, ModelOperator, check_operator
 
 _NUM_LEVELS = 21  # Heuristic: enough contours to see the slope everywhere.
@@ -35,6 +36,10 @@ class LossCurve:
 
     steps: FloatArray = field(repr=False)
     losses: FloatArray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "steps", "losses")
 
     def __repr__(self) -> str:
         return f"LossCurve({len(self.steps)} steps, {_span(self.losses)})"
@@ -61,6 +66,15 @@ class LossPlane:
     first_steps: FloatArray = field(repr=False)
     second_steps: FloatArray = field(repr=False)
     losses: FloatArray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        shape = (self.first_steps.size, self.second_steps.size)
+        if (self.first_steps.ndim, self.second_steps.ndim) != (1, 1) or self.losses.shape != shape or 0 in shape:
+            raise ValueError(
+                f"losses must have a row for each of first_steps and a column for each of second_steps, "
+                f"got {self.losses.shape} for {self.first_steps.shape} and {self.second_steps.shape}."
+            )
 
     def __repr__(self) -> str:
         return f"LossPlane({self.losses.shape[0]} × {self.losses.shape[1]} points, {_span(self.losses)})"
@@ -214,5 +228,5 @@ def checked_vector(name: str, vector: Any, operator: ModelOperator) -> Tensor:
 def _checked_steps(name: str, steps: Any) -> FloatArray:
     values = real_array(name, steps)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"{name} must be a vector of finite numbers, got {steps!r}.")
+        raise ValueError(f"{name} must be a vector of finite numbers, got {printed(steps)}.")
     return values

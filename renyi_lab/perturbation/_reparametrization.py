@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from renyi_lab._utils.model_state import unwrap_model
-from renyi_lab._utils.validation import check_real, is_iterable
+from renyi_lab._utils.validation import check_real, is_iterable, printed
 from renyi_lab.perturbation._homogeneity import WEIGHT_LAYERS, has_hooks, is_one, output_factor
 
 
@@ -116,13 +116,13 @@ def _checked_scales(scales: Any, layers: list[str]) -> dict[str, float]:
     if isinstance(scales, Mapping):
         unknown = [name for name in scales if name not in layers]
         if unknown:
-            raise ValueError(f"scales names {unknown[0]!r}, but the layers to scale are {', '.join(layers)}.")
+            raise ValueError(f"scales names {printed(unknown[0])}, but the layers to scale are {', '.join(layers)}.")
         return {name: _positive(name, scales.get(name, 1.0)) for name in layers}
     if isinstance(scales, str) or not is_iterable(scales):
         raise TypeError(f"scales must be numbers, one per layer, or a mapping from names, got {type(scales).__name__}.")
     values = scales.tolist() if hasattr(scales, "tolist") else list(scales)
     if not isinstance(values, list) or len(values) != len(layers):
-        raise ValueError(f"scales must hold {len(layers)} numbers, for {', '.join(layers)}; got {values!r}.")
+        raise ValueError(f"scales must hold {len(layers)} numbers, for {', '.join(layers)}; got {printed(values)}.")
     return {name: _positive(name, value) for name, value in zip(layers, values, strict=True)}
 
 

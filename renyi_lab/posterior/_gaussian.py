@@ -27,6 +27,8 @@ from renyi_lab._utils.validation import check_finite, check_instance, check_real
 from renyi_lab.posterior._gibbs import GibbsError, mean_error
 from renyi_lab.posterior._low_rank import LowRankCurvature
 
+_SIGMAS = (1e-70, 1e70)  # so that squares of ratios, and their products with squared distances, are numbers
+
 
 class GaussianPosterior:
     """N(θ, (I/σ² + βC)⁻¹) over the trainable weights of a network, all else of which is fixed.
@@ -35,7 +37,7 @@ class GaussianPosterior:
 
     Args:
         model: Network whose trainable weights are the mean θ.
-        sigma: Standard deviation σ > 0 of the noise, in units of the weights.
+        sigma: Standard deviation σ of the noise, in units of the weights, from 1e-70 to 1e70.
         curvature: C at θ, from `leading_curvature` of a `GGNOperator` or `HessianOperator` over all trainable
             parameters. Default ``None``: isotropic, N(θ, σ²I).
         beta: Weight β ≥ 0 of the curvature in the precision. Default 0.0: isotropic.
@@ -51,7 +53,7 @@ class GaussianPosterior:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-        self.sigma = check_real("sigma", sigma, 0.0, open_minimum=True)
+        self.sigma = check_real("sigma", sigma, *_SIGMAS)
         self.beta = check_real("beta", beta, 0.0)
         self.model = copy.deepcopy(model)
         self._parameters = select_parameters(self.model)
@@ -71,6 +73,8 @@ class GaussianPosterior:
         self.curvature = curvature
         self._directions = curvature.directions.cpu()
         self._x = self.sigma**2 * self.beta * curvature.eigenvalues.cpu()
+        if not bool(torch.isfinite(self._x).all()):
+            raise ValueError(f"beta={self.beta:g} times sigma² and the curvature overflows; lower beta or sigma.")
 
     @property
     def dim(self) -> int:

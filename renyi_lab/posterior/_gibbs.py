@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
 from renyi_lab._utils.data_sets import Pair, check_data
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.forward import explained
 from renyi_lab._utils.minibatches import batches
 from renyi_lab._utils.model_state import training_flags
@@ -48,6 +49,9 @@ class GibbsError:
     draws: tuple[float, ...] = field(repr=False)
     sigma: float
     stretch: float = field(default=1.0, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def num_draws(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.fields import check_fields
 from renyi_lab.operators import ModelOperator
 from renyi_lab.sharpness._norms import distance_from_initialization, gradient_norm, parameter_norm
 from renyi_lab.sharpness._outputs import fisher_rao_norm
@@ -59,6 +60,9 @@ class Measure:
     source: str
     invariance: str
     per_block: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def _of_samples(function: Callable[[ModelOperator], Estimate]) -> Callable[[Network], Estimate]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.parameters import flatten, plain_name
-from renyi_lab._utils.validation import check_finite
+from renyi_lab._utils.validation import check_finite, printed
 from renyi_lab.operators import ModelOperator, check_operator
 
 
@@ -108,7 +108,9 @@ def _by_name(initial: Mapping[str, Tensor] | Iterable[Tensor], names: list[str])
     else:
         raise TypeError(f"initial_parameters must be a state dict or a list of tensors, got {type(initial).__name__}.")
     if wrong := [name for name in names if name in found and not isinstance(found[name], Tensor)]:
-        raise TypeError(f"initial_parameters must hold tensors, got {type(found[wrong[0]]).__name__} for {wrong[0]!r}.")
+        raise TypeError(
+            f"initial_parameters must hold tensors, got {type(found[wrong[0]]).__name__} for {printed(wrong[0])}."
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.validation import check_flag, shown
 from renyi_lab.sharpness._text import ERRORS, check_labels, html_table, lay_out, with_error
 from renyi_lab.spectrum import Spectrum
@@ -39,6 +40,9 @@ class SharpnessReport:
     spectra: Mapping[str, Spectrum]
     notes: Mapping[Row, str]
     precision: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __getitem__(self, key: str | Row) -> Estimate:
         """``report["trace"]`` of the whole network, ``report["trace", "layer1.weight"]`` of a block."""

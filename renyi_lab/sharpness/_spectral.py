@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_real
 from renyi_lab.spectrum import Spectrum, check_spectrum
 
@@ -118,4 +119,13 @@ def log_determinant(spectrum: Spectrum, regularization: float = REGULARIZATION) 
     Source: Jia & Su 2020, arXiv:1911.08192, for the log-determinant; they do not regularise it.
     """
     gamma = check_real("regularization", regularization, 0.0, open_minimum=True)
-    return check_spectrum(spectrum).trace_of(lambda x: np.log1p(np.abs(x) / gamma))
+    smallest = np.finfo(np.float64).tiny
+
+    def log_ratio(x: FloatArray) -> FloatArray:
+        """``log(1 + |x|/γ)``, also where the quotient is beyond the largest float."""
+        with np.errstate(over="ignore"):
+            ratio = np.abs(x) / gamma
+        beyond = np.log(np.maximum(np.abs(x), smallest)) - math.log(gamma)
+        return np.asarray(np.where(np.isfinite(ratio), np.log1p(ratio), beyond))
+
+    return check_spectrum(spectrum).trace_of(log_ratio)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.validation import printed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,7 @@ def check_labels(labels: tuple[str, str]) -> tuple[str, str]:
     """The names of two networks as a tuple."""
     pair = tuple(labels) if isinstance(labels, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(label, str) for label in pair):
-        raise TypeError(f'labels must be two strings such as ("sgd", "sam"), got {labels!r}.')
+        raise TypeError(f'labels must be two strings such as ("sgd", "sam"), got {printed(labels)}.')
     if pair[0] == pair[1]:
         raise ValueError(f"labels must differ, got {pair[0]!r} twice.")
     return pair

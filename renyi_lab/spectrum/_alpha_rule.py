@@ -28,6 +28,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.spectrum._dips import Dip, find_dips
 from renyi_lab.spectrum._errors import Sampling
@@ -69,6 +70,9 @@ class AlphaChoice:
     profile: str
     evidence: dict[str, float]
     dips: tuple[tuple[float, float], ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def is_uncertain(self) -> bool:

@@ -79,5 +79,8 @@ def logarithmic_grid(magnitudes: FloatArray, num_points: int) -> FloatArray:
     positive = magnitudes[magnitudes > 0]
     if positive.size == 0:
         raise ValueError("the spectrum is all zero; there is nothing to show on a logarithmic axis.")
-    largest = positive.max()
-    return np.geomspace(max(positive.min(), _SMALLEST_SHARE * largest) / 2, 2 * largest, num_points)
+    limits = np.finfo(np.float64)
+    largest = min(positive.max(), limits.max / 2)
+    smallest = max(positive.min(), _SMALLEST_SHARE * largest, 2 * limits.smallest_subnormal)
+    with np.errstate(all="ignore"):  # products of the smallest and the largest numbers, inside NumPy
+        return np.geomspace(smallest / 2, 2 * largest, num_points)

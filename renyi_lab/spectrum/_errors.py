@@ -53,6 +53,7 @@ from itertools import pairwise
 import numpy as np
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.spectrum._rule import QuadratureRule
 
@@ -109,6 +110,9 @@ class Sampling:
     repeated: bool
     num_steps: int
     top_error: float
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def estimate(

@@ -17,7 +17,7 @@ import torch
 
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.threads import one_thread
-from renyi_lab._utils.validation import check_flag, check_int, check_real
+from renyi_lab._utils.validation import check_flag, check_int, check_real, printed
 from renyi_lab.krylov import Storage, Tridiagonal, check_reorthogonalize, lanczos_steps
 from renyi_lab.operators import DENSE_LIMIT, LinearOperator, as_operator
 from renyi_lab.spectrum._calibration import weigh
@@ -139,7 +139,7 @@ def estimate_spectrum(
     if progress is not None:
         check_flag("progress", progress)
     if not isinstance(data_error, bool):
-        raise TypeError(f"data_error must be True or False, got {data_error!r}; a wanted error is target_error.")
+        raise TypeError(f"data_error must be True or False, got {printed(data_error)}; a wanted error is target_error.")
     parts = leaving_groups_out(matrix, seed) if data_error else []
     if (target_error is None) != (alpha is None):
         raise ValueError("target_error and alpha belong together: pass both, such as target_error=0.01, alpha=1.5.")
@@ -176,7 +176,7 @@ class _Keeping:
 
     def checked(self, matrix: LinearOperator) -> _Keeping:
         """Return self when ``matrix`` allows it or raise."""
-        Storage(self.basis, self.dtype).checked(matrix)
+        Storage.of_options(matrix, self.basis, self.dtype)
         check_reorthogonalize(self.reorthogonalize)
         return self
 

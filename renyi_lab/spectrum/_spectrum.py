@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_int, check_real, shown
 from renyi_lab.spectrum._entropy import check_alpha, check_alphas
@@ -75,10 +76,11 @@ class Spectrum(QuadratureRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(self)
         check_int("num_matvecs", self.num_matvecs, 0)
         check_real("eps", self.eps, 0.0)
-        if not all(isinstance(rule, QuadratureRule) for rule in self.leaving_out):
-            raise TypeError("leaving_out must be a tuple of QuadratureRule.")
+        if self.sampling is not None and self.sampling.fit.shape != self.nodes.shape:
+            raise ValueError(f"sampling is of {self.sampling.fit.size} nodes, but there are {self.nodes.size}.")
         if self.sampling is None and self.weights.min() < 0:
             raise ValueError(f"weights must be non-negative, got {self.weights.min():g}.")
 

@@ -1,7 +1,4 @@
-"""Rényi entropy of a vector whose entries occur several times, as the nodes of a spectrum do, and its derivative.
-
-Arguments are checked by the callers.
-"""
+"""Rényi entropy of a vector whose entries occur several times, as the nodes of a spectrum do, and its derivative."""
 
 from __future__ import annotations
 
@@ -12,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.arrays import finite_array
 from renyi_lab._utils.typing import FloatArray
+from renyi_lab._utils.validation import check_instance, check_real, check_tensor
 
 # Below this distance from α = 1 the difference quotient is formed without cancellation. Heuristic: above it, the plain
 # formula loses at most one digit; the two branches agree to 1e-14 where they meet.
@@ -32,10 +31,29 @@ def weighted_escort(values: FloatArray, multiplicities: FloatArray, alpha: float
 
     Returns:
         Total escort probability of the copies of each entry, ``(k,)``.
+
+    Raises:
+        ValueError: Shapes that differ, entries that are negative, not finite or all zero, or an order below 0.
     """
+    values, multiplicities, alpha = _checked(values, multiplicities, alpha)
     powers = _powers(values, alpha)
     shares = multiplicities * powers
-    return np.asarray(shares / shares.sum(), dtype=np.float64)
+    return np.asarray(shares / _positive(shares.sum()), dtype=np.float64)
+
+
+def _checked(values: Any, multiplicities: Any, alpha: Any) -> tuple[FloatArray, FloatArray, float]:
+    """The three arguments; multiplicities may be negative, as single weights of an estimate are."""
+    entries = finite_array("values", values, None)
+    counts = finite_array("multiplicities", multiplicities, len(entries))
+    if not (entries >= 0).all() or not entries.any():
+        raise ValueError("values must be non-negative and not all zero.")
+    return entries, counts, check_real("alpha", alpha, 0.0, allow_infinite=True)
+
+
+def _positive(total: Any) -> float:
+    if not total > 0:
+        raise ValueError(f"multiplicities must give positive sums of the values and their powers, got {total:g}.")
+    return float(total)
 
 
 def _powers(values: FloatArray, alpha: float) -> FloatArray:
@@ -68,7 +86,14 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
 
     Returns:
         A scalar tensor, differentiable in both; NaN where a sum is not positive.
+
+    Raises:
+        TypeError: ``values`` or ``multiplicities`` is not a real tensor.
+        ValueError: As for `weighted_escort`.
     """
+    check_instance("values", values, Tensor)
+    check_tensor("multiplicities", multiplicities, values.device)
+    alpha = _checked(values, multiplicities, alpha)[2]
     relative = values / values.detach().max()
     total = (multiplicities * relative).sum()
     if alpha == 0:
@@ -112,9 +137,13 @@ def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: flo
 
     Returns:
         Influence ``φ`` of each entry, ``(k,)``.
+
+    Raises:
+        ValueError: As for `weighted_escort`.
     """
+    values, multiplicities, alpha = _checked(values, multiplicities, alpha)
     relative = values / values.max()
-    p = relative / (multiplicities @ relative)
+    p = relative / _positive(multiplicities @ relative)
     if abs(alpha - 1) < _INFLUENCE_NEAR_ONE:
         log_p = np.log(np.where(p > 0, p, 1.0))
         shannon = -float(multiplicities @ (p * log_p))
@@ -122,7 +151,7 @@ def entropy_influence(values: FloatArray, multiplicities: FloatArray, alpha: flo
     if math.isinf(alpha):
         return np.asarray(p)
     powers = _powers(values, alpha)
-    return np.asarray((powers / (multiplicities @ powers) - alpha * p) / (1 - alpha))
+    return np.asarray((powers / _positive(multiplicities @ powers) - alpha * p) / (1 - alpha))
 
 
 def spectral_entropy(nodes: FloatArray, weights: FloatArray, alpha: float, signed: bool) -> float:

@@ -23,8 +23,9 @@ from pandas.api.types import is_hashable
 from scipy.special import ndtr, stdtrit
 
 from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int
+from renyi_lab._utils.validation import check_int, printed
 from renyi_lab.study._pairs import PairSums, pair_sums, resampled_settings, setting_codes
 
 # Efron & Tibshirani 1993 recommend at least 1000 resamples for percentile intervals.
@@ -56,6 +57,9 @@ class Tau:
     num_models: int
     num_settings: int
     remark: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | None = None, seed: int = 0) -> Tau:
@@ -125,7 +129,9 @@ def _codes(settings: Sequence[Hashable] | None, num_models: int) -> np.ndarray:
         raise ValueError(f"settings must hold one value for each of {num_models} models, got {len(given)}.")
     for setting in given:
         if not is_hashable(setting):
-            raise TypeError(f"settings holds {setting!r}, which is not hashable; use tuples instead of lists or dicts.")
+            raise TypeError(
+                f"settings holds {printed(setting)}, which is not hashable; use tuples instead of lists or dicts."
+            )
         if setting is pd.NA or setting != setting:  # NaN is a setting of its own each time
             raise ValueError("settings holds NaN, which equals no other setting; name the setting of every model.")
     return setting_codes(given)

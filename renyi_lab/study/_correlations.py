@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from renyi_lab._utils.validation import printed
 from renyi_lab.study._frame import FrameRecord
 from renyi_lab.study._plots import plot_alpha, plot_measure, plot_taus
 from renyi_lab.study._records import Record
@@ -96,8 +97,9 @@ class Correlations(ABC):
         """
         models, kept = self._models(gap, ()), self.kept
         names = sorted({name for record in kept for name in record.measurement.curves})
-        if measure not in names:
-            raise ValueError(f"no curve {measure!r} was recorded; available: {', '.join(map(repr, names)) or 'none'}.")
+        if not isinstance(measure, str) or measure not in names:
+            available = ", ".join(map(repr, names)) or "none"
+            raise ValueError(f"measure must be a recorded curve, got {printed(measure)}; available: {available}.")
         return alpha_table(models, [record.measurement.curves.get(measure, {}) for record in kept], seed)
 
     def null_distribution(

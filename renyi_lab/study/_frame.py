@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.validation import printed
 from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._records import Record
 from renyi_lab.study._tables import REPEAT
@@ -31,6 +33,9 @@ class FrameRecord:
     axes: Mapping[str, Hashable]
     gaps: Mapping[str, float]
     measurement: Measurement
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def loss_gap(self) -> float:
@@ -83,8 +88,8 @@ def frame_records(frame: Any, measures: Any, gaps: Any, settings: Any) -> tuple[
 
 def _names(what: str, names: Any) -> list[str]:
     if isinstance(names, str) or not isinstance(names, Sequence | pd.Index):
-        fix = f"write {what}=[{names!r}]" if isinstance(names, str) else f"got a {type(names).__name__}"
-        raise TypeError(f"{what} must be a list of column names, not {names!r}; {fix}.")
+        fix = f"write {what}=[{printed(names)}]" if isinstance(names, str) else f"got a {type(names).__name__}"
+        raise TypeError(f"{what} must be a list of column names, not {printed(names)}; {fix}.")
     found = list(names)
     if not found:
         fix = (
@@ -96,7 +101,7 @@ def _names(what: str, names: Any) -> list[str]:
         raise ValueError(f"{what} is empty; name at least one column.{fix}")
     for name in found:
         if not isinstance(name, str):
-            raise TypeError(f"{what} must hold names of columns as strings, got {name!r}; rename the column.")
+            raise TypeError(f"{what} must hold names of columns as strings, got {printed(name)}; rename the column.")
     return found
 
 
@@ -104,7 +109,9 @@ def _gap_columns(gaps: Any) -> dict[str, str]:
     """Gap → column."""
     explain = "a gap is 'loss' (test − training loss) or 'error' (test − training error)"
     if isinstance(gaps, str):
-        raise TypeError(f"gaps must say which gap a column holds, got {gaps!r}; {explain}: gaps={{'loss': {gaps!r}}}.")
+        raise TypeError(
+            f"gaps must say which gap a column holds, got {printed(gaps)}; {explain}: gaps={{'loss': {printed(gaps)}}}."
+        )
     if not isinstance(gaps, Mapping):
         names = _names("gaps", gaps)
         known = {f"{gap}{suffix}": gap for gap in GAPS for suffix in ("", "_gap")}
@@ -117,7 +124,7 @@ def _gap_columns(gaps: Any) -> dict[str, str]:
     _names("gaps", list(gaps.values()))
     for gap in gaps:
         if gap not in GAPS:
-            raise ValueError(f"gaps has the key {gap!r}; {explain}.")
+            raise ValueError(f"gaps has the key {printed(gap)}; {explain}.")
     return dict(gaps)
 
 
@@ -152,8 +159,8 @@ def _numbers(frame: pd.DataFrame, what: str, name: str) -> np.ndarray:
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_complex_dtype(column):
         example = next((value for value in column if not isinstance(value, float)), column.iloc[0])
         raise TypeError(
-            f"{what} names {name!r}, which must hold real numbers, but has {column.dtype} values such as {example!r}; "
-            f"convert it, for example with pd.to_numeric(frame[{name!r}], errors='coerce')."
+            f"{what} names {name!r}, which must hold real numbers, but has {column.dtype} values such as "
+            f"{printed(example)}; convert it, for example with pd.to_numeric(frame[{name!r}], errors='coerce')."
         )
     return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
 
@@ -171,7 +178,9 @@ def _setting_rows(frame: pd.DataFrame, names: list[str]) -> list[dict[str, Hasha
             )
         unhashable = [value for value in frame[name] if not pd.api.types.is_hashable(value)]
         if unhashable:
-            raise TypeError(f"settings names {name!r}, which holds {unhashable[0]!r}; use numbers, strings or tuples.")
+            raise TypeError(
+                f"settings names {name!r}, which holds {printed(unhashable[0])}; use numbers, strings or tuples."
+            )
     rows = [dict(zip(names, values, strict=True)) for values in zip(*(frame[n].tolist() for n in names), strict=True)]
     if REPEAT in names:
         first: dict[Hashable, int] = {}

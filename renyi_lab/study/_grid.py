@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from renyi_lab._utils.validation import check_choice, check_int, check_real, shown
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, printed, shown
 from renyi_lab.optim import BY_NAME
 from renyi_lab.study._sharpness_aware import sharpness_aware_axes
 
@@ -53,6 +53,7 @@ class Setting:
     @classmethod
     def checked(cls, values: Mapping[str, Any], architectures: Iterable[str]) -> Setting:
         """A setting from raw values, each checked for type and range."""
+        check_instance("values", values, Mapping, "from axis to value")
         raw = {**asdict(cls()), **values}
         optimizer = check_choice("optimizer", raw["optimizer"], OPTIMIZERS)
         return cls(
@@ -115,7 +116,7 @@ def expand_grid(grid: Grid, architectures: Iterable[str]) -> list[Setting]:
     parts = [grid] if isinstance(grid, Mapping) else grid
     if not isinstance(parts, Sequence) or isinstance(parts, str) or not all(isinstance(p, Mapping) for p in parts):
         raise TypeError(
-            f"grid must be a mapping from axis names to values, or a list of mappings, got {grid!r}; "
+            f"grid must be a mapping from axis names to values, or a list of mappings, got {printed(grid)}; "
             "try {'lr': [0.03, 0.1], 'seed': range(3)}."
         )
     if not parts:
@@ -136,12 +137,14 @@ def check_axis(name: Any, axes: Iterable[str] = AXES) -> str:
         return str(name)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{name!r} is not an axis of a grid; {hint}Axes: {', '.join(known)}.")
+    raise ValueError(f"{printed(name)} is not an axis of a grid; {hint}Axes: {', '.join(known)}.")
 
 
 def _axis_values(name: Any, values: Any) -> list[Any]:
     check_axis(name)
     several = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not several:
-        raise ValueError(f"axis {name!r} has no values; give at least one, or leave the axis out for its default.")
+        raise ValueError(
+            f"axis {printed(name)} has no values; give at least one, or leave the axis out for its default."
+        )
     return several

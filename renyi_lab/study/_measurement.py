@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from renyi_lab._utils.validation import check_reals, shown
+from renyi_lab._utils.validation import check_reals, printed, shown
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Measurement:
         _check_mapping("curves", self.curves, "{'sharpness': {0.5: -2.0, 1.5: -1.0}}")
         _check_mapping("chosen_alphas", self.chosen_alphas, "{'sharpness': 1.5}")
         for name, curve in self.curves.items():
-            _check_mapping(f"curves[{name!r}]", curve, "{0.5: -2.0, 1.5: -1.0}")
+            _check_mapping(f"curves[{printed(name)}]", curve, "{0.5: -2.0, 1.5: -1.0}")
 
     def at(self, alphas: Sequence[float]) -> dict[str, float]:
         """All measures as numbers by name: curves at ``alphas`` and at the order chosen by the rule, then the values.
@@ -55,15 +55,15 @@ class Measurement:
                 row[f"{label}_{alpha:g}{suffix}"] = self._value("alphas holds", name, alpha)
             if name in self.chosen_alphas:
                 chosen = self.chosen_alphas[name]
-                row[f"{label}_by_rule{suffix}"] = self._value(f"chosen_alphas[{name!r}] is", name, chosen)
+                row[f"{label}_by_rule{suffix}"] = self._value(f"chosen_alphas[{printed(name)}] is", name, chosen)
         return row | dict(self.values)
 
     def check_chosen_alphas(self) -> None:
         """Raise ``ValueError`` if an order was chosen for a curve that does not exist or was not recorded there."""
         for name, alpha in self.chosen_alphas.items():
             if name not in self.curves:
-                raise ValueError(f"chosen_alphas has an order for {name!r}, but there is no such curve.")
-            self._value(f"chosen_alphas[{name!r}] is", name, alpha)
+                raise ValueError(f"chosen_alphas has an order for {printed(name)}, but there is no such curve.")
+            self._value(f"chosen_alphas[{printed(name)}] is", name, alpha)
 
     def _value(self, what: str, name: str, alpha: float) -> float:
         if alpha not in self.curves[name]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from renyi_lab._utils.validation import check_instance
 from renyi_lab.sharpness import sharpness_report
 from renyi_lab.spectrum import Spectrum, choose_alpha
 from renyi_lab.study._measurement import Measurement
@@ -48,6 +49,7 @@ def standard_measure(
         ValueError: The model has no trainable weight matrix.
         TypeError: ``data`` is not a pair of tensors.
     """
+    check_instance("model", model, nn.Module)
     if not isinstance(data, (tuple, list)) or len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
         raise TypeError(f"data must be two tensors (x, y), got {type(data).__name__}.")
     weights = [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and parameter.requires_grad]

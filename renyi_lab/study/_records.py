@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from renyi_lab._utils.validation import check_real, shown
+from renyi_lab._utils.validation import check_real, printed, shown
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 
@@ -59,9 +59,9 @@ class Record:
             if not self.diverged:
                 check_real(name, value, 0, largest)
             elif not _is_nan(value):
-                raise ValueError(f"{name} must be NaN where diverged is true, got {value!r}.")
+                raise ValueError(f"{name} must be NaN where diverged is true, got {printed(value)}.")
         if self.diverged and self.measurement != Measurement():
-            raise ValueError(f"measurement must be empty where diverged is true, got {self.measurement!r}.")
+            raise ValueError(f"measurement must be empty where diverged is true, got {printed(self.measurement)}.")
 
     @property
     def axes(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import rng_restored_after
 from renyi_lab._utils.threads import one_thread
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_int, check_real, printed
 from renyi_lab.datasets import mnist1d
 from renyi_lab.models import cnn1d, mlp
 from renyi_lab.study._grid import Grid, expand_grid
@@ -143,7 +143,7 @@ def _pair(name: str, part: Any) -> Pair:
 
 def _checked_models(models: Any) -> dict[str, ModelFactory]:
     if not isinstance(models, Mapping) or not models or not all(map(callable, models.values())):
-        raise TypeError(f"models must map names to functions of (width, seed), at least one, got {models!r}.")
+        raise TypeError(f"models must map names to functions of (width, seed), at least one, got {printed(models)}.")
     return dict(models)
 
 

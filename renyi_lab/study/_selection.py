@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.figure import NotebookFigure, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_int, check_real
@@ -44,6 +45,10 @@ class NullDistribution:
     num_measures: int
     num_settings: int
     gap: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "values")
 
     @property
     def median(self) -> float:
@@ -120,6 +125,10 @@ class SplitHalf:
     num_measures: int
     num_settings: int
     gap: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_vectors(self, "chosen_taus", "held_out_taus")
 
     @property
     def chosen(self) -> float:

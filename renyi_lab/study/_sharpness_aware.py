@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_real, printed
 from renyi_lab.optim import BY_NAME, SharpnessAware
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -37,9 +37,9 @@ def sharpness_aware_axes(optimizer: str, values: Mapping[str, Any]) -> dict[str,
         if value is not None and name not in defaults:
             having = [known for known in BY_NAME if name in _defaults(known)]
             raise ValueError(
-                f"{name}={value!r} has no meaning for optimizer={optimizer!r}; it is an axis of "
+                f"{name}={printed(value)} has no meaning for optimizer={optimizer!r}; it is an axis of "
                 f"{', '.join(map(repr, having))} only. Give each optimizer a mapping of its own: "
-                f"[{{'optimizer': {optimizer!r}}}, {{'optimizer': {having[-1]!r}, {name!r}: [{value!r}]}}]."
+                f"[{{'optimizer': {optimizer!r}}}, {{'optimizer': {having[-1]!r}, {name!r}: [{printed(value)}]}}]."
             )
         if name in defaults:
             axes[name] = check(name, defaults[name] if value is None else value)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_hashable
 
-from renyi_lab._utils.validation import check_choice, check_real
+from renyi_lab._utils.fields import check_fields
+from renyi_lab._utils.validation import check_choice, check_real, printed
 from renyi_lab.study._correlations import ALPHAS, Correlations
 from renyi_lab.study._frame import GAPS, FrameRecord, frame_records, frame_row
 from renyi_lab.study._grid import AXES, check_axis
@@ -40,7 +42,8 @@ class Study(Correlations):
     min_accuracy: float = MIN_ACCURACY
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "min_accuracy", check_real("min_accuracy", self.min_accuracy, 0, 1))
+        check_fields(self)
+        check_real("min_accuracy", self.min_accuracy, 0, 1)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, min_accuracy: float = MIN_ACCURACY) -> Study:
@@ -161,9 +164,12 @@ class Study(Correlations):
         known = self.records[0].axes if self.records and isinstance(self.records[0], FrameRecord) else AXES
         for name, value in axes.items():
             check_axis(name, known)
-            present = sorted({record.axes[name] for record in self.records}, key=sorting_key)
-            if value not in present:
-                raise ValueError(f"no training has {name}={value!r}; available: {', '.join(map(repr, present))}.")
+            values = {record.axes[name] for record in self.records}
+            if not is_hashable(value) or value not in values:
+                present = sorted(values, key=sorting_key)
+                raise ValueError(
+                    f"no training has {name}={printed(value)}; available: {', '.join(map(repr, present))}."
+                )
         chosen = (r for r in self.records if all(r.axes[name] == value for name, value in axes.items()))
         return replace(self, records=tuple(chosen))
 

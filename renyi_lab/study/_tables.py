@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import is_iterable, shown
+from renyi_lab._utils.validation import is_iterable, printed, shown
 from renyi_lab.study._correlation import granulated_tau, kendall_tau
 
 # The axis that tells the trainings of one setting apart.
@@ -44,7 +44,9 @@ class Models:
         if measures is None:
             return self.measures
         if isinstance(measures, str) or not is_iterable(measures):
-            raise TypeError(f"measures must be a sequence of names, got {measures!r}; write [{measures!r}].")
+            raise TypeError(
+                f"measures must be a sequence of names, got {printed(measures)}; write [{printed(measures)}]."
+            )
         names = list(measures)
         if not names:
             raise ValueError("measures is empty; name at least one, or leave it out for all.")

@@ -15,6 +15,7 @@ from renyi_lab._utils.data_sets import Pair
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.threads import one_thread
+from renyi_lab._utils.validation import printed
 from renyi_lab.study._grid import Setting
 from renyi_lab.study._measurement import Measurement
 from renyi_lab.study._records import Record
@@ -92,7 +93,7 @@ def _measured(
         raise RuntimeError(f"measure failed on the model of {setting}: {type(error).__name__}: {error}") from error
     if not isinstance(result, Measurement):
         if not isinstance(result, Mapping) or not result:
-            raise TypeError(f"measure must return a mapping from names to numbers, got {result!r}.")
+            raise TypeError(f"measure must return a mapping from names to numbers, got {printed(result)}.")
         result = Measurement(result)
     return Measurement(
         _numbers(result.values),
@@ -110,5 +111,5 @@ def _numbers(values: Mapping[Any, Any]) -> dict[Any, float]:
         try:
             found[name] = float(value)
         except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"measure must return numbers, got {value!r} for {name!r}.") from None
+            raise TypeError(f"measure must return numbers, got {printed(value)} for {printed(name)}.") from None
     return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
+from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.figure import check_axes, new_figure
 
 if TYPE_CHECKING:  # pandas would slow down every import of the package
@@ -29,6 +30,9 @@ class Evaluation:
     loss: float
     accuracy: float | None
     num_samples: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class History:
     seconds: float = field(compare=False)
     perturbation_norm: tuple[float, ...] = ()
     lr: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def epochs(self) -> int:

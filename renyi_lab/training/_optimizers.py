@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from renyi_lab._utils.validation import check_choice
+from renyi_lab._utils.validation import check_choice, printed
 from renyi_lab.optim import BY_NAME, SharpnessAware, base_defaults
 
 OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
@@ -33,7 +33,7 @@ def check_optimizer(optimizer: Any) -> None:
         raise TypeError(
             f"optimizer must be one of {', '.join(map(repr, _NAMES))}, a sharpness-aware class such as "
             "renyi_lab.RSAM, or a function from parameters to an optimizer, as in "
-            f"functools.partial(torch.optim.SGD, lr=0.1); got {optimizer!r}."
+            f"functools.partial(torch.optim.SGD, lr=0.1); got {printed(optimizer)}."
         )
 
 

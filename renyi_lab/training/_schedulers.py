@@ -10,7 +10,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from renyi_lab._utils.validation import check_choice
+from renyi_lab._utils.validation import check_choice, printed
 
 SchedulerFactory = Callable[[Optimizer], Any]
 
@@ -30,7 +30,7 @@ def check_scheduler(scheduler: Any) -> None:
     elif scheduler is not None and not callable(scheduler):
         raise TypeError(
             f"scheduler must be None, 'cosine' or a function from an optimizer to its scheduler, as {_EXAMPLE}; got "
-            f"{scheduler!r}."
+            f"{printed(scheduler)}."
         )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int, check_real
+from renyi_lab._utils.validation import check_int, check_real, printed
 from renyi_lab.perturbation import LossPlane
 from renyi_lab.plots import BLUE, GREY, ORANGE
 from renyi_lab.widgets._base import Explorer
@@ -86,7 +86,7 @@ class LandscapeExplorer(Explorer):
         order, position = check_real("alpha", alpha, 0.5, 4.0), check_real("t", t)
         models = [a, b] if third is None else [a, b, third]
         if not isinstance(labels, (list, tuple)) or len(labels) < len(models):
-            raise ValueError(f"labels must name the {len(models)} solutions, got {labels!r}.")
+            raise ValueError(f"labels must name the {len(models)} solutions, got {printed(labels)}.")
         self._labels = [str(label) for label in labels]
         self._alpha_of_curve = math.nan
         self.plane = SolutionPlane(models, loss_fn, data, test_data, check_int("seed", seed, 0))

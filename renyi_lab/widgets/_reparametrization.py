@@ -14,7 +14,7 @@ from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_instance, check_real
+from renyi_lab._utils.validation import check_instance, check_real, printed
 from renyi_lab.operators import as_operator
 from renyi_lab.plots import GREY, ORANGE
 from renyi_lab.spectrum import QuadratureRule
@@ -182,7 +182,7 @@ class ReparametrizationExplorer(Explorer):
 def _scale_sliders(names: list[str], scales: Mapping[str, float]) -> dict[str, ipywidgets.FloatLogSlider]:
     check_instance("scales", scales, Mapping, "a scale by layer name")
     if unknown := [name for name in scales if name not in names[:-1]]:
-        raise ValueError(f"scales has the key {unknown[0]!r}; allowed are {names[:-1]}.")
+        raise ValueError(f"scales has the key {printed(unknown[0])}; allowed are {names[:-1]}.")
     low, high = 2.0**-_REACH, 2.0**_REACH
     sliders = {
         name: ipywidgets.FloatLogSlider(

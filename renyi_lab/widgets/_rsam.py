@@ -12,7 +12,7 @@ from torch import Tensor
 
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_real
+from renyi_lab._utils.validation import check_real, printed
 from renyi_lab.optim import RSAM, SAM, SharpnessAware
 from renyi_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
 from renyi_lab.widgets._base import Explorer
@@ -149,7 +149,7 @@ def _pair(name: str, values: Any) -> tuple[float, float]:
     try:
         first, second = values
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a pair of numbers, got {values!r}.") from None
+        raise TypeError(f"{name} must be a pair of numbers, got {printed(values)}.") from None
     return check_real(name, first), check_real(name, second)
 
 

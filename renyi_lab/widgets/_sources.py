@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.krylov import Tridiagonal
 from renyi_lab.spectrum import Spectrum, exact_spectrum
@@ -44,7 +45,7 @@ def exact_or_none(source: Any, dim: int, exact: Spectrum | ArrayLike | None) -> 
     if exact is None:
         known = isinstance(source, Tridiagonal) or is_results(source) or dim > _SMALL
         return None if known else exact_spectrum(source)
-    spectrum = exact if isinstance(exact, Spectrum) else Spectrum.from_eigenvalues(exact)
+    spectrum = exact if isinstance(exact, Spectrum) else Spectrum.from_eigenvalues(real_array("exact", exact))
     if spectrum.dim != dim:
         raise ValueError(f"exact must contain all {dim} eigenvalues, got {spectrum.dim}.")
     return spectrum

@@ -29,6 +29,8 @@ class Stop:
 def current_stop(control: ipywidgets.ValueWidget) -> Stop:
     """The present value of a control."""
     traits = {name: getattr(control, name) for name in _VALUE_TRAITS if control.has_trait(name)}
+    if "label" in traits and isinstance(traits["index"], int):  # a new control has no label yet
+        traits["label"] = control._options_labels[traits["index"]]
     return Stop(_text(control, traits), traits)
 
 

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from renyi_lab._utils.figure import new_figure
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_choice, check_real
+from renyi_lab._utils.validation import check_choice, check_real, printed
 from renyi_lab.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
 from renyi_lab.study import Study, Tau, kendall_tau
 from renyi_lab.widgets._base import Explorer
@@ -74,7 +74,9 @@ class StudyExplorer(Explorer):
         )
         names = list(dict.fromkeys(self._families))
         if _ALL in names:
-            raise ValueError(f"family={family!r} has the value {_ALL!r}, which stands for all networks; rename it.")
+            raise ValueError(
+                f"family={printed(family)} has the value {_ALL!r}, which stands for all networks; rename it."
+            )
         start = check_choice("measure", measures[0] if measure is None else measure, measures)
         self.measure = ipywidgets.Dropdown(options=measures, value=start, description="measure")
         first = check_choice("gap", next(iter(self._gap)) if gap is None else gap, self._gap)
@@ -203,13 +205,13 @@ def _order_slider(orders: list[float], alpha: float | None) -> ipywidgets.Select
     """A slider over the recorded orders; ``None`` if no measure has an order."""
     if not orders:
         if alpha is not None:
-            raise ValueError(f"alpha={alpha!r}, but no measure of this study has an order; leave it out.")
+            raise ValueError(f"alpha={printed(alpha)}, but no measure of this study has an order; leave it out.")
         return None
     wanted = _USUAL_ORDER if alpha is None else check_real("alpha", alpha)
     value = min(orders, key=lambda order: abs(order - wanted))
     if alpha is not None and value != wanted:
         recorded = ", ".join(f"{order:g}" for order in orders)
-        raise ValueError(f"alpha must be a recorded order, got {alpha!r}; available: {recorded}.")
+        raise ValueError(f"alpha must be a recorded order, got {printed(alpha)}; available: {recorded}.")
     return ipywidgets.SelectionSlider(
         options=[(f"{order:g}", order) for order in orders], value=value, description="α", continuous_update=True
     )

@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 IMPORTS = """\
-import copy, datetime, decimal, fractions, importlib, math, pathlib, random, tempfile
+import collections, copy, datetime, decimal, fractions, functools, importlib, math, pathlib, random, tempfile
 import numpy as np
 import torch
 import renyi_lab as rl
@@ -65,7 +65,8 @@ OBJECTS = {
     "signs": "rl.datasets.xor(num_samples=6, num_features=3, num_test=4, targets='signs')[0]",
     "fig": "rl.plots.new_figure()",
     "ax": "fig.subplots()",
-    "feedback": "rl.exercises.Feedback('hint', 'not yet', None)",
+    "feedback": "rl.exercises.Feedback('not yet', 'A hint.', None)",
+    "Evil": "type('Evil', (), dict.fromkeys(('__eq__', '__bool__', '__iter__', '__index__'), lambda *_: 1 / 0))",
     "Odd": "type('Odd', (), dict.fromkeys(('__float__', '__array__', '__repr__', '__len__'), lambda *_, **__: 1 / 0))",
 }
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import renyi_lab as rl
+from fuzz import references
 
 # Results that are documented to be, or to hold, NaN: what was not measured, or does not exist.
 MAY_BE_NAN = re.compile(r"\b(NaN|nan|not a number)\b")
@@ -97,7 +98,9 @@ def _symmetric(result: Any, **_: Any) -> str | None:
 
 
 def _product(result: Any, owner: Any, argument0: Any) -> str | None:
-    again = owner @ (2 * argument0)
+    again = owner @ (2 * argument0.double()).to(argument0.dtype)  # few operations know all types of eight bits
+    if not bool(torch.isfinite(argument0.double()).all() & torch.isfinite(result).all() & torch.isfinite(again).all()):
+        return None  # what is not finite was passed, or twice the result is beyond the largest number
     scale = float(result.abs().max()) + 1e-30
     return None if float((again - 2 * result).abs().max()) <= 1e-3 * scale else "a product that is not linear"
 
@@ -149,13 +152,44 @@ def wrong(case: Any, result: Any, namespace: dict[str, Any]) -> str | None:
     for end, check in KNOWN.items():
         if target.name.endswith(end):
             return check(result, **arguments)
+    if found := _by_reference(target, result, arguments, namespace):
+        return found
     if target.name.endswith("__matmul__"):
         return _product(result, namespace["owner"], namespace["argument0"])
     if target.name == "renyi_lab.Spectrum.renyi_entropy" and arguments.keys() == {"alpha"}:
         return _spectrum_entropy(result, namespace["owner"], namespace["argument0"])
     if target.kind == "class" and not isinstance(result, rl.Spectrum):
+        _show(result)
         return None  # a record holds what it was given
     return _general(result, bool(MAY_BE_NAN.search(target.documentation)))
+
+
+def _by_reference(target: Any, result: Any, arguments: dict[str, Any], namespace: dict[str, Any]) -> str | None:
+    """What formulas, neighbouring arguments and identities say."""
+    name, function = target.name.removeprefix("renyi_lab."), target.function
+    if target.kind == "function" and name.startswith("bounds."):
+        found = references.formula(name, function, result, arguments)
+        if found is None and isinstance(result, rl.bounds.Bound):
+            found = references.monotone(function, result, arguments)
+        return found
+    if name == "krylov.JacobiMatrix.gauss_rule":
+        return references.jacobi_rule(namespace["owner"], result)
+    if isinstance(result, rl.Tridiagonal) and target.kind == "function":
+        return references.tridiagonal(result)
+    if isinstance(result, rl.krylov.TopEigenpair) and target.kind == "function":
+        return references.eigenpair(result, arguments["operator"])
+    if name == "reparametrize":
+        return references.function_unchanged(result, arguments["model"])
+    if name == "perturbation.worst_case_loss":
+        return references.in_ball(
+            result, **{key: arguments[key] for key in ("rho", "norm", "scale") if key in arguments}
+        )
+    if name == "study.kendall_tau":
+        return references.kendall(result, arguments["x"], arguments["y"])
+    if target.kind != "class" and (found := references.lengths(name, result, namespace["owner"], arguments)):
+        return found
+    spectrum = arguments.get("spectrum", namespace["owner"])
+    return references.of_spectrum(name, spectrum, result) if isinstance(spectrum, rl.Spectrum) else None
 
 
 def _general(result: Any, may_be_nan: bool) -> str | None:
@@ -180,5 +214,12 @@ def _general(result: Any, may_be_nan: bool) -> str | None:
         )
         if floats.dtype.kind == "f" and np.isnan(floats).any():
             return "NaN"
-    repr(result)
+    _show(result)
     return None
+
+
+def _show(result: Any) -> None:
+    """Make what a terminal and a notebook show."""
+    repr(result)
+    if not isinstance(result, type) and callable(page := getattr(result, "_repr_html_", None)):
+        page()

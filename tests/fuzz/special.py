@@ -4,6 +4,38 @@ from __future__ import annotations
 
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
+name of random_subset: 'num_samples'
+layer of PerturbationExplorer: 'layer1'
+loss of Evaluation$: 0.5
+accuracy of Evaluation$: None | 0.5
+nodes of (Spectrum|QuadratureRule)$: np.array([0.1, 1.0])
+weights of (Spectrum|QuadratureRule)$: np.array([3.0, 1.0])
+dim of (Spectrum|QuadratureRule)$: 4
+sampling of Spectrum$: None
+leaving_out of Spectrum$: ()
+off_diagonal of Tridiagonal$|JacobiMatrix$: np.array([0.5, 0.25])
+vectors of Tridiagonal$: basis | None
+source of bounds.Bound$: 'Author 2000'
+source of sharpness.Measure$: 'Author 2000'
+value of bounds.Bound$: 0.5
+function of sharpness.Measure$: rl.sharpness.trace
+function of Feedback$: None | math.sqrt
+status of Feedback$: 'not yet' | 'solved'
+matrix of BlockTridiagonal$: np.ones((4, 2))
+start of BlockTridiagonal$: np.eye(2)
+converged of GaussRule$: np.array([True, False])
+log_frobenius_squared, log_trace of CollisionEntropyPenalty: torch.tensor(1.0)
+steps of LossCurve$: [0.0, 0.1]
+second_steps of LossPlane$: [0.0, 0.1, 0.2]
+eigenvalues of LowRankCurvature$: torch.ones(1).double()
+directions of LowRankCurvature$: torch.eye(4)[:1].double()
+noise of Sampling$: 0.0
+half, last of Sampling$: spectrum.last_rule
+levels of Sampling$: (spectrum.last_rule,)
+gaps of FrameRecord$: {'loss': 0.1}
+measurement of Record$: rl.study.Measurement()
+train_loss, train_accuracy, test_loss, test_accuracy of Record$: 0.5
+setting of Record$: rl.study.Setting()
 basis of Subspace: basis | rounded
 capacity of Basis: 2 | 5
 coefficients of Basis.remove: None | np.eye(3)[:2]
@@ -47,6 +79,7 @@ labels of Landscape: ('a', 'b', 'third')
 scales of Explorer: None | {'layer1': 2.0}
 third of Explorer: None
 hessian of Explorer: operator
+loss of AverageCase|WorstCase: 0.5 | 0.1
 losses of Ascent: (0.1, 0.2)
 losses of LossPlane: np.ones((3, 3))
 matrix of Block: matrix.numpy()
@@ -58,7 +91,7 @@ measures of Study.from_frame: ['trace']
 model of .*sign_acc|.*one_sam|to_interp: two_layer
 multiplicities of weighted_renyi: torch.tensor([1.0, 3.0])
 noise of certify: 0.05
-norm of .*sharpness|ascend|worst: 'l2' | 'linf'
+norm of .*sharpness|ascend|worst|WorstCase|rise|float: 'l2' | 'linf'
 num_draws of .*certify: 100 | 200
 num_samples of mnist1d: 100
 operator of block|shallow: matrix_operator
@@ -91,7 +124,6 @@ values of Setting: {'width': 3}
 values of weighted_renyi: torch.tensor([1.0, 0.5])
 values of weighted|entropy_i: np.array([1.0, 0.5])
 weights of LossSurface: weights
-weights of Spectrum: np.array([3.0, 1.0])
 whole, moved, prior, start of CertificateNetworks: model
 width of new_figure: 4.0
 x of Jacobi: np.array([0.1, 0.5])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
+import gc
 import hashlib
+import logging
 import os
 import random
 import signal
@@ -56,11 +59,20 @@ def global_state() -> dict[str, Any]:
         "the recursion limit": sys.getrecursionlimit(),
         "the handler of interrupts": signal.getsignal(signal.SIGINT),
         "the excepthook": sys.excepthook,
+        "the handler of terminations": signal.getsignal(signal.SIGTERM),
+        "the standard streams": (sys.stdout, sys.stderr),
+        "the paths of imports": list(sys.path),
+        "torch's default device": torch.get_default_device(),
+        "garbage collection": gc.isenabled(),
+        "the level of logging": (logging.root.level, len(logging.root.handlers)),
+        "decimal numbers": str(decimal.getcontext()).partition("flags")[0],
     }
 
 
 def fingerprint(value: Any, depth: int = 3) -> Any:
     """A short value that changes with the numbers, flags, gradients and hooks of ``value``."""
+    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+        return type(value).__name__
     if isinstance(value, Tensor):
         plain = value.layout is torch.strided and value.device.type != "meta" and not value.is_quantized
         raw = value.detach().clone().flatten().view(torch.uint8).numpy().tobytes() if plain and value.numel() else b""

@@ -18,38 +18,12 @@ EXCLUDED = {
     "renyi_lab.cli.main": "reads the command line; has tests of its own",
     "renyi_lab.course.train_network": "trains for many seconds; its only argument is the progress bar",
     "renyi_lab.widgets.Explorer": "a base class: its subclasses say how to draw",
-    "renyi_lab.models.TwoLayer": "a module like those of torch; models.two_layer makes it from checked arguments",
 }
 # Members that belong to another call: inside evaluation_point(), which restores what they change; hooks of subclasses.
 PARTS = ("batch_loss", "outputs", "output_loss", "differentiation")  # inside evaluation_point()
-PARTS += ("check_group", "perturbation", "combine", "scales", "restore")
-# Inner parts of the estimator that other stages import, and the network's forward pass. Their arguments come from the
-# package, or are torch's affair, and are not checked again in inner loops: they are called with plausible ones only.
-INNER = frozenset(
-    (
-        "renyi_lab.krylov.block_lanczos",
-        "renyi_lab.krylov.gauss_rule",
-        "renyi_lab.krylov.jacobi_matrix",
-        "renyi_lab.krylov.shallow_probes",
-        "renyi_lab.krylov.JacobiMatrix.gauss_rule",
-        "renyi_lab.krylov.JacobiMatrix.polynomials",
-        "renyi_lab.krylov.ShallowProbes.moments",
-        "renyi_lab.operators.saved_bytes",
-        "renyi_lab.operators.random_subset",
-        "renyi_lab.operators.without_groups",
-        "renyi_lab.operators.format_bytes",
-        "renyi_lab.operators.ascend",
-        "renyi_lab.models.TwoLayer.forward",
-        "renyi_lab.perturbation.average_over",
-        "renyi_lab.perturbation.find_layer",
-        "renyi_lab.perturbation.mixed",
-        "renyi_lab.spectrum.entropy_influence",
-        "renyi_lab.spectrum.weighted_escort",
-        "renyi_lab.spectrum.weighted_renyi_entropy",
-    )
-)
-# The same for all members of these: where the estimator keeps its vectors, as the functions that make it checked.
-INNER_CLASSES = ("renyi_lab.krylov.Basis", "renyi_lab.krylov.Subspace", "renyi_lab.krylov.Storage")
+PARTS += ("check_group", "perturbation", "combine", "scales")
+# The forward pass of a network, whose inputs are checked by torch: it is called with plausible arguments only.
+INNER = frozenset(("renyi_lab.models.TwoLayer.forward",))
 
 
 @dataclass(frozen=True)
@@ -73,7 +47,7 @@ class Target:
     @property
     def only_plausible(self) -> bool:
         """Whether hostile arguments are left out."""
-        return self.name in INNER or self.name.startswith(INNER_CLASSES)
+        return self.name in INNER
 
     @property
     def documentation(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import warnings
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from fuzz import cases
-from fuzz.cases import Case, case_at, run
+from fuzz.cases import Case, case_at, consumed, run
 from fuzz.known import KNOWN_FAULTS
 from fuzz.minimise import minimised
 from fuzz.surface import Target, signature, targets
+from fuzz.verdicts import names_an_argument
 
 NUM_CASES, CHUNK = 500, 50
 
@@ -38,6 +40,22 @@ def test_classes_methods_and_functions_of_every_module_are_found() -> None:
     names = {target.name for target in targets()}
     assert {"renyi_lab.train", "renyi_lab.Spectrum", "renyi_lab.Spectrum.density", "renyi_lab.bounds.catoni"} <= names
     assert len(names) > 400
+
+
+def test_a_message_names_an_argument_of_the_call_and_not_of_another() -> None:
+    target = next(target for target in targets() if target.name == "renyi_lab.bounds.maurer")
+    assert names_an_argument("kl must be a real number, got 'a'.", target)
+    assert not names_an_argument("alpha must be a real number, got 'a'.", target)
+    assert not names_an_argument("mat1 and mat2 shapes cannot be multiplied", target)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_what_is_printed_of_a_case_runs_on_its_own(index: int) -> None:
+    case = next(case for case in (case_at(index, number) for number in range(100)) if case.mode == "plausible")
+    outcome, scope = run(case)[1], {}
+    with pytest.raises(Exception) if outcome != "returned" else contextlib.nullcontext():  # noqa: PT011
+        exec(case.reproduction, scope)
+        consumed(scope["result"])
 
 
 def leaks_random_numbers(alpha: float) -> float:

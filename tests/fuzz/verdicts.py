@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import linecache
 import re
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import renyi_lab
@@ -15,15 +13,20 @@ from fuzz.surface import Target, targets
 PACKAGE = str(Path(renyi_lab.__file__).parent)
 # Types that an argument's error may have without being listed under `Raises:`.
 ALWAYS = (ValueError, TypeError)
-# What messages call arguments that have no single name, such as the batches in ``data``.
-OTHER_WORDS = frozenset(
-    (
-        "attribute", "batch", "batches", "column", "columns", "eigenvalues", "element", "file", "operand", "grid",
-        "gradient", "inputs", "label", "labels", "loss", "model", "order", "output", "outputs", "parameter",
-        "parameters", "path", "point", "product", "record", "row", "rows", "sample", "samples", "targets",
-        "tensor",
-    )
-)  # fmt: skip
+# What messages call (parts of) an argument, by the argument's name.
+ALSO_CALLED = {
+    "data|data_set|train_set|test_set|test_data|batches": "batch batches inputs targets sample samples label labels",
+    "model|a|b|operator|hessian|source|optimizer|posterior|classifier": "model parameter parameters loss",
+    "operator|hessian|source": "matrix product",
+    "closure": "gradient gradients loss backward",
+    "loss_fn|loss": "loss output outputs",
+    "other": "operand",
+    "line": "record",
+    "spectrum": "eigenvalues",
+    "frame": "column",
+    "pattern_or_modules": "blocks",
+    "options|settings|axes|terms|base_kwargs": "lr extra architecture",
+}
 
 
 def verdict(error: Exception, target: Target) -> tuple[str, str, str] | None:
@@ -31,15 +34,15 @@ def verdict(error: Exception, target: Target) -> tuple[str, str, str] | None:
     text = f"{type(error).__name__}: {str(error)[:300]}"
     frames = traceback.extract_tb(error.__traceback__)
     place = _place(frames)
+    if _is_user_code(frames[-1]):
+        return None  # an error of the caller's own function or object, as it is
     if not isinstance(error, ALWAYS) and not documented(error, target):
         return "undocumented type", f"{text} ({place})", place
-    if _user_code(frames):
-        return None
-    if isinstance(error, ALWAYS) and any(len(p.name) > 2 and p.name in str(error) for p in target.parameters):
+    if any(map(_is_user_code, frames)):
         return None
     if not raised_on_purpose(frames):
         return "raw message", f"{text} ({place})", place
-    if not names_an_argument(str(error)):
+    if isinstance(error, ALWAYS) and not names_an_argument(str(error), target):
         return "names no argument", f"{text} ({place})", place
     return None
 
@@ -60,26 +63,27 @@ def raised_on_purpose(frames: traceback.StackSummary) -> bool:
     return bool(inside) and str(inside).startswith("raise ")
 
 
-def _user_code(frames: traceback.StackSummary) -> bool:
-    """Whether the error comes from a function that the caller passed."""
-    return any(frame.filename == "<string>" and frame.name != "<module>" for frame in frames)
+def _is_user_code(frame: traceback.FrameSummary) -> bool:
+    """Whether it is one of a function or an object that the caller passed."""
+    return frame.filename == "<string>" and frame.name != "<module>"
 
 
-def names_an_argument(message: str) -> bool:
-    """Whether some word of the message is the name of a parameter of something public."""
-    words = set(re.findall(r"[a-z_]\w*", message.lower()))
-    return bool(words & parameter_names())
+def names_an_argument(message: str, target: Target) -> bool:
+    """Whether some word of the message is the name of one of the target's parameters, or of its object's."""
+    return bool(set(re.findall(r"[^\W\d]\w*", message)) & names_of(target)) or bool(
+        re.match(r"a(=| must| is )", message)
+    )
 
 
-@functools.cache
-def parameter_names() -> frozenset[str]:
-    """Names of all parameters, as they are and in words."""
-
-    def spellings() -> Iterator[str]:
-        for parameter in (parameter for target in targets() for parameter in target.parameters):
-            yield from (parameter.name, *(part for part in parameter.name.split("_") if len(part) > 3))
-
-    return frozenset(spellings()) | OTHER_WORDS
+def names_of(target: Target) -> frozenset[str]:
+    """Names of the parameters, as they are, in words and as `ALSO_CALLED`; of a method also those of its object."""
+    owners = [found.parameters for found in targets() if found.name in target.owners]
+    found = {parameter.name for parameters in (target.parameters, *owners) for parameter in parameters}
+    found |= {word for name in found for word in name.split("_") if len(word) > 3}
+    found |= {word[:-1] for word in found if word.endswith("s")}
+    for names, words in ALSO_CALLED.items():
+        found |= set(words.split()) if found & set(names.split("|")) else set()
+    return frozenset(found - {"a"})
 
 
 def _place(frames: traceback.StackSummary) -> str:

@@ -290,7 +290,7 @@ def test_nodes_that_stand_for_many_eigenvalues_show_no_dips() -> None:
     assert sampling is not None
     last = QuadratureRule(nodes, weights, 10_000)
     moved = QuadratureRule(nodes * 1.1, weights, 10_000)
-    unresolved = Spectrum(nodes, weights, 10_000, 20, replace(sampling, last=last, half=moved))
+    unresolved = Spectrum(nodes, weights, 10_000, 20, replace(sampling, fit=np.zeros(5), last=last, half=moved))
     assert choose_alpha(unresolved).evidence["depth"] < 1
     assert choose_alpha(Spectrum(nodes, weights, 10_000)).evidence["depth"] > 10
 

@@ -256,7 +256,7 @@ FLAGS = [
     (target.name, parameter.name)
     for target in targets()
     for parameter in target.parameters
-    if parameter.annotation in ("bool", "bool | None") and target.kind != "class"
+    if parameter.annotation in ("bool", "bool | None")
 ]
 # Slow to call, or called with widths by position: tested elsewhere.
 OTHERS = {"renyi_lab.bounds.certify", "renyi_lab.bounds.bound_report", "renyi_lab.models.mlp"}
@@ -375,5 +375,148 @@ def test_functions_that_do_not_map_eigenvalues_are_refused_by_name(wrong):
         rl.Spectrum.from_eigenvalues([1.0, 2.0]).trace_of(wrong)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda wrong: rl.train(rl.models.mlp(2, 2), (torch.ones(4, 2), torch.ones(4).long()), epochs=1, loss_fn=wrong),
+        lambda wrong: rl.evaluate(rl.models.mlp(2, 2), (torch.ones(4, 2), torch.ones(4).long()), loss_fn=wrong),
+    ],
+)
+@pytest.mark.parametrize("wrong", [1j, 0.5, "mse", torch.nn.MSELoss, Unprintable()])
+def test_a_loss_that_cannot_be_called_is_refused_by_name(call, wrong):
+    with pytest.raises(TypeError, match="loss_fn must be"):
+        call(wrong)
+
+
+@pytest.mark.parametrize("wrong", [torch.nn.Linear(2, 2), lambda x: x, F.relu, 1.0, Unprintable()])
+def test_a_closure_that_needs_arguments_is_refused_by_name(wrong, model):
+    optimizer = rl.SAM(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match="closure"):
+        optimizer.step(wrong)
+    with pytest.raises(TypeError, match="closure must be a function without arguments"):
+        rl.optim.amp_step(optimizer, torch.amp.GradScaler("cpu"), wrong)
+
+
+def test_numbers_and_devices_of_operators_are_checked_by_name(model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    assert math.isnan(operator.sum_over_ranks(math.nan))
+    for wrong in (None, "text", torch.ones(1), Unprintable()):
+        with pytest.raises(TypeError, match="number must be a real number"):
+            operator.sum_over_ranks(wrong)
+        with pytest.raises(TypeError if wrong != "text" else ValueError, match="device"):
+            rl.operators.free_bytes(wrong)
+        with pytest.raises(TypeError if wrong != "text" else ValueError, match="device"):
+            rl.evaluate(model, data, device=[] if wrong is None else wrong)
+    assert rl.operators.free_bytes("cpu") > 0
+
+
+def test_a_sampled_loss_out_of_range_is_refused_under_its_own_name():
+    with pytest.raises(ValueError, match="sampled_loss must lie in"):
+        rl.bounds.sampled_pac_bayes(2.0, 1.0, 100, num_draws=5)
+    with pytest.raises(ValueError, match="empirical_gibbs_loss must lie in"):
+        rl.bounds.isotropic_pac_bayes(2.0, 1.0, 0.1, 100, num_draws=5)
+
+
+@pytest.mark.parametrize("gamma", [1e-320, 1e-170, 5e-4])
+def test_the_log_determinant_is_right_for_any_regularization(gamma, recwarn):
+    values = [3.0, 1e-200, 0.5, 0.0]
+    found = rl.sharpness.log_determinant(rl.Spectrum.from_eigenvalues(values), gamma).value
+    with mpmath.workdps(60):
+        true = float(mpmath.fsum(mpmath.log(1 + mpmath.mpf(value) / mpmath.mpf(gamma)) for value in values))
+    assert found == pytest.approx(true, rel=1e-12)
+    assert not recwarn.list
+
+
+def test_a_grid_of_magnitudes_reaches_the_smallest_and_the_largest_numbers(recwarn):
+    for values in ([5e-324, 1e-323], [1.0, 1.7e308]):
+        grid = rl.Spectrum.from_eigenvalues(values).magnitude_grid(5)
+        assert np.isfinite(grid).all()
+        assert (grid > 0).all()
+    assert not recwarn.list
+
+
+def test_a_matrix_of_the_largest_numbers_is_finite():
+    assert rl.matrix_with_spectrum([1e308, 1e308]).diagonal().tolist() == pytest.approx([1e308, 1e308])
+
+
+@pytest.mark.parametrize("wrong", [np.timedelta64(1, "s"), np.array([True, False]), torch.ones(3)])
+def test_numbers_and_axes_of_studies_are_checked_by_name(wrong):
+    study = rl.study.Study.standard()
+    with pytest.raises(TypeError, match="seed"):
+        rl.models.mlp(2, 2, seed=wrong)
+    with pytest.raises(TypeError, match="kl"):
+        rl.bounds.maurer(0.1, wrong, 100)
+    with pytest.raises(ValueError, match="no training has architecture="):
+        study.select(architecture=wrong)
+    with pytest.raises(TypeError, match="records"):
+        rl.study.Study(wrong)
+    with pytest.raises(TypeError, match="values must be a Mapping"):
+        rl.study.Setting.checked(wrong, ["mlp"])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda wrong: rl.bounds.waterfall(wrong),
+        lambda wrong: rl.estimate_spectrum(torch.eye(3), data_error=wrong),
+        lambda wrong: rl.course.load_network(dtype=wrong),
+        lambda wrong: rl.train(rl.models.mlp(2, 2), (torch.ones(4, 2), torch.ones(4).long()), optimizer=wrong),
+        lambda wrong: rl.study.Study.standard().plot_alpha(wrong),
+        lambda wrong: rl.study.Study.standard().select(architecture=wrong),
+        lambda wrong: rl.study.kendall_tau([1.0, 2.0], [1.0, 2.0], settings=[wrong, [1]]),
+        lambda wrong: rl.SAM(rl.models.mlp(2, 2).parameters(), wrong, lr=0.1),
+        lambda wrong: rl.widgets.RSAMExplorer(eigenvalues=wrong),
+    ],
+)
+def test_a_value_that_cannot_be_printed_never_hides_the_message(call):
+    with pytest.raises((TypeError, ValueError), match=r"cannot be printed|hashable"):
+        call(Unprintable())
+
+
+def test_a_long_value_is_shortened_in_the_message():
+    with pytest.raises(TypeError) as caught:
+        rl.renyi_entropy([1.0], "x" * 10_000)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_bound_against_a_fraction_can_be_shown():
     assert "trivial 0.3333" in repr(rl.bounds.maurer(0.1, 1.0, 100).against(Fraction(1, 3)))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-170, 1e308, math.nan, math.inf])
+def test_a_posterior_has_a_sigma_whose_square_is_a_number(sigma, model):
+    with pytest.raises(ValueError, match="sigma must"):
+        rl.posterior.GaussianPosterior(model, sigma)
+    wide, narrow = (rl.posterior.GaussianPosterior(model, limit) for limit in (1e70, 1e-70))
+    assert math.isfinite(wide.kl(narrow))
+    assert math.isfinite(narrow.kl(wide))
+
+
+def test_polynomials_that_overflow_are_refused_without_a_warning(recwarn):
+    jacobi = rl.krylov.JacobiMatrix(np.array([1.0, 0.5, 0.2]), np.array([0.3, 0.1, 0.05]))
+    with pytest.raises(ValueError, match="x must be smaller"):
+        jacobi.polynomials(2, [1e300, 1e-300])
+    assert not recwarn.list
+
+
+def test_parts_of_a_spectrum_are_checked_by_name():
+    with pytest.raises(TypeError, match="sampling must be a Sampling"):
+        rl.Spectrum([1.0], [1.0], 1, sampling="text")
+    with pytest.raises(TypeError, match="leaving_out must be a tuple"):
+        rl.Spectrum([1.0], [1.0], 1, leaving_out=None)
+    with pytest.raises(TypeError, match="exact must hold real numbers"):
+        rl.widgets.LanczosExplorer(torch.eye(3).double(), exact=["a"])
+    with pytest.raises(TypeError, match="model must be a Module"):
+        rl.study.standard_measure(2.0, F.cross_entropy, (torch.ones(2, 2), torch.ones(2)), initial_parameters={})
+    spectrum = rl.Spectrum.from_eigenvalues([3.0, 1.0])
+    with pytest.raises(ValueError, match="radius"):
+        rl.bounds.level_set_bounds(spectrum, 0.5, radius=1e308, alphas=[0.5], num_samples=100)
+
+
+@pytest.mark.parametrize("function", ["weighted_escort", "entropy_influence"])
+def test_multiplicities_without_a_positive_sum_are_refused(function, recwarn):
+    with pytest.raises(ValueError, match="multiplicities must give positive sums"):
+        getattr(rl.spectrum, function)(np.array([1.0, 0.5]), [0.0, 0.0], 0.5)
+    with pytest.raises(ValueError, match="values must be non-negative"):
+        getattr(rl.spectrum, function)([-1.0, 0.5], [1.0, 1.0], 0.5)
+    assert not recwarn.list

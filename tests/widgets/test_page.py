@@ -292,3 +292,10 @@ def test_a_bad_path_is_refused_before_anything_is_drawn(
 def test_an_explorer_without_a_slider_has_no_page(controls: list[Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         Small(*controls).to_html()
+
+
+def test_a_selection_that_shows_its_first_value_has_a_page() -> None:
+    options = [("low", 1.0), ("high", 2.0)]
+    chosen = ipywidgets.SelectionSlider(options=options, value=1.0)  # has no label until another value is chosen
+    assert ExplorerPage(Small(chosen).to_html()).values == ["low", "high"]
+    assert chosen.value == 1.0
