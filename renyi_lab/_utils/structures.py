@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import types
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -93,9 +94,9 @@ def _parts(content: Any) -> dict[Any, Any] | None:
 
 
 def _is_opaque(content: Any) -> bool:
-    """Whether nothing is looked for inside: values, classes, modules, iterators and data sets."""
+    """Whether nothing is looked for inside: values, classes, modules of torch and Python, iterators and data sets."""
     return (
-        isinstance(content, (type, nn.Module, torch.utils.data.Dataset, torch.utils.data.DataLoader))
+        isinstance(content, (type, types.ModuleType, nn.Module, torch.utils.data.Dataset, torch.utils.data.DataLoader))
         or hasattr(content, "__next__")
         or not (dataclasses.is_dataclass(content) or hasattr(content, "__dict__"))
     )

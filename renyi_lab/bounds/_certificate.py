@@ -63,12 +63,12 @@ class Certificate:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not self.routes:
-            raise ValueError("routes must hold at least one route: the smallest bound is the certificate.")
 
     @property
     def best(self) -> Route:
         """The route with the smallest bound; it needs no union bound, as all hold at once."""
+        if not self.routes:
+            raise ValueError("routes is empty, so there is no smallest bound.")
         return min(self.routes, key=lambda route: route.bound.value)
 
     @property
@@ -98,7 +98,7 @@ class Certificate:
         rows = [
             {
                 "bound": route.bound.value,
-                **{part: route.bound.terms[part] for part in PARTS},
+                **{part: route.bound.terms.get(part, float("nan")) for part in PARTS},
                 "kl": route.bound.terms.get("kl", 0.0),
                 "sigma": route.bound.terms.get("sigma", 0.0),
                 "test_error": float("nan") if route.test_error is None else route.test_error,
@@ -108,6 +108,8 @@ class Certificate:
         return pd.DataFrame(rows, index=pd.Index([route.name for route in self.routes], name="route"))
 
     def _summary(self) -> str:
+        if not self.routes:
+            return "no routes"
         best = self.best
         shown = "" if best.test_error is None else f", its test error is {best.test_error:.3g}"
         return (

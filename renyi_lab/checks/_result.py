@@ -62,7 +62,7 @@ class Checkup:
 
     def __repr__(self) -> str:
         lines = [f"Checkup of {self.subject}: {self._verdict()}"]
-        width = max(len(finding.name) for finding in self.findings)
+        width = max((len(finding.name) for finding in self.findings), default=0)
         passed = [finding for finding in self.findings if finding.status == OK]
         for title, group in (("Not trustworthy", self.troubles), ("Trustworthy", passed)):
             if group:

@@ -44,7 +44,7 @@ class Ascent:
     @property
     def loss(self) -> float:
         """The largest loss found in the ball, including its centre."""
-        return max(self.base, *(loss for loss in self.losses if math.isfinite(loss)))
+        return max([self.base, *(loss for loss in self.losses if math.isfinite(loss))])
 
 
 def ascend(surface: LossSurface, scale: Tensor, norm: str, radius: float, num_steps: int, seed: int) -> Ascent:

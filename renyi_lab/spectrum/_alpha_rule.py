@@ -49,6 +49,8 @@ NUM_DECADES = 4
 # Nodes of two steps this close are one eigenvalue. Heuristic: about the error of a value that counts as converged.
 SAME_DECADES = 1e-3
 
+_EVIDENCE = ("num_top", "num_middle", "bulk_fraction", "depth", "second_depth")
+
 
 @dataclass(frozen=True)
 class AlphaChoice:
@@ -73,6 +75,8 @@ class AlphaChoice:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if missing := [name for name in _EVIDENCE if name not in self.evidence]:
+            raise ValueError(f"evidence must hold {', '.join(_EVIDENCE)}; it lacks {', '.join(missing)}.")
 
     @property
     def is_uncertain(self) -> bool:

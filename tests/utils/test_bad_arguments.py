@@ -520,3 +520,12 @@ def test_multiplicities_without_a_positive_sum_are_refused(function, recwarn):
     with pytest.raises(ValueError, match="values must be non-negative"):
         getattr(rl.spectrum, function)([-1.0, 0.5], [1.0, 1.0], 0.5)
     assert not recwarn.list
+
+
+def test_a_module_of_python_is_no_batch_of_tensors(model):
+    with pytest.raises(TypeError, match="data"):
+        rl.counterexamples.one_sam_gradients(rl.models.two_layer(3, 4), math, rho=0.05)
+    with pytest.raises(TypeError, match="data"):
+        rl.counterexamples.one_sam_gradients(rl.models.two_layer(3, 4), rl, rho=0.05)
+    with pytest.raises(TypeError, match="batch"):
+        rl.HessianOperator(model, F.cross_entropy, [rl])

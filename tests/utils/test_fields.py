@@ -71,8 +71,6 @@ def test_arrays_of_records_belong_together():
         rl.perturbation.LossCurve(np.ones(2), np.ones((2, 1)))
     with pytest.raises(ValueError, match="losses must have a row"):
         rl.perturbation.LossPlane(np.ones(2), np.ones(3), np.ones((3, 2)))
-    with pytest.raises(ValueError, match="routes must hold"):
-        rl.bounds.Certificate((), 0.05, 1, 1, 0.5)
     with pytest.raises(ValueError, match="runs must hold"):
         rl.krylov.ShallowProbes(())
 
@@ -116,3 +114,25 @@ def test_a_subspace_and_polynomials_stay_within_their_basis():
         Subspace(basis, np.eye(3)[:2]).leading(3)
     with pytest.raises(ValueError, match="degree must be at most the number of couplings"):
         JacobiMatrix(np.ones(2), np.array([0.3, 0.0])).polynomials(2, np.ones(1))
+
+
+def test_a_certificate_of_no_routes_or_of_other_bounds_can_be_shown():
+    empty = rl.bounds.Certificate((), 0.05, 1, 1, 0.5)
+    assert "no routes" in repr(empty) + empty._repr_html_()
+    with pytest.raises(ValueError, match="routes is empty"):
+        float(empty)
+    route = rl.bounds.Route("own", "a network", rl.bounds.maurer(0.1, 1.0, 100), torch.nn.Linear(2, 2), None)
+    assert "own certifies a network" in repr(rl.bounds.Certificate((route,), 0.05, 1, 1, 0.5))
+
+
+def test_records_without_entries_can_be_shown_or_are_refused_by_name():
+    assert rl.operators.Ascent(0.1, (), torch.ones(2)).loss == 0.1
+    cost, spectrum = None, rl.Spectrum.from_eigenvalues([1.0, 0.5])
+    assert repr(dataclasses.replace(checkup(), findings=[], cost=cost))
+    with pytest.raises(ValueError, match="evidence must hold"):
+        dataclasses.replace(rl.choose_alpha(spectrum), evidence={})
+
+
+def checkup():
+    data = torch.linspace(-1, 1, 12).reshape(6, 2), torch.tensor([0, 1, 0, 1, 1, 0])
+    return rl.checkup(rl.models.mlp(2, 3, 2), torch.nn.CrossEntropyLoss(), data, num_matvecs=20, progress=False)
