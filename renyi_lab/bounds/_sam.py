@@ -37,7 +37,10 @@ def sam_bound(
     rho = check_real("rho", rho, 0.0, open_minimum=True)
     k = check_int("num_parameters", num_parameters)
     n, delta = check_sample(num_samples, delta)
-    growth = 2 * k * math.log(math.hypot(1.0, norm / rho * (1 + math.sqrt(math.log(n) / k))))
+    factor = 1 + math.sqrt(math.log(n) / k)
+    growth = 2 * k * math.log(math.hypot(1.0, norm / rho * factor))
+    if math.isinf(growth):  # a quotient beyond the largest number still has a logarithm
+        growth = 2 * k * (math.log(norm) - math.log(rho) + math.log(factor))
     logs = 4 * math.log(n / delta) + 8 * math.log(6 * n + 3 * k)
     terms = {
         "worst_loss": loss,

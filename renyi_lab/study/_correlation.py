@@ -13,8 +13,9 @@ distribution with one degree of freedom less than there are settings (the expand
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from scipy.special import ndtr, stdtrit
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_int, printed
+from renyi_lab._utils.validation import check_instance, check_int, is_iterable, printed
 from renyi_lab.study._pairs import PairSums, pair_sums, resampled_settings, setting_codes
 
 # Efron & Tibshirani 1993 recommend at least 1000 resamples for percentile intervals.
@@ -158,6 +159,20 @@ def interval_levels(num_settings: int) -> tuple[float, float]:
     return float(ndtr(-t)), float(ndtr(t))
 
 
+def _checked_axes(settings: Any, axes: Any) -> tuple[list[dict[str, Hashable]], list[str]]:
+    if not isinstance(settings, Sequence) or not all(isinstance(setting, Mapping) for setting in settings):
+        raise TypeError(f"settings must be a sequence of mappings from axis to value, got {printed(settings)}.")
+    if isinstance(axes, str) or not is_iterable(axes):
+        raise TypeError(f"axes must be a sequence of names, got {printed(axes)}.")
+    names = [check_instance("each of axes", axis, str) for axis in axes]
+    for setting in settings:
+        if not all(map(is_hashable, setting.values())):
+            raise TypeError(f"settings holds {printed(setting)}, with a value that is not hashable.")
+        if missing := [name for name in names if name not in setting]:
+            raise ValueError(f"settings holds {printed(setting)}, which lacks the axis {missing[0]!r}.")
+    return [dict(setting) for setting in settings], names
+
+
 def granulated_tau(
     x: ArrayLike, y: ArrayLike, settings: Sequence[dict[str, Hashable]], axes: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
@@ -180,7 +195,8 @@ def granulated_tau(
         Mapping from axis to ``(ψ_i, m_i)``.
 
     Raises:
-        ValueError: ``x``, ``y`` and ``settings`` differ in length.
+        TypeError: ``settings`` are no mappings to hashable values, or ``axes`` no names.
+        ValueError: ``x``, ``y`` and ``settings`` differ in length, or a setting lacks an axis.
 
     Source: Jiang, Neyshabur, Mobahi, Krishnan & Bengio 2019, arXiv:1912.02178, section 3.2.
 
@@ -190,6 +206,7 @@ def granulated_tau(
         {'lr': (0.0, 2)}
     """
     first, second = _pair(x, y)
+    settings, axes = _checked_axes(settings, axes)
     if len(settings) != len(first):
         raise ValueError(f"settings must hold one mapping for each of {len(first)} models, got {len(settings)}.")
     usable = np.flatnonzero(np.isfinite(first) & np.isfinite(second))

@@ -135,8 +135,8 @@ def kendall(result: Any, x: Any, y: Any) -> str | None:
     first, second = (np.asarray(v, dtype=float) for v in (x, y))
     kept = np.isfinite(first) & np.isfinite(second)
     true = float(kendalltau(first[kept], second[kept]).statistic)
-    if math.isnan(true) or math.isnan(result.value):
-        return None if math.isnan(true) == math.isnan(result.value) else f"{result.value} instead of {true}"
+    if math.isnan(true) or math.isnan(result.value):  # undefined, or of too few models, which the remark says
+        return None if math.isnan(result.value) and result.remark else f"{result.value} instead of {true}"
     return close(result.value, true)
 
 

@@ -529,3 +529,29 @@ def test_a_module_of_python_is_no_batch_of_tensors(model):
         rl.counterexamples.one_sam_gradients(rl.models.two_layer(3, 4), rl, rho=0.05)
     with pytest.raises(TypeError, match="batch"):
         rl.HessianOperator(model, F.cross_entropy, [rl])
+
+
+@pytest.mark.parametrize("rho", [5e-324, 1e-308, 1e-3])
+def test_the_bound_of_sam_is_right_for_any_radius(rho):
+    found = rl.bounds.sam_bound(0.1, 0.5, rho, num_parameters=100, num_samples=100).value
+    with mpmath.workdps(60):
+        ratio = (mpmath.mpf(0.5) / mpmath.mpf(rho) * (1 + mpmath.sqrt(mpmath.log(100) / 100))) ** 2
+        logs = 4 * mpmath.log(mpmath.mpf(100) / mpmath.mpf(0.05)) + 8 * mpmath.log(900)
+        true = 0.1 + mpmath.sqrt((100 * mpmath.log(1 + ratio) + logs) / 99)
+    assert found == pytest.approx(float(true), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "axes", "error"),
+    [
+        (None, ["lr"], TypeError),
+        ([1, 2], ["lr"], TypeError),
+        ([{"lr": []}, {"lr": 1}], ["lr"], TypeError),
+        ([{"lr": 1}, {"lr": 2}], None, TypeError),
+        ([{"lr": 1}, {"lr": 2}], "lr", TypeError),
+        ([{"lr": 1}, {"lr": 2}], ["width"], ValueError),
+    ],
+)
+def test_settings_and_axes_of_correlations_are_checked_by_name(settings, axes, error):
+    with pytest.raises(error, match=r"settings|axes"):
+        rl.study.granulated_tau([1.0, 2.0], [1.0, 2.0], settings, axes)
