@@ -15,6 +15,7 @@ from renyi_lab._utils.random import preserved_rng
 from renyi_lab._utils.structures import leaves, rebuilt, rows
 from renyi_lab._utils.structures import map_tensors as map_tensors
 from renyi_lab._utils.structures import tensors_in as tensors_in
+from renyi_lab._utils.validation import is_iterable
 
 _EMPTY = "data is empty; pass (inputs, targets), a data set, a DataLoader or batches with at least one sample."
 
@@ -76,8 +77,9 @@ def _iterate(data: Any) -> Iterable[Any]:
         return [data]
     if isinstance(data, Dataset) and not isinstance(data, DataLoader):
         return DataLoader(data, batch_size=1024)
-    if isinstance(data, Iterable):
-        return data
+    if is_iterable(data):
+        batches: Iterable[Any] = data
+        return batches
     raise TypeError(
         f"data must be (inputs, targets), a data set, a DataLoader or an iterable of batches, got "
         f"{type(data).__name__}."
@@ -86,7 +88,7 @@ def _iterate(data: Any) -> Iterable[Any]:
 
 def _is_one_batch(data: Any) -> bool:
     """Whether an object holds a batch's tensors itself; graphs of torch_geometric iterate over their attributes."""
-    if isinstance(data, (tuple, list, Batch)) or (isinstance(data, Iterable) and not hasattr(data, "to")):
+    if isinstance(data, (tuple, list, Batch)) or (is_iterable(data) and not hasattr(data, "to")):
         return False
     return bool(tensors_in(data))
 

@@ -112,7 +112,7 @@ def check_reals(name: str, values: Any, minimum: float = -math.inf, **limits: An
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return ``value`` when it is one of ``choices`` or raise an error that lists them."""
-    if isinstance(choices, str) or not isinstance(choices, Iterable):
+    if isinstance(choices, str) or not is_iterable(choices):
         raise TypeError(f"{name} has no choices: they must be a sequence of texts, got {shown(choices)}.")
     options = tuple(choices)
     if not isinstance(value, str) or value not in options:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, printed, shown
+from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, is_iterable, printed, shown
 from renyi_lab.optim import BY_NAME
 from renyi_lab.study._sharpness_aware import sharpness_aware_axes
 
@@ -142,7 +142,7 @@ def check_axis(name: Any, axes: Iterable[str] = AXES) -> str:
 
 def _axis_values(name: Any, values: Any) -> list[Any]:
     check_axis(name)
-    several = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    several = list(values) if is_iterable(values) and not isinstance(values, str) else [values]
     if not several:
         raise ValueError(
             f"axis {printed(name)} has no values; give at least one, or leave the axis out for its default."

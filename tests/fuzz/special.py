@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Names of parameters, and their values as source, separated by bars; where a regular expression finds the target.
 SPECIAL = """
+alpha of AlphaExplorer: 0.5 | 1.0 | 2
 name of random_subset: 'num_samples'
 layer of PerturbationExplorer: 'layer1'
 loss of Evaluation$: 0.5

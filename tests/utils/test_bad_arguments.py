@@ -555,3 +555,14 @@ def test_the_bound_of_sam_is_right_for_any_radius(rho):
 def test_settings_and_axes_of_correlations_are_checked_by_name(settings, axes, error):
     with pytest.raises(error, match=r"settings|axes"):
         rl.study.granulated_tau([1.0, 2.0], [1.0, 2.0], settings, axes)
+
+
+@pytest.mark.parametrize("wrong", [np.array(1.0), np.float64(2)])
+def test_an_array_without_dimensions_is_no_sequence_of_batches_or_choices(wrong, model, data):
+    operator = rl.HessianOperator(model, F.cross_entropy, data)
+    with pytest.raises(TypeError, match=r"data|batch"):
+        operator.restricted(batches=wrong)
+    with pytest.raises(TypeError, match=r"data|batch"):
+        rl.HessianOperator(model, F.cross_entropy, wrong)
+    with pytest.raises((TypeError, ValueError), match="lr"):
+        rl.study.run_study({"lr": np.array(-1.0)}, data=(data, data))
