@@ -46,6 +46,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if hint in _SIMPLE:
         return _SIMPLE[hint](name, value)
     kind, parts = get_origin(hint) or hint, get_args(hint)
+    if hasattr(kind, "__value__"):  # an alias made by the statement `type`, as NumPy's NDArray since 2.5
+        return _checked(name, value, kind.__value__[parts] if parts else kind.__value__)
     if kind in (Union, types.UnionType):
         return _one_of(name, value, parts)
     if kind is Literal:
