@@ -10,11 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.model_state import is_sharded
 from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.ranks import Ranks
+
+# Where a group of parameters keeps a factor for its gradients; the second name is that of torch 2.6 and 2.7.
+_OWN_FACTORS = ("gradient_divide_factor", "reduce_scatter_reduce_op")
 
 
 class Shards:
@@ -30,6 +34,7 @@ class Shards:
     Raises:
         ValueError: A model that is sharded over a mesh of several dimensions, or only in part, or whose gradients are
             divided by a factor of one's own.
+        RuntimeError: A release of torch that has no sharded models on the CPU, where this one is.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,9 +48,14 @@ class Shards:
                 "the model's parameters must all be sharded over one mesh of one dimension; call "
                 "fully_shard(model) on the whole model, without a second dimension of the mesh."
             )
+        if mesh.device_type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+            raise RuntimeError(
+                f"torch {torch.__version__} cannot evaluate sharded models on a CPU; install torch>=2.7, or shard the "
+                "model over GPUs."
+            )
         self.ranks = Ranks(mesh.get_group(), self.parameters[0].device)
         self._agreed = False
-        if any(group.gradient_divide_factor is not None for group in self._parameter_groups()):
+        if any(getattr(group, name, None) is not None for group in self._parameter_groups() for name in _OWN_FACTORS):
             raise ValueError(
                 "the model's gradients are divided by a factor of its own (set_gradient_divide_factor), so that they "
                 "are not those of the mean over processes; make the operator of a model without it."
