@@ -20,7 +20,7 @@ def edge(tensor: Tensor) -> Top:
     """The place of ``tensor`` in its graph, which keeps the graph alive but not the tensor's values."""
     if tensor.grad_fn is None:
         return tensor
-    # Up to torch 2.6 the edge of a `torch.autograd.Function` does not keep its node, that of a view does.
+    # Up to torch 2.7 the edge of a `torch.autograd.Function` does not keep its node, that of a view does.
     return get_gradient_edge(tensor.view_as(tensor))
 
 

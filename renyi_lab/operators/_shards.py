@@ -19,6 +19,8 @@ from renyi_lab._utils.ranks import Ranks
 
 # Where a group of parameters keeps a factor for its gradients; the second name is that of torch 2.6 and 2.7.
 _OWN_FACTORS = ("gradient_divide_factor", "reduce_scatter_reduce_op")
+# Before it gloo added gradients up where their mean was asked for.
+_FIRST_ON_CPU = "2.8"
 
 
 class Shards:
@@ -34,7 +36,7 @@ class Shards:
     Raises:
         ValueError: A model that is sharded over a mesh of several dimensions, or only in part, or whose gradients are
             divided by a factor of one's own.
-        RuntimeError: A release of torch that has no sharded models on the CPU, where this one is.
+        RuntimeError: A model on the CPU, and a release of torch that sums its gradients instead of averaging them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,10 +50,10 @@ class Shards:
                 "the model's parameters must all be sharded over one mesh of one dimension; call "
                 "fully_shard(model) on the whole model, without a second dimension of the mesh."
             )
-        if mesh.device_type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        if mesh.device_type == "cpu" and torch.__version__ < _FIRST_ON_CPU:
             raise RuntimeError(
-                f"torch {torch.__version__} cannot evaluate sharded models on a CPU; install torch>=2.7, or shard the "
-                "model over GPUs."
+                f"torch {torch.__version__} does not average the gradients of sharded models on a CPU; install "
+                f"torch>={_FIRST_ON_CPU}, or shard the model over GPUs."
             )
         self.ranks = Ranks(mesh.get_group(), self.parameters[0].device)
         self._agreed = False
