@@ -19,8 +19,8 @@ from renyi_lab._utils.ranks import Ranks
 
 # Where a group of parameters keeps a factor for its gradients; the second name is that of torch 2.6 and 2.7.
 _OWN_FACTORS = ("gradient_divide_factor", "reduce_scatter_reduce_op")
-# Before it gloo added gradients up where their mean was asked for.
-_FIRST_ON_CPU = "2.8"
+# A release whose gloo gives the mean. Up to 2.8 it gives the sum, and 2.6 has no forward passes on the CPU either.
+_KNOWN_TO_AVERAGE = "2.13"
 
 
 class Shards:
@@ -50,10 +50,10 @@ class Shards:
                 "the model's parameters must all be sharded over one mesh of one dimension; call "
                 "fully_shard(model) on the whole model, without a second dimension of the mesh."
             )
-        if mesh.device_type == "cpu" and torch.__version__ < _FIRST_ON_CPU:
+        if mesh.device_type == "cpu" and not _averages_on_cpu(mesh.get_group()):
             raise RuntimeError(
                 f"torch {torch.__version__} does not average the gradients of sharded models on a CPU; install "
-                f"torch>={_FIRST_ON_CPU}, or shard the model over GPUs."
+                f"torch>={_KNOWN_TO_AVERAGE}, or shard the model over GPUs."
             )
         self.ranks = Ranks(mesh.get_group(), self.parameters[0].device)
         self._agreed = False
@@ -109,6 +109,17 @@ class Shards:
             if not self._agreed:
                 self.agree(f"{type(error).__name__}: {error}")
             raise
+
+
+def _averages_on_cpu(group: Any) -> bool:
+    """Whether FSDP2 works on the CPU, and the mean over processes that it asks for is one."""
+    if not hasattr(torch.cpu.Stream, "record_event"):
+        return False
+    distributed: Any = torch.distributed
+    scatter = getattr(distributed, "reduce_scatter_single", None) or distributed.reduce_scatter_tensor
+    mean = torch.empty(1, dtype=torch.float32)
+    scatter(mean, torch.ones(group.size(), dtype=torch.float32), op=distributed.ReduceOp.AVG, group=group)
+    return float(mean) == 1.0
 
 
 @contextmanager
