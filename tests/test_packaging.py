@@ -21,6 +21,7 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import renyi_lab
 from renyi_lab.course import CERTIFICATE_FILE, NETWORK_FILE
@@ -150,7 +151,18 @@ def installed_closure(roots: list[Requirement]) -> Iterator[str]:
                 todo += [(need, inner) for inner in ("", *need.extras)]
 
 
+def installed_as_pinned(pin: Requirement) -> bool:
+    try:
+        return pin.specifier.contains(Version(importlib.metadata.version(pin.name)).public, prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+
+
 def test_constraints_pin_the_dependencies_of_dependencies(pyproject: Tables, pins: list[Requirement]) -> None:
+    direct = {canonicalize_name(r.name) for r in requirements(pyproject)}
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    if not all(installed_as_pinned(pin) for pin in here if canonicalize_name(pin.name) in direct):
+        pytest.skip("other releases than those of constraints.txt are installed, which may need other packages")
     pinned = {canonicalize_name(pin.name) for pin in pins if pin.marker is None or pin.marker.evaluate()}
     needed = set(installed_closure(requirements(pyproject)))
     assert len(needed) > 100, "no dependencies were found"

@@ -18,7 +18,10 @@ _REAL = {torch.complex32: torch.float16, torch.complex64: torch.float32, torch.c
 
 def edge(tensor: Tensor) -> Top:
     """The place of ``tensor`` in its graph, which keeps the graph alive but not the tensor's values."""
-    return tensor if tensor.grad_fn is None else get_gradient_edge(tensor)
+    if tensor.grad_fn is None:
+        return tensor
+    # Up to torch 2.7 the edge of a `torch.autograd.Function` does not keep its node, that of a view does.
+    return get_gradient_edge(tensor.view_as(tensor))
 
 
 def nodes(tops: Iterable[Top]) -> Iterator[Any]:

@@ -10,11 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.model_state import is_sharded
 from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.ranks import Ranks
+
+# Where a group of parameters keeps a factor for its gradients; the second name is that of torch 2.6 and 2.7.
+_OWN_FACTORS = ("gradient_divide_factor", "reduce_scatter_reduce_op")
+# A release whose gloo gives the mean. Up to 2.8 it gives the sum, and 2.6 has no forward passes on the CPU either.
+_KNOWN_TO_AVERAGE = "2.13"
 
 
 class Shards:
@@ -30,6 +36,7 @@ class Shards:
     Raises:
         ValueError: A model that is sharded over a mesh of several dimensions, or only in part, or whose gradients are
             divided by a factor of one's own.
+        RuntimeError: A model on the CPU, and a release of torch that sums its gradients instead of averaging them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,9 +50,14 @@ class Shards:
                 "the model's parameters must all be sharded over one mesh of one dimension; call "
                 "fully_shard(model) on the whole model, without a second dimension of the mesh."
             )
+        if mesh.device_type == "cpu" and not _averages_on_cpu(mesh.get_group()):
+            raise RuntimeError(
+                f"torch {torch.__version__} does not average the gradients of sharded models on a CPU; install "
+                f"torch>={_KNOWN_TO_AVERAGE}, or shard the model over GPUs."
+            )
         self.ranks = Ranks(mesh.get_group(), self.parameters[0].device)
         self._agreed = False
-        if any(group.gradient_divide_factor is not None for group in self._parameter_groups()):
+        if any(getattr(group, name, None) is not None for group in self._parameter_groups() for name in _OWN_FACTORS):
             raise ValueError(
                 "the model's gradients are divided by a factor of its own (set_gradient_divide_factor), so that they "
                 "are not those of the mean over processes; make the operator of a model without it."
@@ -97,6 +109,17 @@ class Shards:
             if not self._agreed:
                 self.agree(f"{type(error).__name__}: {error}")
             raise
+
+
+def _averages_on_cpu(group: Any) -> bool:
+    """Whether FSDP2 works on the CPU, and the mean over processes that it asks for is one."""
+    if not hasattr(torch.cpu.Stream, "record_event"):
+        return False
+    distributed: Any = torch.distributed
+    scatter = getattr(distributed, "reduce_scatter_single", None) or distributed.reduce_scatter_tensor
+    mean = torch.empty(1, dtype=torch.float32)
+    scatter(mean, torch.ones(group.size(), dtype=torch.float32), op=distributed.ReduceOp.AVG, group=group)
+    return float(mean) == 1.0
 
 
 @contextmanager

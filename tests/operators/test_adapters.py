@@ -13,7 +13,7 @@ from renyi_lab.spectrum import Spectrum, estimate_spectrum, exact_spectrum
 
 N = 40
 A = matrix_with_spectrum(np.linspace(-2, 5, N))
-TRIDIAGONAL = scipy.sparse.diags_array([np.ones(N - 1), np.arange(N), np.ones(N - 1)], offsets=[-1, 0, 1])
+TRIDIAGONAL = scipy.sparse.diags([np.ones(N - 1), np.arange(N), np.ones(N - 1)], offsets=[-1, 0, 1])
 
 
 class Operator:
@@ -208,11 +208,19 @@ MESSAGES = [
     (lambda: as_operator(HalfPrecision(torch.int64)), TypeError, "must have a floating-point dtype, got torch.int64"),
     (lambda: as_operator(HalfPrecision(np.dtype(object))), TypeError, "must have a floating-point dtype, got object"),
     (lambda: as_operator(np.ma.masked_array(np.eye(2))), TypeError, r"masked array.*filled\(0\)"),
-    (lambda: as_operator(scipy.sparse.eye_array(2) * 1j), TypeError, "must hold real numbers, got dtype complex128"),
+    (
+        lambda: as_operator(scipy.sparse.csr_array(np.eye(2) * 1j)),
+        TypeError,
+        "must hold real numbers, got dtype complex128",
+    ),
     (lambda: as_operator(torch.eye(2, dtype=torch.complex64).to_sparse()), TypeError, "must hold real"),
     (lambda: as_operator(torch.ones(2, 3).to_sparse()), ValueError, r"matrix must be square .*got shape \(2, 3\)"),
     (lambda: as_operator(torch.eye(2, device="meta")), ValueError, "on the meta device"),
-    (lambda: MatrixOperator(scipy.sparse.eye_array(2)), TypeError, "use as_operator for other libraries' matrices"),
+    (
+        lambda: MatrixOperator(scipy.sparse.csr_array(np.eye(2))),
+        TypeError,
+        "use as_operator for other libraries' matrices",
+    ),
     (lambda: Spectrum.from_eigenvalues(A), ValueError, r"shape \(40, 40\).*exact_spectrum\(matrix\)"),
     (lambda: Spectrum.from_eigenvalues([[1.0, 2.0]]), ValueError, r"eigenvalues must be a vector .* shape \(1, 2\)"),
 ]

@@ -15,6 +15,9 @@ pytestmark = pytest.mark.skipif(
     not (distributed.is_available() and distributed.is_gloo_available() and hasattr(fsdp, "fully_shard")),
     reason="needs gloo and FSDP2",
 )
+needs_sharding_on_cpu = pytest.mark.skipif(
+    torch.__version__ < "2.9", reason="gradients of FSDP2 on the CPU are sums instead of means up to torch 2.8"
+)
 
 N, D, CLASSES = 23, 6, 3
 
@@ -156,6 +159,17 @@ def in_one_process(rank, folder):
     distributed.destroy_process_group()
 
 
+@needs_sharding_on_cpu
 def test_two_processes_multiply_as_one_does(tmp_path):
     """All checks at once, since starting processes takes longer than the checks."""
     multiprocessing.spawn(in_one_process, (str(tmp_path),), nprocs=2)
+
+
+def test_a_release_whose_gradients_are_sums_is_named(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.cpu.Stream, "record_event", raising=False)  # as in torch 2.6
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with pytest.raises(RuntimeError, match=r"does not average.* on a CPU; install torch>=2\.13"):
+            HessianOperator(sharded(), F.cross_entropy, data(), method="finite_difference")
+    finally:
+        distributed.destroy_process_group()

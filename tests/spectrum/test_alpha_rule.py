@@ -279,7 +279,7 @@ def test_estimates_of_clear_clusters_agree_with_the_exact_spectrum() -> None:
             rng.pareto(1.0, 1000) + 1,
             np.repeat([10.0, 0.5, 1e-3], [20, 200, 2000]),
         ):
-            estimated = estimate_spectrum(scipy.sparse.diags_array(values), num_matvecs=200, seed=seed)
+            estimated = estimate_spectrum(scipy.sparse.diags(values), num_matvecs=200, seed=seed)
             agree.append(choose_alpha(estimated).alpha == choice(values))
     assert np.mean(agree) >= 0.9
 

@@ -1,4 +1,7 @@
-"""Print the lowest releases that pyproject.toml admits, one requirement a line: ``make test-floors`` installs them."""
+"""Print the lowest releases that pyproject.toml admits, one requirement a line: ``make test-floors`` installs them.
+
+The argument is the Python that they are for, such as ``3.10``; without it they are for the one that runs this.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("lab", "test")
 
 
-def floors(project: dict[str, Any], extras: tuple[str, ...] = EXTRAS) -> Iterator[str]:
-    """``name==version`` of the lower end of each range of the dependencies and of ``extras``."""
+def floors(project: dict[str, Any], python: str, extras: tuple[str, ...] = EXTRAS) -> Iterator[str]:
+    """``name==version`` of the lower end of each range of the dependencies and of ``extras``, for a ``python``."""
     todo = [*project["dependencies"], f"{project['name']}[{','.join(extras)}]"]
     seen: set[str] = set()
     while todo:
@@ -27,7 +30,9 @@ def floors(project: dict[str, Any], extras: tuple[str, ...] = EXTRAS) -> Iterato
         if requirement.name == project["name"]:
             todo += [text for extra in sorted(requirement.extras) for text in project["optional-dependencies"][extra]]
             continue
-        if requirement.name in seen or (requirement.marker and not requirement.marker.evaluate()):
+        if requirement.name in seen or (
+            requirement.marker and not requirement.marker.evaluate({"python_version": python})
+        ):
             continue
         seen.add(requirement.name)
         (lowest,) = (part.version for part in requirement.specifier if part.operator == ">=")
@@ -35,4 +40,5 @@ def floors(project: dict[str, Any], extras: tuple[str, ...] = EXTRAS) -> Iterato
 
 
 if __name__ == "__main__":
-    print("\n".join(floors(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])))
+    chosen = sys.argv[1] if len(sys.argv) > 1 else ".".join(map(str, sys.version_info[:2]))
+    print("\n".join(floors(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"], chosen)))

@@ -78,7 +78,8 @@ def _interruptible(function: Callable[..., Any], *arguments: Any) -> None:
 
 @contextlib.contextmanager
 def started(function: Callable[..., Any], *arguments: Any) -> Iterator[BaseProcess]:
-    FORK_SERVER.set_forkserver_preload(["renyi_lab.study", "joblib", "distributed"])
+    # The last writes files when it is imported, which torch 2.6 does with the first optimizer: not on a full disk.
+    FORK_SERVER.set_forkserver_preload(["renyi_lab.study", "joblib", "distributed", "torch.distributed.nn"])
     process = FORK_SERVER.Process(target=_interruptible, args=(function, *arguments))
     process.start()
     try:
