@@ -440,7 +440,7 @@ MESSAGES = [
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     ({"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\), got 1"),
     ({"weight_decay": -1}, ValueError, "weight_decay must lie in .*got -1"),
-    ({"device": "nowhere"}, ValueError, "device='nowhere' cannot be used here"),
+    ({"device": "nowhere"}, ValueError, "device='nowhere' is not a device that torch knows"),
     ({"device": "meta"}, ValueError, "device='meta' holds no values"),
     ({"device": torch.device("meta", 0)}, ValueError, "device='meta' holds no values"),
     ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, ValueError, r"loss_fn must return one .* shape \(60,\)"),
