@@ -151,5 +151,5 @@ def test_two_eigenvalues_of_opposite_sign(num_matvecs, dtype):
         assert spectrum.has_repeated
         assert abs(spectrum.trace.value + 20) < 4 * spectrum.trace.standard_error
         for alpha in (0.5, 1, 2):
-            rounding = 1e-6 if dtype == torch.float64 else 1e-3
+            rounding = 1e-6 if dtype == torch.float64 else 1e-4
             assert spectrum.renyi_entropy(alpha).value == pytest.approx(np.log(300), abs=rounding)
