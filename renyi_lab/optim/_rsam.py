@@ -18,6 +18,8 @@ from renyi_lab.optim._vectors import multiply_, scaled, split_like, unit_vector,
 
 # Heuristic: nearer to α = 1 the divergence is computed without cancellation; farther, float32 loses about one digit.
 _NEAR_ONE = 0.1
+# Heuristic: far beyond any use, and far from where |q|^{2α} cannot be computed in single precision.
+LARGEST_ORDER = 1e6
 
 
 class RSAM(SharpnessAware):
@@ -45,8 +47,8 @@ class RSAM(SharpnessAware):
         base: Class of the optimizer that takes the step, or an instance on the same parameters. Default SGD.
         rho: ρ > 0, in loss units. Default 0.65, from the authors' example, for the paper's form; see above for the
             others.
-        alpha: Order α > 0 of the entropy; ≠ 1 except in the divergence form, ≥ ½ in the exact form. Default 1.2, from
-            the authors' example.
+        alpha: Order α in (0, 1e6] of the entropy; ≠ 1 except in the divergence form, ≥ ½ in the exact form. Default
+            1.2, from the authors' example.
         form: ``"paper"`` (default), ``"divergence"`` or ``"exact"``.
         warmup_steps: Number of plain steps, one gradient each, before the first perturbed one. Default 0; the authors'
             example trains its first six epochs plain (``plain_epoch`` 5 with the test ``epoch > plain_epoch``).
@@ -103,7 +105,7 @@ class RSAM(SharpnessAware):
 
 def check_order(alpha: float, form: str) -> float:
     """Return α if the form of RSAM takes it, or raise ``ValueError``."""
-    alpha = check_real("alpha", alpha, 0.0, open_minimum=True)
+    alpha = check_real("alpha", alpha, 0.0, LARGEST_ORDER, open_minimum=True)
     if alpha == 1.0 and form != "divergence":
         raise ValueError(
             f"alpha = 1 is refused in the {form} form: R_1 = 1 for every gradient and sign(1−alpha) = 0, so that "
@@ -159,8 +161,11 @@ def divergence(unit: list[Tensor], alpha: float, shards: Shards | None = None) -
     excess = alpha - 1.0
     if abs(excess) < _NEAR_ONE:
         negative_entropy = _negative_entropy_near_one(unit, excess, shards)
-    else:
-        negative_entropy = power_ratio(unit, alpha, shards).log() / excess
+    else:  # relative to the largest entry: in single precision |q|^{2α} vanishes from α ≈ 10 on
+        largest = shards.total(unit, math.inf)
+        relative = scaled(unit, zero_safe_ratio(torch.ones_like(largest), largest))
+        norm = shards.total(relative, 2)
+        negative_entropy = power_ratio(relative, alpha, shards).log() / excess - 2 * alpha / excess * norm.log()
     return torch.clamp(log_n + negative_entropy, min=0.0)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 # The norm of an order over all tensors together: `total`, or that of `Shards`, which covers the parts of all processes.
 Norm = Callable[[list[Tensor], float], Tensor]
+# Entries of a piece in `total` (heuristic).
+_PIECE = 2**14
 
 
 def as_real(tensors: list[Tensor]) -> list[Tensor]:
@@ -42,9 +44,18 @@ def total(tensors: list[Tensor], order: float) -> Tensor:
     filled = [tensor for tensor in tensors if tensor.numel()]  # a maximum over no entries is an error in torch
     if not filled:
         return torch.zeros((), dtype=tensors[0].dtype, device=tensors[0].device).abs()
-    norms = torch._foreach_norm(filled, order)
+    norms = torch._foreach_norm(_pieces(filled), order)
     norm: Tensor = torch.linalg.vector_norm(torch.stack([part.to(norms[0].device) for part in norms]), order)
     return norm
+
+
+def _pieces(tensors: list[Tensor]) -> list[Tensor]:
+    """Long tensors on a CPU cut into pieces, whose norms torch adds up one entry after the other in their precision."""
+    long = [tensor.device.type == "cpu" and tensor.numel() > _PIECE for tensor in tensors]
+    if not any(long):
+        return tensors
+    cut = [t.reshape(-1).split(_PIECE) if is_long else (t,) for t, is_long in zip(tensors, long, strict=True)]
+    return [piece for pieces in cut for piece in pieces]
 
 
 def multiply_(tensors: list[Tensor], factor: Tensor) -> None:

@@ -39,8 +39,9 @@ The bias is a part of the error, not of the value. The factor ``c``, Student's 9
 freedom over the normal one, makes two standard errors cover about 95 % although there are few groups. The
 standard error is then the root of all four parts.
 
-The standard error is infinite where nothing is known: after fewer than 4 steps, and for the entropy of order 0, whose
-value is then the upper bound ``log n``. `remark` says where and why a standard error is large.
+The standard error is infinite where nothing is known: after fewer than 4 steps, and for entropies of orders below 0.1,
+which count exact zeros; at order 0 the value is then the upper bound ``log n``. `remark` says where and why a standard
+error is large.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ LOW_CUSP = 0.5
 FEWEST_STEPS = 8
 # Heuristic: with fewer, the changes that truncation is judged by are those of rules of one or two nodes.
 FEWEST_COMPARED = 4
+# Heuristic: at smaller orders an entropy nearly counts the eigenvalues that are not exactly zero, and zeros that no
+# rule shows left errors of 4 to 400 standard errors.
+LOWEST_ORDER = 0.1
 # Student's 97.5 % quantiles by number of groups, for one degree of freedom fewer.
 STUDENT = {4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 # Nats; 10 % of the effective number of eigenvalues. Heuristic: larger than most differences between networks.
@@ -221,6 +225,11 @@ def remark(alpha: float, entropy: Estimate, sampling: Sampling | None) -> str:
         return (
             "alpha=0 counts the eigenvalues that are not exactly zero, which matrix-vector products cannot determine: "
             "log(dim) is only an upper bound; use alpha=0.5, or exact_spectrum."
+        )
+    if alpha < LOWEST_ORDER and sampling is not None:
+        return (
+            f"alpha={alpha:g} nearly counts the eigenvalues that are not exactly zero, which matrix-vector products "
+            f"cannot determine, so its standard error is infinite; use alpha={LOWEST_ORDER} or more, or exact_spectrum."
         )
     if sampling is not None and sampling.num_steps < FEWEST_STEPS:
         return (

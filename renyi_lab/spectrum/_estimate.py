@@ -24,6 +24,7 @@ from renyi_lab.spectrum._calibration import weigh
 from renyi_lab.spectrum._data_groups import leaving_groups_out
 from renyi_lab.spectrum._deep_shallow import fresh_probes, probe_plan, split_deep
 from renyi_lab.spectrum._entropy import check_alpha
+from renyi_lab.spectrum._errors import LOWEST_ORDER
 from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._spectrum import Spectrum
 
@@ -96,7 +97,7 @@ def estimate_spectrum(
         target_error: Standard error of the entropy of order ``alpha``, in nats, positive. More products are spent
             until it is met: estimates with 100 products and with twice as many each time, all from one Lanczos run
             that goes on. If the budget ends before, a warning says what was reached.
-        alpha: Order in ``(0, inf]`` that ``target_error`` is for; the spectrum serves all orders.
+        alpha: Order in ``[0.1, inf]`` that ``target_error`` is for; the spectrum serves all orders.
         seed: Random seed for the probes, at least 0. Results are reproducible to rounding (a relative 1e-7 in single
             precision); bit for bit after ``torch.set_num_threads(1)``.
         data_error: Whether standard errors cover the sample, too: how far the data's spectrum is from that of the
@@ -151,8 +152,10 @@ def estimate_spectrum(
                 "num_matvecs of the spectrum that target_error gave."
             )
         order = check_alpha(alpha)
-        if order == 0:
-            raise ValueError("alpha=0 counts non-zero eigenvalues, which no number of products determines; use 0.5.")
+        if order < LOWEST_ORDER:
+            raise ValueError(
+                f"alpha={order:g} counts non-zero eigenvalues, which no number of products determines; use 0.5."
+            )
         return _until(matrix, budget, target, order, seed, keeping, progress)
     operators = [matrix, *(part for part, _ in parts)]
     if matrix.dim <= min(budget, DENSE_LIMIT):

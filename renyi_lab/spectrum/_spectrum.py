@@ -25,7 +25,7 @@ from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_int, check_real, shown
 from renyi_lab.spectrum._entropy import check_alpha, check_alphas
-from renyi_lab.spectrum._errors import Sampling, estimate, remark
+from renyi_lab.spectrum._errors import LOWEST_ORDER, Sampling, estimate, remark
 from renyi_lab.spectrum._rule import QuadratureRule
 from renyi_lab.spectrum._stored import read_stored, write_stored
 from renyi_lab.spectrum._weighted_entropy import spectral_entropy, spectral_influence
@@ -220,9 +220,9 @@ class Spectrum(QuadratureRule):
         Args:
             alpha: Order in ``[0, inf]``: 0 Hartley, 1 Shannon, 2 collision, ``math.inf`` min-entropy. At 0 the number
                 of non-zero eigenvalues of an *estimated* spectrum is unknown: the value is the bound ``log n``, its
-                standard error infinite. Below 0.5 use ``model.double()``: in single precision eigenvalues below about
-                1e-7 of the largest are rounding errors, and a small ``alpha`` is sensitive to them. Or a sequence or
-                vector of orders.
+                standard error infinite, as it is at all orders below 0.1. Below 0.5 use ``model.double()``: in single
+                precision eigenvalues below about 1e-7 of the largest are rounding errors, and a small ``alpha`` is
+                sensitive to them. Or a sequence or vector of orders.
             normalization: ``"absolute"`` divides by ``tr|H|``; ``"signed"`` by ``tr H`` as the authors' research code
                 does (``α ≠ 1`` and a positive trace; the two agree when ``H ⪰ 0``).
 
@@ -275,6 +275,8 @@ class Spectrum(QuadratureRule):
 
         known = self.sampling, self.num_matvecs
         result = estimate(entropy, self, influence, *known, cusp=order, eps=self.eps, leaving_out=self.leaving_out)
+        if order < LOWEST_ORDER and self.sampling is not None:
+            result = replace(result, standard_error=math.inf, truncation_error=math.inf)
         return result if signed else replace(result, value=min(max(result.value, 0.0), math.log(self.dim)))
 
     @overload

@@ -64,7 +64,8 @@ def _powers(values: FloatArray, alpha: float) -> FloatArray:
     logarithms = np.log(values, where=values > 0, out=np.full(values.shape, -np.inf))
     small = (relative < _smallest_ratio(np.finfo(np.float64))) & (values > 0)
     powers = np.where(relative > 0, relative, 0.0) ** alpha if alpha > 0 else (values > 0).astype(float)
-    powers[small] = np.exp(alpha * (logarithms[small] - logarithms.max()))
+    with np.errstate(over="ignore"):  # α of 1e308
+        powers[small] = np.exp(alpha * (logarithms[small] - logarithms.max()))
     return np.asarray(powers)
 
 
@@ -110,10 +111,10 @@ def weighted_renyi_entropy(values: Tensor, multiplicities: Tensor, alpha: float)
     excess = alpha - 1
     if abs(excess) < _NEAR_ONE:
         return -torch.log1p((weights * p * torch.expm1(excess * log_p)).sum()) / excess
-    # As log-sum-exp, but for weights of any sign.
-    exponents = alpha * log_p
-    largest = exponents.detach().max()
-    return (largest + (weights * (exponents - largest).exp()).sum().log()) / -excess
+    # As log-sum-exp, but for weights of any sign; α/(1−α) first, since α log p may be beyond the largest number.
+    largest = log_p.detach().max()
+    powers = (alpha * (log_p - largest)).exp()
+    return (weights * powers).sum().log() / -excess - alpha / excess * largest
 
 
 def _log_ratios(values: Tensor, p: Tensor, total: Tensor) -> Tensor:
