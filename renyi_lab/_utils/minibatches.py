@@ -35,7 +35,8 @@ def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]
             if check_device(device).type == "meta":
                 raise ValueError("device='meta' holds no values, so that the model would lose its weights; use 'cpu'.")
             model.to(device)
-        except (RuntimeError, AssertionError) as error:  # torch asserts where it is built without CUDA
+        # torch asserts where it is built without CUDA, and imports a module for devices of other makers.
+        except (RuntimeError, AssertionError, ImportError) as error:
             if origin is not None:
                 model.to(origin)  # a part may have been moved before the memory was full
             raise ValueError(
@@ -207,5 +208,7 @@ def placed(batch: Any, model: nn.Module) -> tuple[Any, Tensor]:
         # Cast before the move: MPS has no float64.
         return (tensor.to(dtype) if tensor.is_floating_point() else tensor).to(device)
 
+    if targets.is_complex():
+        raise TypeError(f"targets must be real, such as labels as integers, got {targets.dtype}; use targets.real.")
     labels = targets if targets.is_floating_point() else targets.to(torch.int64)
     return map_tensors(inputs, place), place(labels)

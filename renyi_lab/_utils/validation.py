@@ -121,6 +121,15 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     return str(value)
 
 
+def check_printable(name: str, value: Any) -> str:
+    """Return ``value`` when it is text without line breaks or characters that command a terminal, or raise."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {shown(value)}.")
+    if not value.isprintable():
+        raise ValueError(f"{name} must be printable, got {value!a}; leave control characters out.")
+    return value
+
+
 def check_instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str = "") -> Any:
     """Return ``value`` when it is a ``kind``, or raise ``TypeError`` with a ``hint`` at what to pass."""
     if not isinstance(value, kind):
@@ -177,12 +186,14 @@ def check_finite(name: str, value: Tensor, causes: str) -> None:
 
 
 def check_labels(outputs: Tensor, targets: Tensor, ignored: int | None = -100) -> None:
-    """Raise ``ValueError`` when a class label other than ``ignored`` (``None``: any) is outside ``0 … classes − 1``."""
+    """Raise when a class label other than ``ignored`` (``None``: any) is outside ``0 … classes − 1``, or complex."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"the model's output must be one tensor, got {type(outputs).__name__}; choose it in the loss, for example "
             "loss_fn=lambda outputs, y: torch.nn.functional.cross_entropy(outputs[0], y)."
         )
+    if targets.is_complex():
+        raise TypeError(f"targets must be real, such as labels as integers, got {targets.dtype}.")
     if targets.is_floating_point() or outputs.ndim < 2 or targets.numel() == 0:
         return
     num_classes = outputs.shape[1]

@@ -112,6 +112,8 @@ def notebooks(
 
 
 def _copy(source: Path, target: Path, *, student: bool) -> None:
+    if target.is_symlink():  # --force replaces the link and not what it points at, which may be anywhere
+        target.unlink()
     if student and source.suffix == ".ipynb":
         from renyi_lab.course import student_edition
 

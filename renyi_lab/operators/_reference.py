@@ -11,7 +11,7 @@ from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.forward import explained
 from renyi_lab._utils.parameters import check_uniform, flatten, unflatten
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_instance, check_int, check_loss_fn
+from renyi_lab._utils.validation import check_finite, check_instance, check_int, check_loss_fn
 
 
 def dense_hessian(
@@ -32,7 +32,8 @@ def dense_hessian(
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: ``chunk_size < 1``, no parameter, or data on which the loss cannot be computed.
+        ValueError: ``chunk_size < 1``, no parameter, data on which the loss cannot be computed, or a loss that
+            is not finite.
     """
     check_instance("model", model, nn.Module)
     check_loss_fn(loss_fn)
@@ -43,6 +44,8 @@ def dense_hessian(
         raise ValueError(f"model ({type(model).__name__}) has no parameters, so it has no Hessian.")
     check_uniform(dict(model.named_parameters()))
     inputs, targets = data
+    if not targets.is_floating_point() and not targets.is_complex():
+        targets = targets.long()  # labels of fewer bits, which the derivatives of torch's losses do not take
     names = [name for name, _ in model.named_parameters()]
     flat = flatten(model.parameters())
 
@@ -59,6 +62,7 @@ def dense_hessian(
         value = loss(flat)
     if not isinstance(value, Tensor) or value.ndim:
         raise ValueError("loss_fn must return one number as a tensor, such as a mean over the samples.")
+    check_finite("the loss", value.detach(), "weights or data that are not finite, or a mean over no labels.")
     unit_vectors = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
     hessian: Tensor = torch.vmap(column, chunk_size=chunk_size)(unit_vectors)
     return (hessian + hessian.T).detach() / 2

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from renyi_lab._utils.data_sets import Pair
+from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.validation import check_finite, check_instance, check_real
 from renyi_lab.posterior._gibbs import GibbsError, mean_error
@@ -51,8 +52,7 @@ class GaussianPosterior:
     def __init__(
         self, model: nn.Module, sigma: float, curvature: LowRankCurvature | None = None, beta: float = 0.0
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+        check_module(model)
         self.sigma = check_real("sigma", sigma, *_SIGMAS)
         self.beta = check_real("beta", beta, 0.0)
         self.model = copy.deepcopy(model)

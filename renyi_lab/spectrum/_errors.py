@@ -117,6 +117,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        nodes, degrees = self.fit.shape, self.shrink.shape
+        shapes = [nodes, self.spread.shape, self.polynomials.shape, self.covariance.shape]
+        if len(nodes) != 1 or shapes != [nodes, nodes, degrees + nodes, degrees + degrees] or len(self.levels) < 2:
+            raise ValueError(f"the shapes of fit, spread, polynomials and covariance do not belong together: {shapes}.")
 
 
 def estimate(

@@ -104,8 +104,10 @@ def _foreign(name: str, kind: type) -> _ForeignError:
 def _check_exists(path: Path) -> None:
     if os.path.isdir(path):  # Path.is_dir raises at a long name before Python 3.14
         raise IsADirectoryError(f"path is a folder: {str(path)!r}; add the name of a file, such as {_EXAMPLE}.")
-    if os.path.exists(path):
+    if os.path.isfile(path):
         return
+    if os.path.exists(path):  # a device or a pipe may never end
+        raise OSError(f"path is not an ordinary file: {str(path)!r}; pass one that was written.")
     other = path.with_name(path.name + SUFFIX)
     hint = f"there is {str(other)!r}" if os.path.isfile(other) else f"the current folder is {str(Path.cwd())!r}"
     raise FileNotFoundError(f"path does not exist: {str(path)!r}; {hint}.")
@@ -117,6 +119,9 @@ def _arrays(path: Path) -> dict[str, FloatArray]:
         if file.read(6) == b"\x93NUMPY":
             return {}
     with zipfile.ZipFile(path) as archive:
+        # Entries are stored as they are: more bytes than the file has are compressed ones, perhaps of any size.
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("entries larger than the file")
         if archive.testzip() is not None:
             raise zipfile.BadZipFile("wrong checksum")
     with np.load(path, allow_pickle=False) as entries:

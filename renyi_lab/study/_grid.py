@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from renyi_lab._utils.validation import check_choice, check_instance, check_int, check_real, is_iterable, printed, shown
+from renyi_lab._utils.validation import (
+    check_choice,
+    check_instance,
+    check_int,
+    check_printable,
+    check_real,
+    is_iterable,
+    printed,
+    shown,
+)
 from renyi_lab.optim import BY_NAME
 from renyi_lab.study._sharpness_aware import sharpness_aware_axes
 
@@ -57,7 +66,9 @@ class Setting:
         raw = {**asdict(cls()), **values}
         optimizer = check_choice("optimizer", raw["optimizer"], OPTIMIZERS)
         return cls(
-            architecture=check_choice("architecture", raw["architecture"], architectures),
+            architecture=check_printable(
+                "architecture", check_choice("architecture", raw["architecture"], architectures)
+            ),
             width=check_int("width", raw["width"]),
             optimizer=optimizer,
             lr=check_real("lr", raw["lr"], 0, open_minimum=True),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from renyi_lab._utils.validation import check_reals, printed, shown
+from renyi_lab._utils.validation import check_printable, check_reals, printed, shown
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Measurement:
         chosen_alphas: Mapping from curve to the order that `choose_alpha` picks from the spectrum of that model.
 
     Raises:
-        TypeError: One of the three, or a curve, is not a mapping.
+        TypeError: One of the three, or a curve, is not a mapping, or a name is not text.
+        ValueError: A name has line breaks or control characters.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -30,6 +31,8 @@ class Measurement:
         _check_mapping("values", self.values, "{'trace': 3.0}")
         _check_mapping("curves", self.curves, "{'sharpness': {0.5: -2.0, 1.5: -1.0}}")
         _check_mapping("chosen_alphas", self.chosen_alphas, "{'sharpness': 1.5}")
+        for name in (*self.values, *self.curves):
+            check_printable("the name of a measure", name)
         for name, curve in self.curves.items():
             _check_mapping(f"curves[{printed(name)}]", curve, "{0.5: -2.0, 1.5: -1.0}")
 

@@ -30,7 +30,7 @@ def plot_taus(tables: Mapping[str, pd.DataFrame], num_models: int, num_settings:
     ax.axvline(0, color=GREY, lw=0.8)
     models = f"{num_models} models in {num_settings} settings"
     ax.set(xlim=(-1, 1), xlabel=f"Kendall's τ with the gap, 95 % interval\n{models}")
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.legend(loc="lower right", fontsize="small")
     return figure
@@ -46,8 +46,10 @@ def plot_measure(frame: pd.DataFrame, tables: Mapping[str, pd.DataFrame], measur
         colors = itertools.cycle((BLUE, ORANGE, GREEN, PURPLE))
         for color, (family, part) in zip(colors, families, strict=False):
             ax.plot(part[measure], part[f"{gap}_gap"], "o", ms=4, alpha=0.8, color=color, label=str(family))
-        ax.set(xlabel=measure, ylabel=f"{gap} gap", title=f"τ = {tables[gap].loc[measure, 'tau']:.2f}")
-    ax.legend(fontsize="small")
+        ax.set(ylabel=f"{gap} gap", title=f"τ = {tables[gap].loc[measure, 'tau']:.2f}")
+        ax.set_xlabel(measure, parse_math=False)
+    for text in ax.legend(fontsize="small").get_texts():
+        text.set_parse_math(False)  # names from a file are no formulas
     return figure
 
 
@@ -63,6 +65,7 @@ def plot_alpha(curves: Mapping[str, pd.DataFrame], measure: str) -> NotebookFigu
         ax.plot(alphas, curve["tau"], "o-", ms=4, color=color, label=f"{gap} gap")
         ax.fill_between(alphas, curve["low"].astype(float), curve["high"].astype(float), color=color, alpha=0.15, lw=0)
     ax.axhline(0, color=GREY, lw=0.8)
-    ax.set(xlabel="α", ylabel="Kendall's τ", title=measure, ylim=(-1, 1))
+    ax.set(xlabel="α", ylabel="Kendall's τ", ylim=(-1, 1))
+    ax.set_title(measure, parse_math=False)
     ax.legend(fontsize="small")
     return figure

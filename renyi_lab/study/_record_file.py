@@ -149,6 +149,11 @@ def _is_file(path: Path) -> bool:
     return True
 
 
+def _plain(value: Any) -> str:
+    """A value of a foreign header for a message, short and without characters that a terminal takes as commands."""
+    return ascii(value).strip("'")[:40]
+
+
 def _checked_head(path: Path, line: str) -> dict[str, Any]:
     try:
         head = json.loads(line)
@@ -160,8 +165,8 @@ def _checked_head(path: Path, line: str) -> dict[str, Any]:
     version = head.get("version")
     if version != VERSION or isinstance(version, bool) or not {"data", "measure"} <= head.keys():
         raise ValueError(
-            f"{path} was written by renyi_lab {head.get('renyi_lab')} in version {version} of the format; "
-            f"this release ({__version__}) reads version {VERSION}. The file was not changed: read it with that "
-            "release, or write the study to another file."
+            f"{path} was written by renyi_lab {_plain(head.get('renyi_lab'))} in version {_plain(version)} of the "
+            f"format; this release ({__version__}) reads version {VERSION}. The file was not changed: read it with "
+            "that release, or write the study to another file."
         )
     return dict(head)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from renyi_lab._utils.validation import check_real, printed, shown
 from renyi_lab.study._grid import Setting
@@ -15,6 +15,7 @@ from renyi_lab.study._measurement import Measurement
 # Significant digits of stored numbers. Heuristic: finer than any standard error here, and 100 trainings stay small.
 _DIGITS = 6
 # The results of a training that has not diverged, with the largest value that each can have.
+_Key = TypeVar("_Key", str, float)
 _LARGEST = {"train_loss": math.inf, "train_accuracy": 1.0, "test_loss": math.inf, "test_accuracy": 1.0}
 
 
@@ -119,7 +120,7 @@ def _measurement(raw: Any) -> Measurement:
     result = Measurement(
         _numbers(measured.values),
         {
-            name: {check_real("an order", float(order)): _number(name, value) for order, value in curve.items()}
+            name: _without_repeats([(_order(order), _number(name, value)) for order, value in curve.items()])
             for name, curve in measured.curves.items()
         },
         {name: check_real("an order", order) for name, order in measured.chosen_alphas.items()},
@@ -137,12 +138,17 @@ def _with_names(what: str, raw: Any, names: Iterable[str]) -> dict[str, Any]:
     return raw
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[_Key, Any]]) -> dict[_Key, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"twice in one mapping: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+        repeated = {str(name) for name in names if names.count(name) > 1}
+        raise ValueError(f"twice in one mapping: {', '.join(sorted(repeated))}")
     return found
+
+
+def _order(text: Any) -> float:
+    return check_real("an order", float(text))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -483,3 +483,13 @@ def test_check_runs_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_check, "check_installation", list)
     monkeypatch.setattr(sys, "stdout", None)
     app_module.app(["check"], standalone_mode=False)
+
+
+def test_a_link_in_the_folder_is_replaced_and_what_it_points_at_is_left_alone(tmp_path):
+    outside, folder = tmp_path / "outside.txt", tmp_path / "course"
+    outside.write_text("mine")
+    folder.mkdir()
+    (folder / "00_start_here.ipynb").symlink_to(outside)
+    assert run("notebooks", folder, "--force").exit_code == 0
+    assert outside.read_text() == "mine"
+    assert not (folder / "00_start_here.ipynb").is_symlink()

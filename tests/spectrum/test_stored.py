@@ -216,3 +216,44 @@ def test_a_full_disk_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyP
         Spectrum.from_eigenvalues([1.0]).save(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["a.npz"]
+
+
+def with_entry(path: Path, name: str, value: Any, *, compressed: bool = False) -> None:
+    with np.load(path) as entries:
+        arrays = {key: entries[key] for key in entries.files}
+    (np.savez_compressed if compressed else np.savez)(path, **(arrays | {name: value}))
+
+
+@pytest.mark.parametrize("name", ["polynomials", "fit", "spread", "shrink", "covariance"])
+@pytest.mark.parametrize("value", [np.array(["a"]), np.ones(2), np.ones(0), np.ones(380, complex), np.ones((7, 3))])
+def test_what_errors_are_computed_from_is_checked_when_it_is_read(name: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "spectrum.npz"
+    estimated().save(path)
+    with_entry(path, f"sampling.{name}", value)
+    with pytest.raises(ValueError, match="damaged"):
+        Spectrum.load(path)
+
+
+def test_a_sampling_belongs_to_the_nodes_of_its_spectrum() -> None:
+    spectrum = estimated()
+    with pytest.raises(ValueError, match="sampling is of"):
+        dataclasses.replace(spectrum, nodes=[1.0], weights=[400.0])
+    with pytest.raises(TypeError, match="sampling must be a Sampling"):
+        dataclasses.replace(spectrum, sampling="exact")
+
+
+def test_compressed_entries_which_may_be_of_any_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spectrum.npz"
+    Spectrum.from_eigenvalues([1.0, 2.0]).save(path)
+    with_entry(path, "more", np.zeros(10**6), compressed=True)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(ValueError, match="damaged"):
+        Spectrum.load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_devices_and_pipes_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path / "pipe.npz", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(OSError, match="not an ordinary file"):
+            Spectrum.load(path)

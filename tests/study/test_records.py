@@ -316,3 +316,44 @@ def test_a_header_that_a_crash_cut_off_is_written_again(
     small_study({"epochs": 1, "width": 4}, path=path, min_accuracy=0)
     assert path.read_bytes().startswith(head + b"\n{")
     assert len(Study.read(path).records) == 1
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "\x00", "\ud800", "\x9b2J"])
+def test_names_that_a_terminal_would_take_as_commands_are_refused(
+    name: str, finished: tuple[Study, Path], tmp_path: Path
+) -> None:
+    for change in (with_setting(architecture=name), with_measures(values={name: 1.0})):
+        path = tmp_path / "records"
+        head, line = finished[1].read_text().splitlines()[:2]
+        path.write_text(f"{head}\n{json.dumps(change(json.loads(line)))}\n")
+        with pytest.warns(UserWarning, match="must be printable") as caught:
+            assert Study.read(path).records == ()
+        assert name not in str(caught[0].message)
+    with pytest.raises(ValueError, match="must be printable"):
+        Measurement({name: 1.0})
+    (tmp_path / "records").write_text(json.dumps(NEWER | {"version": name}) + "\n")
+    with pytest.raises(ValueError, match="in version") as error:
+        Study.read(tmp_path / "records")
+    assert name not in str(error.value)
+
+
+def test_an_order_that_is_written_in_two_ways_is_refused(finished: tuple[Study, Path], tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    head, line = finished[1].read_text().splitlines()[:2]
+    changed = with_measures(curves={"c": {"0.5": 1.0, "0.50": 2.0}}, chosen_alphas={})(json.loads(line))
+    path.write_text(f"{head}\n{json.dumps(changed)}\n")
+    with pytest.warns(UserWarning, match=r"twice in one mapping: 0\.5"):
+        assert Study.read(path).records == ()
+
+
+def test_names_of_a_file_are_drawn_as_they_are_and_never_as_formulas(
+    finished: tuple[Study, Path], tmp_path: Path
+) -> None:
+    name, path = r"$\bad{$", tmp_path / "records"
+    head, *lines = finished[1].read_text().splitlines()
+    changes = (with_setting(architecture=name), with_measures(values={name: 1.0}, curves={}, chosen_alphas={}))
+    raw = [changes[1](changes[0](json.loads(line))) | {"diverged": False} for line in lines]
+    path.write_text("\n".join([head, *map(json.dumps, raw)]) + "\n")
+    study = Study.read(path)
+    for figure in (study.plot(), study.plot_measure(name)):
+        figure.savefig(tmp_path / "figure.svg")

@@ -566,3 +566,40 @@ def test_an_array_without_dimensions_is_no_sequence_of_batches_or_choices(wrong,
         rl.HessianOperator(model, F.cross_entropy, wrong)
     with pytest.raises((TypeError, ValueError), match="lr"):
         rl.study.run_study({"lr": np.array(-1.0)}, data=(data, data))
+
+
+def test_posteriors_refuse_models_without_values(model):
+    with pytest.raises(ValueError, match="meta device"):
+        rl.posterior.GaussianPosterior(model.to("meta"), 0.1)
+
+
+@pytest.mark.parametrize("device", ["hpu", "meta", "nonsense", "", "cuda:99", 1.5])
+def test_a_device_that_cannot_be_had_is_refused_by_name_and_the_model_stays(device, model, data):
+    for call in (
+        lambda: rl.train(model, data, epochs=1, device=device),
+        lambda: rl.evaluate(model, data, device=device),
+        lambda: rl.bounds.certify(lambda: model, data, epochs=1, num_draws=2, device=device),
+    ):
+        with pytest.raises((TypeError, ValueError), match="device"):
+            call()
+        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_complex_labels_are_refused_by_name(model, data):
+    pair = (data[0], data[1].to(torch.complex64))
+    for call in (
+        lambda: rl.exact_spectrum(rl.HessianOperator(model, F.cross_entropy, pair)),
+        lambda: rl.train(model, pair, epochs=1),
+        lambda: rl.evaluate(model, pair),
+        lambda: rl.gibbs_error(model, pair, sigma=0.1, num_draws=2),
+        lambda: rl.dense_hessian(model, F.cross_entropy, pair),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"targets|labels|data"):
+            call()
+
+
+def test_the_dense_hessian_takes_labels_of_fewer_bits_and_refuses_a_loss_that_is_not_finite(model, data):
+    expected = rl.dense_hessian(model, F.cross_entropy, data)
+    assert torch.equal(rl.dense_hessian(model, F.cross_entropy, (data[0], data[1].to(torch.uint8))), expected)
+    with pytest.raises(ValueError, match="loss is not finite"):
+        rl.dense_hessian(model, F.cross_entropy, (data[0], torch.full((6,), -100)))
