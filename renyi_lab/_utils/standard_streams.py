@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import sys
 from typing import Any
 
@@ -13,15 +14,56 @@ _SPELLED |= {"Σ": "sum", "·": "*", "é": "e", "²": "^2", "³": "^3", "√": "
 
 def is_open(stream: Any) -> bool:
     """Whether a standard stream, which may be ``None`` or any object, can be written to."""
-    return stream is not None and not getattr(stream, "closed", False)
+    try:
+        return callable(getattr(stream, "write", None)) and not getattr(stream, "closed", False)
+    except Exception:  # a stream whose file was taken from it has no state to ask for
+        return False
 
 
 def is_terminal(stream: Any) -> bool:
     """Whether a standard stream is open and is a terminal."""
     try:
         return is_open(stream) and bool(stream.isatty())
-    except (AttributeError, OSError, ValueError):  # objects that only have write(), and files closed underneath
+    except Exception:  # objects that only have write(), files closed underneath, and whatever else stands in
         return False
+
+
+class ForgivingStream:
+    """A stream for what may get lost, such as a progress bar, whose failure must not end the work that it is about.
+
+    Letters that ``stream`` cannot encode are spelled out; nothing else that it raises is passed on.
+
+    Args:
+        stream: The stream to write to.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.encoding: str | None = None
+        with contextlib.suppress(Exception):
+            self.encoding = str(stream.encoding)
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(Exception):
+            try:
+                self._stream.write(text)
+            except UnicodeError:
+                self._stream.write(text.translate(str.maketrans(_SPELLED)).encode("ascii", "replace").decode())
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        with contextlib.suppress(Exception):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return is_terminal(self._stream)
+
+    def fileno(self) -> int:
+        """The stream's descriptor, from which the width of a terminal is found."""
+        return int(self._stream.fileno())
 
 
 def spell_out_what_cannot_be_encoded() -> None:

@@ -16,4 +16,7 @@ def main() -> None:
             from renyi_lab.cli._app import app
     except ModuleNotFoundError as error:
         sys.exit(str(error))
-    app(prog_name="renyi-lab")
+    try:
+        app(prog_name="renyi-lab")
+    except OSError as error:  # such as standard output into a file on a full disk
+        sys.exit(f"renyi-lab: {error.strerror or error}; what was to be written is incomplete.")

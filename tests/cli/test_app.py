@@ -493,3 +493,15 @@ def test_a_link_in_the_folder_is_replaced_and_what_it_points_at_is_left_alone(tm
     assert run("notebooks", folder, "--force").exit_code == 0
     assert outside.read_text() == "mine"
     assert not (folder / "00_start_here.ipynb").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_onto_a_full_disk_is_said_in_one_line():
+    command = [sys.executable, "-c", "from renyi_lab.cli import main; main()", "--version"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60, cwd=ROOT
+        )
+    assert result.returncode == 1
+    assert "No space left" in result.stderr
+    assert "Traceback" not in result.stderr

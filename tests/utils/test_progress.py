@@ -61,3 +61,51 @@ def test_a_terminal_shows_the_bar_and_one_that_closes_meanwhile_stops_nothing(mo
         terminal.close()
         bar.update()
         bar.refresh()
+
+
+class Fails:
+    """A stream all of whose uses fail, and whose state cannot be asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class FailsToWrite(Terminal):
+    def write(self, text: str) -> int:
+        raise OSError("nobody reads this pipe")
+
+    def flush(self) -> None:
+        raise OSError("nobody reads this pipe")
+
+
+def detached() -> io.TextIOWrapper:
+    stream = io.TextIOWrapper(io.BytesIO())
+    stream.detach()
+    return stream
+
+
+@pytest.mark.parametrize("name", ["stderr", "stdout"])
+@pytest.mark.parametrize("make", [FailsToWrite, detached, io.BytesIO, lambda: 3])
+def test_a_stream_that_fails_ends_no_work(make: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, name, make())
+        progress_wanted()
+        with progress_bar(3, "work", True) as bar:
+            bar.update()
+            bar.refresh()
+
+
+def test_a_stream_that_cannot_be_asked_anything_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Fails())
+    with progress_bar(3, "work", True) as bar:
+        bar.update()
+    assert not progress_wanted()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_bar_spells_out_what_the_stream_cannot_encode(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+    with progress_bar(3, "entropy of order α", True) as bar:
+        bar.refresh()
+    assert b"entropy of order alpha" in written.getvalue()
