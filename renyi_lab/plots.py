@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, check_axes, new_figure
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_instance, check_real, check_reals
@@ -114,7 +115,7 @@ def plot_entropy_curve(
     if not alphas:
         raise ValueError("alphas is empty; give at least one order, such as [0.5, 1, 2].")
     chosen = None if chosen is None else check_real("chosen", chosen, 0.0)
-    with warnings.catch_warnings(record=True) as caught:
+    with exclusive(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimates = [spectrum.renyi_entropy(float(alpha)) for alpha in alphas]
     if caught:  # one for the whole curve

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.masses import LossReduction, is_broadcast, shape_mismatch
 from renyi_lab._utils.mean_checks import close
 
@@ -27,7 +28,7 @@ def check_pair(loss_fn: LossFunction, outputs: Any, targets: Any, reduction: Los
     shapes = (tuple(outputs.shape[1:]), tuple(targets.shape[1:]), len(targets) > 1)
     if shapes in reduction.verified:
         return
-    with warnings.catch_warnings(), torch.enable_grad():
+    with exclusive(), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # torch warns of some of the shapes that it broadcasts
         try:
             mixes = len(outputs) == len(targets) > 1 and _mixes_samples(loss_fn, outputs.detach(), targets)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.validation import is_iterable, printed
 
 ParameterSelection: TypeAlias = "str | nn.Module | Tensor | Iterable[str | nn.Module | Tensor] | None"
@@ -24,6 +25,7 @@ _COMPLEX = (
 )
 
 
+@exclusive()
 def select_parameters(model: nn.Module, params: ParameterSelection = None) -> dict[str, nn.Parameter]:
     """The selected trainable parameters by name, in the model's order.
 
@@ -79,6 +81,7 @@ class ParameterBlock:
         self.dim = sum(shape.numel() for shape in self.shapes.values())
         self._is_whole = params is None
 
+    @exclusive()
     def of(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters of ``model`` with these names.
 

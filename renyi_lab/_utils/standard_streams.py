@@ -7,7 +7,16 @@ import contextlib
 import sys
 from typing import Any
 
-_SPELLED = {"α": "alpha", "λ": "lambda", "ρ": "rho", "σ": "sigma", "τ": "tau", "θ": "theta", "ε": "eps", "Δ": "Delta"}
+_SPELLED = {
+    "α": "alpha",
+    "λ": "lambda",
+    "ρ": "rho",
+    "σ": "sigma",
+    "τ": "tau",
+    "θ": "theta",
+    "ε": "eps",
+    "Δ": "Delta",
+}
 _SPELLED |= {"∞": "inf", "≥": ">=", "≤": "<=", "±": "+-", "×": "x", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->"}
 _SPELLED |= {"Σ": "sum", "·": "*", "é": "e", "²": "^2", "³": "^3", "√": "sqrt", "∇": "grad", "’": "'", "‖": "||"}
 
@@ -49,7 +58,7 @@ class ForgivingStream:
             try:
                 self._stream.write(text)
             except UnicodeError:
-                self._stream.write(text.translate(str.maketrans(_SPELLED)).encode("ascii", "replace").decode())
+                self._stream.write("".join(_SPELLED.get(c, c) for c in text).encode("ascii", "replace").decode())
         return len(text)
 
     def flush(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from renyi_lab._utils.batches import Batch, freeze_batches, is_tensor_data_set
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.masses import LossReduction
 from renyi_lab._utils.model_state import unwrap_model
 from renyi_lab._utils.progress import progress_bar
@@ -111,7 +112,7 @@ def checkup(
             seed=seed,
         )
 
-    with progress_bar(_NUM_STEPS, "checks", progress) as bar, warnings.catch_warnings():
+    with progress_bar(_NUM_STEPS, "checks", progress) as bar, exclusive(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what they say is a finding
         try:
             H = build(module, loss_fn, batches, seed)

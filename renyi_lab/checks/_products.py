@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, map_tensors
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab.checks._finding import Finding, ok, problem, warning
 from renyi_lab.operators import HessianOperator, LossSurface, random_subset
 
@@ -101,7 +102,7 @@ def _in_double(H: HessianOperator, build: Build) -> HessianOperator | None:
         model = copy.deepcopy(H.model).double()
         loss_fn: Any = copy.deepcopy(H.loss_fn).double() if isinstance(H.loss_fn, nn.Module) else H.loss_fn
         batches = [Batch(map_tensors(batch.content, _double), batch.size) for batch in H.batches]
-        with warnings.catch_warnings():
+        with exclusive(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             part = build(model, loss_fn, batches, H.seed)
     except Exception:  # whatever a user's model raises in another precision
@@ -118,7 +119,7 @@ def _double(tensor: Tensor) -> Tensor:
 def _random(H: HessianOperator, build: Build) -> Finding:
     name = REPEATABILITY
     again = H.total_loss()
-    with warnings.catch_warnings():
+    with exclusive(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         other = build(H.model, H.loss_fn, H.batches, H.seed + 1).loss
     scale = max(abs(H.loss), 1e-30)

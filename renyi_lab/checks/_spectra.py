@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab.checks._batches import halves
 from renyi_lab.checks._finding import Finding, ok, problem, warning
 from renyi_lab.operators import HessianOperator
@@ -85,7 +86,7 @@ def entropies(spectrum: Spectrum) -> dict[float, Estimate]:
     """Entropies by order; empty for a spectrum of zeros."""
     if not np.any(spectrum.magnitudes[spectrum.weights != 0]):
         return {}
-    with warnings.catch_warnings():
+    with exclusive(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {alpha: spectrum.renyi_entropy(alpha) for alpha in ALPHAS}
 
@@ -200,7 +201,7 @@ def spectra_of(H: HessianOperator, num_matvecs: int, seed: int, on_spectrum: Cal
     """
 
     def spectrum(operator: HessianOperator, count: int, own_seed: int) -> Spectrum:
-        with warnings.catch_warnings():
+        with exclusive(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what they say is a finding
             found = estimate_spectrum(operator, num_matvecs=count, seed=own_seed, progress=False)
         on_spectrum()
@@ -227,7 +228,7 @@ def _half_operators(H: HessianOperator, seed: int) -> tuple[HessianOperator, Hes
         return None
     try:
         H.check_samples("the comparison of two halves")
-        with warnings.catch_warnings():
+        with exclusive(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return H.restricted(batches=parts[0]), H.restricted(batches=parts[1])
     except ValueError:  # outputs that depend on the rest of the batch, or a half without labels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, described
+from renyi_lab._utils.exclusive import exclusive
 
 REENTRANT = "activation checkpointing with use_reentrant=True"
 NOT_REENTRANT = (
@@ -62,7 +63,7 @@ def _is_own(error: Exception) -> bool:
 @contextlib.contextmanager
 def no_lost_gradients() -> Iterator[None]:
     """Refuse reentrant checkpoints of inputs without a gradient, inside which parameters would count as constants."""
-    with warnings.catch_warnings():
+    with exclusive(), warnings.catch_warnings():
         warnings.filterwarnings("error", message=_LOST)
         try:
             yield

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_instance, check_int, check_tensor, shown
@@ -32,7 +33,8 @@ class LossSurface:
 
     def __init__(self, operator: ModelOperator) -> None:
         self.operator = check_operator(operator)
-        self.start = operator.flatten(operator.parameters.values())
+        with exclusive():  # another thread may have moved the weights for a while
+            self.start = operator.flatten(operator.parameters.values())
 
     def loss(self, weights: Tensor) -> float:
         """``L(θ)``; may be infinite or NaN far from the model's weights."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.model_state import is_sharded
 from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.ranks import Ranks
@@ -126,8 +127,14 @@ def _averages_on_cpu(group: Any) -> bool:
 def weights_at(parameters: Sequence[Tensor], parts: Sequence[Tensor]) -> Iterator[None]:
     """Give the parameters the values ``parts``; they are restored bit for bit.
 
-    Their own memory is not written to, save where they are sharded.
+    Their own memory is not written to, save where they are sharded. Other Python threads, which would take these values
+    for the model's own, wait until then.
     """
+    with exclusive():
+        yield from _weights_at(parameters, parts)
+
+
+def _weights_at(parameters: Sequence[Tensor], parts: Sequence[Tensor]) -> Iterator[None]:
     own = [_local(parameter).clone() if is_distributed(parameter) else parameter.data for parameter in parameters]
     try:
         for parameter, part in zip(parameters, parts, strict=True):

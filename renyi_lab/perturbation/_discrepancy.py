@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fields import check_fields, check_vectors
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_instance, check_int, printed
@@ -224,12 +225,13 @@ def mixed(module: Layer, h: Tensor, matrix: Tensor) -> Tensor:
 @contextmanager
 def _weight_moved(module: Layer, matrix: Tensor) -> Iterator[None]:
     """Use other memory for the weight inside the block; its own is never written to, so that it is restored exactly."""
-    own = module.weight.data
-    try:
-        module.weight.data = own + weight_perturbation(own, matrix)
-        yield
-    finally:
-        module.weight.data = own
+    with exclusive():
+        own = module.weight.data
+        try:
+            module.weight.data = own + weight_perturbation(own, matrix)
+            yield
+        finally:
+            module.weight.data = own
 
 
 def find_layer(model: nn.Module, name: str) -> Layer:

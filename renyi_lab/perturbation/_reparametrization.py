@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.model_state import unwrap_model
 from renyi_lab._utils.validation import check_real, is_iterable, printed
 from renyi_lab.perturbation._homogeneity import WEIGHT_LAYERS, has_hooks, is_one, output_factor
@@ -82,7 +83,8 @@ def reparametrize(model: nn.Module, scales: Iterable[float] | Mapping[str, float
 def _copied(model: nn.Module) -> nn.Module:
     model = unwrap_model(model)
     try:
-        copied = copy.deepcopy(model)
+        with exclusive():  # another thread may have moved the weights for a while
+            copied = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"model ({type(model).__name__}) cannot be copied: {error}. Likely causes: torch.nn.utils.weight_norm or "

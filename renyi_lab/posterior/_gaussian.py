@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from renyi_lab._utils.data_sets import Pair
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.model_checks import check_module
 from renyi_lab._utils.parameters import flatten, select_parameters, unflatten
 from renyi_lab._utils.validation import check_finite, check_instance, check_real
@@ -55,7 +56,8 @@ class GaussianPosterior:
         check_module(model)
         self.sigma = check_real("sigma", sigma, *_SIGMAS)
         self.beta = check_real("beta", beta, 0.0)
-        self.model = copy.deepcopy(model)
+        with exclusive():  # another thread may have moved the weights for a while
+            self.model = copy.deepcopy(model)
         self._parameters = select_parameters(self.model)
         self.mean = flatten(self._parameters.values()).double().cpu()
         check_finite("the mean of the weights", self.mean, "training diverged; lower its learning rate.")

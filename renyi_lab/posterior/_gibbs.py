@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from renyi_lab._utils.bernoulli_kl import kl_inverse_upper
 from renyi_lab._utils.data_sets import Pair, check_data
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.forward import explained
 from renyi_lab._utils.minibatches import batches
@@ -114,7 +115,8 @@ def gibbs_error(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
     sigma = check_real("sigma", sigma, 0.0)
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    with exclusive():  # another thread may have put its draws in their place
+        weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
         raise ValueError("model has no trainable weight (requires_grad=True), so there is nothing to add noise to.")
 

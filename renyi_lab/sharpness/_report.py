@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.parameter_blocks import block_parameters
 from renyi_lab._utils.parameters import ParameterSelection, select_parameters
 from renyi_lab._utils.progress import progress_bar
@@ -141,7 +142,7 @@ def _attempt(measure: Measure, subject: Spectrum | Network, block: str, notes: d
 @contextmanager
 def _noted(notes: dict[Row, str], row: Row) -> Iterator[None]:
     """Turn the warnings of the block into a note on the row."""
-    with warnings.catch_warnings(record=True) as caught:
+    with exclusive(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     if caught:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.threads import one_thread
 from renyi_lab._utils.validation import check_flag, check_int, check_real, printed
@@ -272,7 +273,7 @@ def _until(
                 break
             size = run.affordable(size, left)
             spectrum = run.estimate(size)
-            with warnings.catch_warnings():
+            with exclusive(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # they judge an error that is still being reduced
                 entropy = spectrum.renyi_entropy(alpha)
             if entropy.standard_error <= target:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_choice, check_int, check_real, shown
@@ -332,7 +333,7 @@ class Spectrum(QuadratureRule):
         rows = []
         several = check_alphas(alphas, "alphas")
         for alpha in several or [check_alpha(alphas, "alphas")]:  # type: ignore[arg-type]  # which it checks
-            with warnings.catch_warnings():
+            with exclusive(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the table has its own column for remarks
                 entropy = self.renyi_entropy(alpha)
             values = (entropy.value, math.exp(entropy.value), *(getattr(entropy, error) for error in errors))

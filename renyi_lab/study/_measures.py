@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.validation import check_instance
 from renyi_lab.sharpness import sharpness_report
 from renyi_lab.spectrum import Spectrum, choose_alpha
@@ -56,7 +57,7 @@ def standard_measure(
     if not weights:
         raise ValueError("the model has no trainable weight matrix; a study measures the first and the last one.")
     blocks = {"whole": "", weights[0]: " [first]", weights[-1]: " [last]"}
-    with warnings.catch_warnings():
+    with exclusive(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about single estimates are for readers of one report
         report = sharpness_report(
             model,

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image as PillowImage
 
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.whole_file import writable
 from renyi_lab.widgets._page import Frame, Pixels, description, page, picture, write
 from renyi_lab.widgets._stops import current_stop, silent, stops
@@ -212,7 +213,7 @@ class Explorer(ipywidgets.VBox):
                 raise ValueError(
                     f"{control.description or 'the value of a slider'} must be finite, got {control.value}."
                 )
-        with warnings.catch_warnings(record=True) as caught, self._without_redraws():
+        with exclusive(), warnings.catch_warnings(record=True) as caught, self._without_redraws():
             warnings.simplefilter("always")
             caption = self._update()
         return caption, "<br>".join(html.escape(str(warning.message)) for warning in caught)

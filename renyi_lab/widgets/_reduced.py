@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.krylov import lanczos
@@ -183,7 +184,7 @@ def quiet_entropy(spectrum: Spectrum, alpha: float) -> Estimate:
     """``H_α`` without the warning about a large error, which the picture shows; NaN where all eigenvalues are zero."""
     if not spectrum.magnitudes.any():
         return Estimate(math.nan)
-    with warnings.catch_warnings():
+    with exclusive(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return spectrum.renyi_entropy(alpha)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from renyi_lab._utils.arrays import real_array
+from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab.krylov import Tridiagonal
 from renyi_lab.spectrum import Spectrum, exact_spectrum
@@ -53,6 +54,6 @@ def exact_or_none(source: Any, dim: int, exact: Spectrum | ArrayLike | None) -> 
 
 def entropies(spectrum: Spectrum, alphas: FloatArray) -> FloatArray:
     """``H_α`` at every order, without the warnings about estimates at single orders."""
-    with warnings.catch_warnings():
+    with exclusive(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return np.array([spectrum.renyi_entropy(alpha).value for alpha in alphas.tolist()])

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,9 @@ from renyi_lab import models
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.random import generator_states, preserved_rng, rng_restored_after
 from renyi_lab.operators import HessianOperator
+from renyi_lab.perturbation import average_case_loss
+from renyi_lab.posterior import gibbs_error
+from renyi_lab.sharpness import sharpness_report
 from renyi_lab.spectrum import exact_spectrum
 from renyi_lab.training import evaluate, train
 
@@ -157,3 +161,33 @@ def test_a_forked_process_is_not_locked_by_a_thread_that_it_does_not_have(owner_
     if not owner_forks:
         other.join()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_measures_that_move_the_weights_and_products_share_a_model() -> None:
+    net = models.mlp(3, 6, 2).double()
+    before = [parameter.clone() for parameter in net.parameters()]
+    operator = HessianOperator(net, nn.functional.cross_entropy, data())
+    calls: list[Callable[[], Any]] = [
+        lambda: exact_spectrum(HessianOperator(net, nn.functional.cross_entropy, data())).max_eigenvalue,
+        lambda: average_case_loss(operator, 1.0, num_draws=20).loss,
+        lambda: gibbs_error(net, data(), sigma=1.0, num_draws=20).value,
+    ]
+    expected = [call() for call in calls]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for _ in range(5):
+            found = [future.result() for future in [pool.submit(call) for call in calls]]
+            assert found == pytest.approx(expected, rel=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_notes_of_reports_in_threads_are_their_own_and_warnings_stay_as_they_were() -> None:
+    net = models.mlp(3, 6, 2).double()
+    filters = list(warnings.filters)
+
+    def notes() -> dict[Any, str]:
+        return sharpness_report(net, nn.functional.cross_entropy, data(), num_matvecs=10, progress=False).notes
+
+    expected = notes()
+    assert expected
+    assert all(found == expected for found in at_once(notes))
+    assert warnings.filters == filters
