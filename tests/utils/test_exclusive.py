@@ -19,7 +19,7 @@ from torch import nn
 from renyi_lab import models
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.random import generator_states, preserved_rng, rng_restored_after
-from renyi_lab.operators import HessianOperator
+from renyi_lab.operators import HessianOperator, LossSurface
 from renyi_lab.perturbation import average_case_loss
 from renyi_lab.posterior import gibbs_error
 from renyi_lab.sharpness import sharpness_report
@@ -191,3 +191,17 @@ def test_notes_of_reports_in_threads_are_their_own_and_warnings_stay_as_they_wer
     assert expected
     assert all(found == expected for found in at_once(notes))
     assert warnings.filters == filters
+
+
+def test_another_thread_waits_while_weights_are_moved() -> None:
+    net = models.mlp(3, 6, 2).double()
+    surface = LossSurface(HessianOperator(net, nn.functional.cross_entropy, data()))
+    found: list[float] = []
+    thread = threading.Thread(target=lambda: found.append(evaluate(net, data()).loss))
+    expected = evaluate(net, data()).loss
+    with surface._at(surface.start * 3):
+        thread.start()
+        thread.join(0.5)
+        assert found == []
+    thread.join(30)
+    assert found == [expected]
