@@ -34,6 +34,9 @@ class Bound:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        # A copy, as floats: a fraction could not be printed.
+        terms = {name: check_real(name, number, allow_infinite=True) for name, number in self.terms.items()}
+        object.__setattr__(self, "terms", terms)
         trivial_value = check_real("trivial_value", self.trivial_value, 0.0, open_minimum=True)
         object.__setattr__(self, "trivial_value", trivial_value)
 
