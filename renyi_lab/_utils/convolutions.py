@@ -7,20 +7,20 @@ compute the same. Measured on an H200 in float32, ResNet-20 with 512 images: 290
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.model_state import replaced_forward
 
 _LAYERS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _Settings = tuple[Any, Any, Any, int]  # stride, padding, dilation, groups
 
 
-@contextlib.contextmanager
+@restoring
 def fast_second_derivatives(model: nn.Module) -> Iterator[None]:
     """Let plain convolution layers on a GPU compute their second derivative with the kernels of the first."""
     layers: list[Any] = [module for module in model.modules() if type(module) in _LAYERS]

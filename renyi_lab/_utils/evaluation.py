@@ -14,7 +14,14 @@ from torch import nn
 from renyi_lab._utils.convolutions import fast_second_derivatives
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.gradient_hooks import no_new_hooks, suspended_hooks
-from renyi_lab._utils.model_state import affine_batch_norm, differentiable_twice, plain_kernels, training_flags
+from renyi_lab._utils.interrupts import restoring
+from renyi_lab._utils.model_state import (
+    affine_batch_norm,
+    differentiable_twice,
+    plain_kernels,
+    training_flags,
+    without_gradients,
+)
 from renyi_lab._utils.module_snapshot import ModuleSnapshot
 from renyi_lab._utils.random import preserved_rng, seed_all
 
@@ -38,7 +45,7 @@ class EvaluationPoint:
         seed_all(seed)
 
 
-@contextlib.contextmanager
+@restoring
 def evaluation_point(
     model: nn.Module, training: bool, seed: int, others: Sequence[nn.Module] = (), *, twice: bool = True
 ) -> Iterator[EvaluationPoint]:
@@ -82,23 +89,18 @@ def evaluation_point(
         yield point
 
 
-@contextlib.contextmanager
+@restoring
 def _restored(modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """Restore the modules' state and ``.grad``, which is ``None`` inside, since a loss may call ``backward()``."""
     before = ModuleSnapshot(modules)
-    gradients = [(parameter, parameter.grad) for parameter in parameters]
-    try:
-        for parameter, gradient in gradients:
-            if gradient is not None:
-                parameter.grad = None
-        yield
-    finally:
-        before.restore()
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+    with without_gradients(parameters):
+        try:
+            yield
+        finally:
+            before.restore()
 
 
-@contextlib.contextmanager
+@restoring
 def full_precision() -> Iterator[None]:
     """Turn automatic mixed precision off, and arithmetic of float32 in fewer digits; restore all on exit.
 

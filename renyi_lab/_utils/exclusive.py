@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+
+from renyi_lab._utils.interrupts import restoring
 
 _lock = threading.RLock()
 _owner: int | None = None
 
 
-@contextmanager
+@restoring
 def exclusive() -> Iterator[None]:
     """Let no other Python thread enter an `exclusive` block; the same thread may nest them."""
     global _owner

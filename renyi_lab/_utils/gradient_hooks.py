@@ -8,7 +8,6 @@ effect either: under double backward the gradient that it stores is a reference 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from renyi_lab._utils.interrupts import restoring
 
 _MODULE_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_backward_hooks", "_global_backward_pre_hooks")
@@ -27,7 +28,7 @@ _without_hooks: Counter[int] = Counter()  # Python threads inside `no_new_hooks`
 _own: dict[str, Any] = {}  # torch's methods while they are replaced
 
 
-@contextlib.contextmanager
+@restoring
 def suspended_hooks(parameters: Iterable[Tensor], modules: Iterable[nn.Module] = ()) -> Iterator[None]:
     """No hook that is registered now is called inside the block; all are there again afterwards.
 
@@ -51,7 +52,7 @@ def suspended_hooks(parameters: Iterable[Tensor], modules: Iterable[nn.Module] =
             holder.update(hooks)
 
 
-@contextlib.contextmanager
+@restoring
 def no_new_hooks() -> Iterator[None]:
     """Let forward passes of this Python thread register hooks on tensors without effect."""
     me = threading.get_ident()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,11 +20,12 @@ from torch.utils.data import (
 from renyi_lab._utils.batches import check_content, has_targets, is_tensor_data_set
 from renyi_lab._utils.data_sets import Pair, StructuredPairs
 from renyi_lab._utils.device import check_device
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.structures import map_tensors, rows
 from renyi_lab._utils.validation import check_int, printed
 
 
-@contextlib.contextmanager
+@restoring
 def moved(model: nn.Module, device: torch.device | str | None) -> Iterator[None]:
     """Move ``model`` to ``device`` permanently, unless the block raises: then back to where it was."""
     first = next(model.parameters(), None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 
 _NOT_MODULES = {
     "ExportedProgram": "pass the module that torch.export was given",
@@ -57,16 +59,23 @@ def check_differentiable(model: nn.Module) -> None:
 @exclusive()
 def _check_mode(model: nn.Module) -> None:
     """Raise ``TypeError`` when the mode cannot be set, as it is built into modules of torch.export."""
-    flags: list[tuple[nn.Module, bool]] = []
     try:
-        flags = [(module, module.training) for module in model.modules()]
-        model.train(model.training)
+        with kept_flags(model):
+            model.train(model.training)
     except (NotImplementedError, AttributeError) as error:
         raise TypeError(
             f"model ({type(model).__name__}) does not support train() and eval(), as modules of torch.export and "
             "torch.jit.freeze do not: dropout and batch norm are in the mode of the export. Pass the module that was "
             "exported or frozen."
         ) from error
+
+
+@restoring
+def kept_flags(model: nn.Module) -> Iterator[None]:
+    """Restore the training flag of every submodule on exit."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        yield
     finally:
         for module, flag in flags:
             module.training = flag

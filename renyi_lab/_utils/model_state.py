@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from renyi_lab._utils.model_checks import check_differentiable, check_module
+from renyi_lab._utils.interrupts import restoring
+from renyi_lab._utils.model_checks import check_differentiable, check_module, kept_flags
 
 _SHARDED = "model is fully sharded (FSDP)"
 
@@ -47,19 +48,28 @@ def unwrap_model(model: nn.Module, allow_sharded: bool = False) -> nn.Module:
             return model
 
 
-@contextlib.contextmanager
+@restoring
 def training_flags(model: nn.Module, training: bool) -> Iterator[None]:
     """Set the training flag of every submodule; restore each on exit."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
+    with kept_flags(model):
         model.train(training)
         yield
+
+
+@restoring
+def without_gradients(leaves: Iterable[Tensor]) -> Iterator[None]:
+    """Every ``.grad`` is ``None`` at the start of the block, and what it was, the same tensor, at the end."""
+    before = [(leaf, leaf.grad) for leaf in leaves]
+    try:
+        for leaf, _ in before:
+            leaf.grad = None
+        yield
     finally:
-        for module, flag in flags:
-            module.training = flag
+        for leaf, gradient in before:
+            leaf.grad = gradient
 
 
-@contextlib.contextmanager
+@restoring
 def preserved_buffers(model: nn.Module) -> Iterator[None]:
     """Restore on exit what a forward pass changes in the buffers (batch-norm statistics, counters)."""
     saved = [
@@ -91,7 +101,7 @@ def same_values(one: Tensor, other: Tensor) -> bool:
     return bool((one.isnan() == other.isnan()).all()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
-@contextlib.contextmanager
+@restoring
 def without_fast_path() -> Iterator[None]:
     """Let transformer encoders compute the same without gradients as with them.
 
@@ -110,7 +120,7 @@ def differentiable_twice() -> contextlib.AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-@contextlib.contextmanager
+@restoring
 def plain_kernels(model: nn.Module) -> Iterator[None]:
     """Choose kernels that have a derivative in evaluation mode: no cuDNN in recurrent layers, nothing compiled."""
     with contextlib.ExitStack() as stack:
@@ -122,7 +132,7 @@ def plain_kernels(model: nn.Module) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
+@restoring
 def affine_batch_norm(model: nn.Module) -> Iterator[None]:
     """Compute batch-norm layers in evaluation mode as the affine map ``x·s + t`` that they are.
 
@@ -136,7 +146,7 @@ def affine_batch_norm(model: nn.Module) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
+@restoring
 def replaced_forward(layers: Iterable[nn.Module], forward: Callable[[Any, Tensor], Tensor]) -> Iterator[None]:
     """Call ``forward(layer, inputs)`` for the layers; those with a ``forward`` of their own keep it."""
     chosen = [layer for layer in layers if "forward" not in vars(layer)]

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 
 
-@contextmanager
+@restoring
 def preserved_rng() -> Iterator[None]:
     """Restore Python's, NumPy's and torch's (CPU, CUDA and MPS) global random states on exit, errors included.
 
@@ -23,7 +24,7 @@ def preserved_rng() -> Iterator[None]:
         yield
 
 
-@contextmanager
+@restoring
 def rng_restored_after() -> Iterator[None]:
     """As `preserved_rng`, but other threads may run meanwhile: for a block whose work is done by other threads."""
     with exclusive():
@@ -81,7 +82,7 @@ def generator_states() -> list[object]:
     return [random.getstate(), name, keys.tobytes(), position, *(state.cpu().numpy().tobytes() for state in states)]
 
 
-@contextmanager
+@restoring
 def seeded_rng(seed: int) -> Iterator[None]:
     """Run a block with torch's global generators seeded; restore every random state on exit."""
     with preserved_rng():

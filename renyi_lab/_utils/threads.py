@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.structures import tensors_in
 
 _SMALL_WORK = 2**25  # heuristic: see one_thread_if_small() for the measurement
@@ -28,7 +29,7 @@ _guards: Counter[int] = Counter()  # that each Python thread is inside of
 _outside = 1  # torch's number of threads outside all guards
 
 
-@contextlib.contextmanager
+@restoring
 def one_thread() -> Iterator[None]:
     """Let torch compute on one thread; on exit, errors and interrupts included, the number is what it was.
 
@@ -97,7 +98,7 @@ class AdaptiveThreads:
         self._runs_on_one = 0
         self._seconds_on_one = 0.0
 
-    @contextlib.contextmanager
+    @restoring
     def run(self) -> Iterator[None]:
         """Run the block, which does the same work each time, on the number of threads that is due."""
         began = time.perf_counter()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.validation import shown
 
 
-@contextmanager
+@restoring
 def whole_file(path: Path) -> Iterator[Path]:
     """The path of a partial file; it replaces the file at ``path`` at the end, or is removed after an exception.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.random import preserved_rng
 
 _MAX_ERROR_LENGTH = 300  # characters: a torch error can fill a screen
@@ -146,7 +146,7 @@ def is_blank(attempt: Any) -> bool:
     return attempt is None or attempt is Ellipsis
 
 
-@contextmanager
+@restoring
 def _kept_settings() -> Iterator[list[str]]:
     """Restore random states and settings; the list says afterwards which settings of torch were left changed."""
     grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from renyi_lab._utils.model_state import without_gradients
 from renyi_lab.operators._graph_nodes import nodes
 
 
@@ -19,12 +20,6 @@ def gradient_by_backward(loss: Tensor, parameters: Sequence[Tensor], others: Ite
         others: Further leaves that the graph may hide, as that of activation checkpointing does.
     """
     shown = [node.variable for node in nodes([loss]) if hasattr(node, "variable")]
-    before = [(leaf, leaf.grad) for leaf in {id(leaf): leaf for leaf in (*shown, *others, *parameters)}.values()]
-    try:
-        for leaf, _ in before:
-            leaf.grad = None
+    with without_gradients({id(leaf): leaf for leaf in (*shown, *others, *parameters)}.values()):
         loss.backward()
         return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in parameters]
-    finally:
-        for leaf, gradient in before:
-            leaf.grad = gradient

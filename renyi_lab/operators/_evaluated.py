@@ -17,6 +17,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.evaluation import EvaluationPoint, evaluation_point
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.masses import FIX, LossReduction
 from renyi_lab._utils.model_state import same_values
 from renyi_lab._utils.parameters import is_distributed
@@ -94,7 +95,7 @@ class EvaluatedOperator(LinearOperator):
     def batch_loss(self, index: int) -> Tensor:
         """The weighted loss of one batch; with the weights the batches' losses add up to the total loss."""
 
-    @contextlib.contextmanager
+    @restoring
     def evaluation_point(self) -> Iterator[None]:
         """A context in which the model is in the operator's mode; its state is restored on exit.
 
@@ -104,7 +105,7 @@ class EvaluatedOperator(LinearOperator):
         with self._evaluation(self.mode == "train"):
             yield
 
-    @contextlib.contextmanager
+    @restoring
     def _evaluation(self, training: bool) -> Iterator[None]:
         outer = self._point
         if self._shards is not None:
@@ -212,19 +213,14 @@ class EvaluatedOperator(LinearOperator):
         return total
 
     def _checked_own_loss(self) -> float:
-        weights = [(name, p, p.detach().clone()) for name, p in self.model.named_parameters() if not is_distributed(p)]
         self._copies_inputs, self._alters_inputs, self._given, self._recomputes = True, False, [], False
-        try:
+        with _kept_weights(self.model) as changed:
             total = self._own_sum(self._first_loss)
             self._copies_inputs = self._alters_inputs
-        finally:
-            self._given = None
-            changed = [entry for entry in weights if not same_values(entry[1].detach(), entry[2])]
-            for _, parameter, before in changed:
-                parameter.data.copy_(before)
+        self._given = None
         if changed:
             raise ValueError(
-                f"the forward pass changes the weights (parameter {changed[0][0]!r}), so that the loss is not a "
+                f"the forward pass changes the weights (parameter {changed[0]!r}), so that the loss is not a "
                 "function of them; change the weights outside, before the operator is made."
             )
         return total
@@ -284,3 +280,17 @@ class EvaluatedOperator(LinearOperator):
         if torch.finfo(dtype).eps > torch.finfo(torch.float32).eps:
             raise ValueError(reduced_precision(dtype, self.model))
         self._coarsest = dtype
+
+
+@restoring
+def _kept_weights(model: nn.Module) -> Iterator[list[str]]:
+    """Restore the weights on exit; the list then names those that the block has changed."""
+    weights = [(name, p, p.detach().clone()) for name, p in model.named_parameters() if not is_distributed(p)]
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for name, parameter, before in weights:
+            if not same_values(parameter.detach(), before):
+                parameter.data.copy_(before)
+                changed.append(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import warnings
@@ -18,6 +17,7 @@ from renyi_lab._utils.evaluation import full_precision
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fingerprint import Fingerprint
 from renyi_lab._utils.gradient_hooks import suspended_hooks
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.parameters import ParameterSelection
 from renyi_lab._utils.ranks import agreed, checksum
 from renyi_lab._utils.threads import one_thread
@@ -130,7 +130,7 @@ class KeptGraphOperator(ModelOperator):
             state.pop(name, None)
         return state
 
-    @contextlib.contextmanager
+    @restoring
     def unchanged(self) -> Iterator[None]:
         """A context for many products in a row, in which the model does not change: that the kept graphs are still the
         model's is then checked once, and a product never waits for a GPU.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from renyi_lab._utils.batches import Batch, described
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 
 REENTRANT = "activation checkpointing with use_reentrant=True"
 NOT_REENTRANT = (
@@ -60,7 +61,7 @@ def _is_own(error: Exception) -> bool:
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("renyi_lab.")
 
 
-@contextlib.contextmanager
+@restoring
 def no_lost_gradients() -> Iterator[None]:
     """Refuse reentrant checkpoints of inputs without a gradient, inside which parameters would count as constants."""
     with exclusive(), warnings.catch_warnings():

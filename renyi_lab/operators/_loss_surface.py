@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from renyi_lab._utils.batches import Batch, map_tensors, tensors_in
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.ranks import Ranks, agreed
 from renyi_lab._utils.structures import take_rows
 from renyi_lab._utils.validation import check_instance, check_int, check_tensor, shown
@@ -46,7 +46,7 @@ class LossSurface:
         with self._at(weights):
             return self.operator.loss_and_gradient()
 
-    @contextmanager
+    @restoring
     def _at(self, weights: Tensor) -> Iterator[None]:
         """Point the parameters to ``weights``; their own memory is not written to and is restored bit for bit."""
         weights = check_tensor("weights", weights, self.start.device).to(self.start.dtype)

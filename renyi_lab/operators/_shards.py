@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.model_state import is_sharded
 from renyi_lab._utils.parameters import is_distributed
 from renyi_lab._utils.ranks import Ranks
@@ -123,7 +124,7 @@ def _averages_on_cpu(group: Any) -> bool:
     return float(mean) == 1.0
 
 
-@contextmanager
+@restoring
 def weights_at(parameters: Sequence[Tensor], parts: Sequence[Tensor]) -> Iterator[None]:
     """Give the parameters the values ``parts``; they are restored bit for bit.
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from torch.optim import SGD, Optimizer
 
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.validation import check_real, printed
 from renyi_lab.optim._entries import parameters_in
 
 _defaults: ContextVar[dict[str, float] | None] = ContextVar("base_defaults", default=None)
 
 
-@contextmanager
+@restoring
 def base_defaults(**settings: float) -> Iterator[None]:
     """Give the base optimizers that are made inside the block these hyperparameters where they are not given others.
 

@@ -8,13 +8,14 @@ precision, batch norm, several processes and gradient accumulation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from renyi_lab._utils.interrupts import atomic, interruptible, restoring, uninterrupted
 from renyi_lab._utils.validation import check_closure, check_instance, check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
 from renyi_lab.optim._entries import check_entries, check_group_entries, parameters_in
@@ -137,20 +138,17 @@ class SharpnessAware(Optimizer):
             raise TypeError(f"step() needs a closure, because the gradient is taken twice:{STEP_SNIPPET}")
         check_closure("closure", closure, f", such as{STEP_SNIPPET}")
         self._refuse_mid_step("step()")
-        try:
-            with torch.enable_grad():
-                loss = closure()
+        with back_at_the_end(self):
+            loss = evaluated(closure)
             if self.warming_up:
                 self._base_step()
-                return loss
-            self.first_step()
-            with torch.enable_grad():
-                closure()
-            self.second_step()
-        finally:
-            self.restore()
+            else:
+                self.first_step()
+                evaluated(closure)
+                self.second_step()
         return loss
 
+    @uninterrupted
     @torch.no_grad()
     def first_step(self) -> None:
         """Move the weights to θ + ε and clear the gradients, so that the second backward() cannot add to the first.
@@ -173,6 +171,7 @@ class SharpnessAware(Optimizer):
             torch._foreach_add_(as_real(local_parts(params)), parts)
         self.zero_grad()
 
+    @uninterrupted
     def second_step(self) -> None:
         """Return the weights to θ exactly and let the base optimizer step with the gradients at θ + ε.
 
@@ -189,6 +188,7 @@ class SharpnessAware(Optimizer):
             self.combine(params, first)
         self._base_step()
 
+    @uninterrupted
     @torch.no_grad()
     def restore(self) -> None:
         """Cancel a step after first_step(): the weights return to θ exactly. Elsewhere this does nothing."""
@@ -257,6 +257,7 @@ class SharpnessAware(Optimizer):
             params, first = averaged_gradients(self.param_groups, self._local_group)
         self._saved = (params, [part.detach().clone() for part in local_parts(params)], first)
 
+    @atomic
     def _base_step(self) -> None:
         params, grads, _ = gradients(self.param_groups)
         if self.max_grad_norm is not None:
@@ -272,3 +273,19 @@ class SharpnessAware(Optimizer):
                 f"{what} is refused between first_step() and second_step(), where the weights are perturbed: finish "
                 "with second_step(), or cancel the step with restore()."
             )
+
+
+@restoring
+def back_at_the_end(optimizer: SharpnessAware) -> Iterator[None]:
+    """After the block, also when it raises, the weights are at θ."""
+    try:
+        yield
+    finally:
+        optimizer.restore()
+
+
+@interruptible
+def evaluated(closure: Callable[[], Any]) -> Any:
+    """What the closure returns; it may be interrupted also where an optimizer's step may not."""
+    with torch.enable_grad():
+        return closure()

@@ -94,7 +94,6 @@ lowers the sharpness.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -104,10 +103,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from renyi_lab._utils.interrupts import atomic, restoring
 from renyi_lab._utils.validation import check_closure, check_instance
 from renyi_lab.optim._gradients import gradients
 from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
-from renyi_lab.optim._sharpness_aware import SharpnessAware
+from renyi_lab.optim._sharpness_aware import SharpnessAware, back_at_the_end, evaluated
 from renyi_lab.optim._vectors import multiply_
 
 
@@ -130,32 +130,33 @@ def amp_step(optimizer: SharpnessAware, scaler: Any, closure: Callable[[], Any])
     check_instance("optimizer", optimizer, SharpnessAware)
     check_instance("scaler", scaler, torch.amp.GradScaler)
     check_closure("closure", closure, "; it must call scaler.scale(loss).backward() and return the loss.")
-    try:
-        with torch.enable_grad():
-            loss = closure()
+    with back_at_the_end(optimizer):
+        loss = evaluated(closure)
         if _finite(optimizer) and not optimizer.warming_up:
             # Not by the scaler's unscale_(), which works once between updates and is needed in the second pass.
             parts = _gradient_parts(optimizer)
             multiply_(parts, torch.tensor(1.0 / scaler.get_scale(), device=parts[0].device))
             optimizer.first_step()
-            with torch.enable_grad():
-                closure()
-        try:
-            scaler.unscale_(optimizer)
-        except AssertionError as error:  # torch's, for a scaler that has scaled nothing
-            raise RuntimeError("closure must scale the loss, as in scaler.scale(loss).backward().") from error
-        scaler.update()  # lowers the scale after an overflow in the latest pass, raises it after enough good steps
-        if _finite(optimizer):
-            if optimizer.in_second_pass:
-                optimizer.second_step()
-            else:
-                optimizer._base_step()
-    finally:
-        optimizer.restore()
+            evaluated(closure)
+        _scaled_step(optimizer, scaler)
     return loss
 
 
-@contextlib.contextmanager
+@atomic
+def _scaled_step(optimizer: SharpnessAware, scaler: Any) -> None:
+    try:
+        scaler.unscale_(optimizer)
+    except AssertionError as error:  # torch's, for a scaler that has scaled nothing
+        raise RuntimeError("closure must scale the loss, as in scaler.scale(loss).backward().") from error
+    scaler.update()  # lowers the scale after an overflow in the latest pass, raises it after enough good steps
+    if _finite(optimizer):
+        if optimizer.in_second_pass:
+            optimizer.second_step()
+        else:
+            optimizer._base_step()
+
+
+@restoring
 def statistics_once(optimizer: SharpnessAware, model: nn.Module) -> Iterator[None]:
     """Leave batch norm's running statistics unchanged in the second pass; it still normalises by the batch.
 
@@ -179,7 +180,7 @@ def statistics_once(optimizer: SharpnessAware, model: nn.Module) -> Iterator[Non
             layer.track_running_stats = True
 
 
-@contextlib.contextmanager
+@restoring
 def local_perturbation(optimizer: SharpnessAware, model: nn.parallel.DistributedDataParallel) -> Iterator[None]:
     """Let each process perturb by its own gradient: no averaging in the first pass of a two-pass step.
 

@@ -8,8 +8,7 @@ convolution ``A`` mixes the channels of ``h`` at every position alike, and there
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.fields import check_fields, check_vectors
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.typing import FloatArray
 from renyi_lab._utils.validation import check_finite, check_instance, check_int, printed
 from renyi_lab.operators import ModelOperator, check_operator
@@ -132,12 +132,8 @@ def layer_input(operator: ModelOperator, layer: str) -> Tensor:
     def record(_: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         seen.append((args[0] if args else keywords["input"]).detach().clone())
 
-    handle = module.register_forward_pre_hook(record, with_kwargs=True)
-    try:
-        with operator.evaluation_point(), torch.enable_grad():  # a model may differentiate inside
-            operator.batch_loss(0)
-    finally:
-        handle.remove()
+    with _hooked(module, record), operator.evaluation_point(), torch.enable_grad():  # a model may differentiate inside
+        operator.batch_loss(0)
     if not seen:
         raise ValueError(f"layer={layer!r} is not called by the forward pass, so it has no input.")
     return seen[0]
@@ -184,7 +180,7 @@ def discrepancy_curve(operator: ModelOperator, layer: str, matrix: Tensor, rhos:
     return DiscrepancyCurve(sizes, np.array(data_form), np.array(weight_form), layer)
 
 
-@contextmanager
+@restoring
 def _input_mixed(module: Layer, matrix: Tensor) -> Iterator[list[None]]:
     """Add ``matrix`` times the input to every input of ``module``; one entry a call."""
     calls: list[None] = []
@@ -194,9 +190,16 @@ def _input_mixed(module: Layer, matrix: Tensor) -> Iterator[list[None]]:
         h = args[0] if args else keywords.pop("input")
         return (h + mixed(module, h, matrix), *args[1:]), keywords
 
-    handle = module.register_forward_pre_hook(mix, with_kwargs=True)
-    try:
+    with _hooked(module, mix):
         yield calls
+
+
+@restoring
+def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """Call ``hook(module, args, keywords)`` before every forward pass of ``module``."""
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
     finally:
         handle.remove()
 
@@ -222,7 +225,7 @@ def mixed(module: Layer, h: Tensor, matrix: Tensor) -> Tensor:
     return torch.movedim(torch.movedim(h, channel, -1) @ matrix.to(h).T, -1, channel)
 
 
-@contextmanager
+@restoring
 def _weight_moved(module: Layer, matrix: Tensor) -> Iterator[None]:
     """Use other memory for the weight inside the block; its own is never written to, so that it is restored exactly."""
     with exclusive():

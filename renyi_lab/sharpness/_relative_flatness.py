@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from renyi_lab._utils.estimate import Estimate
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.losses import torch_loss
 from renyi_lab.operators import ModelOperator
 from renyi_lab.sharpness._outputs import need_outputs
@@ -136,7 +136,7 @@ def _same_numbers(scores: Tensor, outputs: Any) -> bool:
     )
 
 
-@contextmanager
+@restoring
 def _recorded(layer: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Inputs and outputs of every call of the layer inside the block."""
     calls: list[tuple[Tensor, Tensor]] = []

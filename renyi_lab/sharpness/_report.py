@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from renyi_lab._utils.estimate import Estimate
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.parameter_blocks import block_parameters
 from renyi_lab._utils.parameters import ParameterSelection, select_parameters
 from renyi_lab._utils.progress import progress_bar
@@ -139,7 +139,7 @@ def _attempt(measure: Measure, subject: Spectrum | Network, block: str, notes: d
         return NAN
 
 
-@contextmanager
+@restoring
 def _noted(notes: dict[Row, str], row: Row) -> Iterator[None]:
     """Turn the warnings of the block into a note on the row."""
     with exclusive(), warnings.catch_warnings(record=True) as caught:

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from renyi_lab._utils.interrupts import uninterrupted
 from renyi_lab._utils.whole_file import as_path
 from renyi_lab._version import __version__
 from renyi_lab.study._records import Record
@@ -92,6 +93,7 @@ class RecordFile:
         if not writable:
             raise ValueError(f"path {self.path} cannot be written; pass a file in an existing folder.")
 
+    @uninterrupted
     def append(self, record: Record) -> None:
         """Write a record and flush it to the disk; after an ``OSError`` the file is as before."""
         if self.path is None:

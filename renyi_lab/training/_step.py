@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from renyi_lab._utils.interrupts import atomic, interruptible
 from renyi_lab.optim import SharpnessAware, statistics_once
 
 Passes = list[tuple[Any, float]]
@@ -29,6 +30,7 @@ def take_step(model: nn.Module, optimizer: Optimizer, forward: Callable[[], tupl
     """
     passes: Passes = []
 
+    @interruptible
     def closure() -> Any:
         with torch.enable_grad():
             optimizer.zero_grad()
@@ -43,15 +45,21 @@ def take_step(model: nn.Module, optimizer: Optimizer, forward: Callable[[], tupl
     by_keyword = _closure_by_keyword(optimizer)
     if by_keyword is None:
         closure()
-        step()
+        _call(step)
     else:
-        step(closure=closure) if by_keyword else step(closure)
+        _call(step, closure=closure) if by_keyword else _call(step, closure)
     if not passes:
         raise TypeError(
             f"{type(optimizer).__name__}.step(closure) did not call its closure, so there is no gradient; call it, or "
             "let step take no closure."
         )
     return passes
+
+
+@atomic
+def _call(step: Callable[..., Any], *closure: Any, **named: Any) -> None:
+    """Let no interrupt come between the updates of two weights."""
+    step(*closure, **named)
 
 
 def _closure_by_keyword(optimizer: Optimizer) -> bool | None:

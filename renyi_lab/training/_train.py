@@ -16,10 +16,11 @@ from renyi_lab._utils.batches import Batch
 from renyi_lab._utils.data_sets import Data, check_pairs
 from renyi_lab._utils.exclusive import exclusive
 from renyi_lab._utils.forward import LossFunction, forward, reduction_of
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.masses import BatchMass
 from renyi_lab._utils.means import Means
 from renyi_lab._utils.minibatches import choose_batch_size, has_batch_norm, moved, num_batches, pairs
-from renyi_lab._utils.model_state import training_flags
+from renyi_lab._utils.model_state import training_flags, without_gradients
 from renyi_lab._utils.progress import progress_bar
 from renyi_lab._utils.random import seeded_rng
 from renyi_lab._utils.threads import one_thread_if_small
@@ -203,23 +204,18 @@ def _steps_per_epoch(data: Any, batch_size: int, join_last: bool) -> int:
     return steps
 
 
-@contextlib.contextmanager
+@restoring
 def _restored(model: nn.Module) -> Iterator[None]:
     """Restore ``.grad`` in any case, weights and buffers after an error (not after an interrupt)."""
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     state = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
-    try:
-        for parameter, _ in gradients:
-            parameter.grad = None
-        yield
-    except Exception:
-        with torch.no_grad():
-            for tensor, before in state:
-                tensor.copy_(before)
-        raise
-    finally:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+    with without_gradients(model.parameters()):
+        try:
+            yield
+        except Exception:
+            with torch.no_grad():
+                for tensor, before in state:
+                    tensor.copy_(before)
+            raise
 
 
 def _record(values: dict[str, list[float]], part: str, means: Means | Evaluation) -> None:

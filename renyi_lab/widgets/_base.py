@@ -12,7 +12,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, overload
 
@@ -25,6 +25,7 @@ from matplotlib.text import Text
 from PIL import Image as PillowImage
 
 from renyi_lab._utils.exclusive import exclusive
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab._utils.whole_file import writable
 from renyi_lab.widgets._page import Frame, Pixels, description, page, picture, write
 from renyi_lab.widgets._stops import current_stop, silent, stops
@@ -159,7 +160,7 @@ class Explorer(ipywidgets.VBox):
         self._draw()
         return np.array(self._canvas.buffer_rgba()), "<br>".join(filter(None, (caption, status)))
 
-    @contextmanager
+    @restoring
     def _still(self) -> Iterator[Any]:
         """Controls may be set without any effect on the explorer; the yielded function restores their values."""
         before = [current_stop(control) for control in self._controls]
@@ -183,7 +184,7 @@ class Explorer(ipywidgets.VBox):
         """
         raise NotImplementedError
 
-    @contextmanager
+    @restoring
     def _without_redraws(self) -> Iterator[None]:
         before, self._held = self._held, True
         try:

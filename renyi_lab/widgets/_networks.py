@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from renyi_lab._utils.interrupts import restoring
 from renyi_lab.operators import HessianOperator
 
 ROLES = ("a", "b", "third")
 
 
-@contextmanager
+@restoring
 def at(operator: HessianOperator, weights: Tensor) -> Iterator[None]:
     """The operator's own copy of the model has these weights inside the block."""
 

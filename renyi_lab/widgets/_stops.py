@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
+
+from renyi_lab._utils.interrupts import restoring
 
 _VALUE_TRAITS = ("index", "label", "value")  # a selection has all three, which its own observers keep consistent
 
@@ -57,7 +58,7 @@ def thinned(count: int, here: int) -> list[int]:
     return sorted({0, count - 1, *range(here % 2, count, 2)})
 
 
-@contextmanager
+@restoring
 def silent(controls: Sequence[ipywidgets.ValueWidget]) -> Iterator[None]:
     """Changes of the controls are told to nobody, and undone at the end."""
     before = [current_stop(control) for control in controls]

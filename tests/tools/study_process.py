@@ -32,9 +32,10 @@ def logged_norms(log: str, model: nn.Module, *arguments: Any, **named: Any) -> d
     with open(log, "a") as file:
         file.write(f"{os.getpid()}\n")
     limit = Path(f"{log}.limit")  # while this file exists, trainings beyond its number of lines in the log wait
+    deadline = time.monotonic() + SECONDS
     with contextlib.suppress(FileNotFoundError):
-        while num_lines(Path(log)) > int(limit.read_text()):
-            time.sleep(0.002)
+        while num_lines(Path(log)) > int(limit.read_text() or 0) and time.monotonic() < deadline:
+            time.sleep(0.01)
     return norms(model, *arguments, **named)
 
 
@@ -59,16 +60,34 @@ def study(path: Path, backend: str = "", address: str = "") -> Any:
         return run_study(TRAININGS, data=DATA, measure=measure, path=path, min_accuracy=0, progress=False)
 
 
-def study_on_full_disk(path: Path, free: int) -> None:
+def study_on_full_disk(path: Path, free: int, backend: str = "") -> None:
     """The same where files cannot grow beyond ``free`` bytes; ends with status 0 if ``run_study`` says so."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (free, free))
     try:
-        study(path)
+        study(path, backend)
     except OSError as error:
         os._exit(0 if error.errno == errno.EFBIG and str(path) in str(error) else 2)
     os._exit(3)
+
+
+def tasks_of(client: Any) -> int:
+    """The number of tasks that Dask's scheduler knows."""
+    return int(client.run_on_scheduler(_num_tasks))
+
+
+def _num_tasks(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def executing(client: Any) -> int:
+    """The number of tasks that Dask's workers are running, also those whose study has ended."""
+    return sum(client.run(_num_executing).values())
+
+
+def _num_executing(dask_worker: Any) -> int:
+    return int(dask_worker.state.executing_count)
 
 
 def _interruptible(function: Callable[..., Any], *arguments: Any) -> None:
@@ -89,11 +108,11 @@ def started(function: Callable[..., Any], *arguments: Any) -> Iterator[BaseProce
         process.join(SECONDS)
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, pause: float = 0.005) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.002)
+        time.sleep(pause)
 
 
 def num_lines(path: Path) -> int:
