@@ -17,12 +17,19 @@ def whole_file(path: Path) -> Iterator[Path]:
     """The path of a partial file; it replaces the file at ``path`` at the end, or is removed after an exception.
 
     A link stays a link: the partial file is beside the file that it leads to.
+
+    Raises:
+        OSError: The file cannot be written, on a full disk for example; the error names ``path``, which is unchanged.
     """
     file = without_links(path)
     partial = file.with_name(f".{secrets.token_hex(8)}.part")  # of this call alone: others may write at once
     try:
         yield partial
         os.replace(partial, file)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from renyi_lab._utils.standard_streams import is_terminal
+from renyi_lab._utils.whole_file import whole_file
 from renyi_lab._version import __version__
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ def tour(
         _fail(str(error))
     _console.print(_measurements(result))
     _console.print(_comparison(result))
-    tour_figure(result).savefig(out, dpi=150)
+    try:
+        with whole_file(out) as partial:
+            tour_figure(result).savefig(partial, dpi=150, format=out.suffix[1:].lower())
+    except OSError as error:
+        _fail(f"Cannot write the figure to {out}: {error.strerror or error}. Name another file.")
     _console.print(f"Figure: {out}   ({result.seconds:.0f} s)")
 
 
@@ -118,9 +123,11 @@ def _copy(source: Path, target: Path, *, student: bool) -> None:
         from renyi_lab.course import student_edition
 
         made = student_edition(json.loads(source.read_text(encoding="utf-8")))
-        target.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        with whole_file(target) as partial:
+            partial.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     else:
-        shutil.copyfile(source, target)
+        with whole_file(target) as partial:
+            shutil.copyfile(source, partial)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -17,6 +17,7 @@ import torch
 from renyi_lab._utils.optional import optional_import
 from renyi_lab._utils.standard_streams import spell_out_what_cannot_be_encoded
 from renyi_lab._utils.validation import check_reals
+from renyi_lab._utils.whole_file import whole_file, writable
 from renyi_lab.distributed import shard
 from renyi_lab.operators import HessianOperator
 from renyi_lab.sharpness import SharpnessReport, sharpness_report
@@ -60,6 +61,8 @@ def main(
             model, loss_fn, data = _parts(make(), factory)
             if rank == 0:  # before the long computation
                 out.mkdir(parents=True, exist_ok=True)
+                for name in ("spectrum.npz", "report.csv", *(["sharpness.csv"] if sharpness else [])):
+                    writable(out / name, name)
             part, group = shard(data, rank, num_ranks), torch.distributed.group.WORLD
             H = HessianOperator(
                 model.to(place), loss_fn, part, method=method, micro_batch_size=micro_batch_size, process_group=group
@@ -130,13 +133,15 @@ def _process_group(device: str | None, timeout: float) -> Iterator[tuple[int, in
 def _write(spectrum: Spectrum, alphas: Sequence[float], out: Path) -> None:
     spectrum.save(out / "spectrum.npz")
     table = spectrum.report(alphas)
-    table.to_csv(out / "report.csv")
+    with whole_file(out / "report.csv") as partial:
+        table.to_csv(partial)
     typer.echo(table.to_string())
     typer.echo(f"Written to {out}.")
 
 
 def _write_sharpness(report: SharpnessReport, out: Path) -> None:
-    report.to_frame().to_csv(out / "sharpness.csv")
+    with whole_file(out / "sharpness.csv") as partial:
+        report.to_frame().to_csv(partial)
     typer.echo(str(report))
     typer.echo(f"Written to {out / 'sharpness.csv'}.")
 

@@ -61,8 +61,10 @@ def train(
     On one machine's CPU the same model, data and arguments give the same weights bit for bit, with a test set
     or without; on a GPU under ``torch.use_deterministic_algorithms(True)``, otherwise up to rounding there. Training
     flags, ``.grad``, gradient mode and every global random state are always restored. After an error so are the weights
-    and buffers; after an interrupt (stop button) they keep the progress made. Random generators, flags and ``.grad``
-    belong to the process: called from several Python threads, trainings and evaluations of losses run one at a time.
+    and buffers; after an interrupt (stop button) the weights are those after the last finished step (of an optimizer
+    that evaluates the loss repeatedly, such as ``LBFGS``, those of its latest evaluation). Random generators, flags and
+    ``.grad`` belong to the process: called from several Python threads, trainings and evaluations of losses run one at
+    a time.
 
     On a CPU, small models train on one thread whatever ``torch.get_num_threads()``: up to about 3·10⁷ for parameters ×
     batch size × positions (pixels or time steps), where two threads gain less than a fifth on an idle machine and lose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import functools
 import os
@@ -120,6 +121,44 @@ def test_a_full_disk_leaves_only_whole_lines(
         assert 1 <= len(trained(path)) - num_records <= (3 if backend else 1)
         wait_until(lambda: all(map(has_ended, trained(path))), "the end of the workers")
     assert without_time(study(path)) == records
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function after whose call no file can be written, as on a read-only file system, also for the super-user."""
+    may, opened = os.access, builtins.open
+
+    def access(path: Any, mode: int, **options: Any) -> bool:
+        return not mode & os.W_OK and may(path, mode, **options)
+
+    def open_to_read(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if set(mode) & set("wax+"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(file))
+        return opened(file, mode, *arguments, **options)
+
+    def begin() -> None:
+        monkeypatch.setattr(os, "access", access)
+        monkeypatch.setattr(builtins, "open", open_to_read)
+
+    return begin
+
+
+def test_a_finished_study_needs_no_writing_and_another_is_refused_before_its_first_training(
+    read_only: Callable[[], None], records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "records"
+    finished = small_study(TRAININGS, min_accuracy=0, path=path)
+    read_only()
+    assert small_study(TRAININGS, min_accuracy=0, path=path) == finished
+    assert without_time(finished) == records
+    before = path.read_bytes()
+    for unfinished in (path, tmp_path / "new"):
+        began = time.process_time()
+        with pytest.raises(ValueError, match="cannot be written"):
+            small_study({**TRAININGS, "epochs": 10**6}, min_accuracy=0, path=unfinished)  # would take hours
+        assert time.process_time() - began < SECONDS
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["records"]
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

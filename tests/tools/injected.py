@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dis
-import functools
 import inspect
 import random
 import signal
@@ -24,6 +23,9 @@ from renyi_lab._utils import exclusive, threads
 
 # Where state is changed and restored; a line of the rest of torch's code comes between two of these.
 TRACED = ("renyi_lab", "contextlib", "torch.optim", "torch.autograd.grad_mode", "torch.utils._contextlib", "torch.amp")
+
+
+_exits: dict[int, tuple[CodeType, set[int]]] = {}  # by the code's id, since its hash is slow
 
 
 @contextlib.contextmanager
@@ -48,25 +50,27 @@ def tracing(see: Callable[[FrameType, str], None]) -> Iterator[None]:
 def _takes_signals(frame: FrameType, event: str) -> bool:
     """Whether Python may handle a signal here; tracing sees a few moments more."""
     if event == "line":  # the call of __exit__ begins with three constants, before which no signal is handled
-        start = frame.f_lasti
-        return [op.argval for op in _instructions(frame.f_code) if op.offset >= start][:3] != [None] * 3
+        if id(frame.f_code) not in _exits:
+            _exits[id(frame.f_code)] = frame.f_code, _exits_of(frame.f_code)
+        return frame.f_lasti not in _exits[id(frame.f_code)][1]
     # A generator that is dropped before its end returns, but nothing of it is run.
     return event in ("call", "return") and not frame.f_code.co_flags & inspect.CO_GENERATOR
 
 
-@functools.cache
-def _instructions(code: CodeType) -> list[dis.Instruction]:
-    return list(dis.get_instructions(code))
+def _exits_of(code: CodeType) -> set[int]:
+    """Where the calls of ``__exit__(None, None, None)`` begin."""
+    found = list(dis.get_instructions(code))
+    return {op.offset for k, op in enumerate(found) if [other.argval for other in found[k : k + 3]] == [None] * 3}
 
 
-def events_of(call: Callable[[], Any]) -> dict[tuple[Any, int, str], list[int]]:
+def events_of(call: Callable[[], Any]) -> dict[tuple[int, int, str], list[int]]:
     """The numbers of the events of a call, by where they are."""
-    found: dict[tuple[Any, int, str], list[int]] = {}
+    found: dict[tuple[int, int, str], list[int]] = {}
     count = 0
 
     def see(frame: FrameType, event: str) -> None:
         nonlocal count
-        found.setdefault((frame.f_code, frame.f_lineno, event), []).append(count)
+        found.setdefault((id(frame.f_code), frame.f_lineno, event), []).append(count)
         count += 1
 
     with tracing(see):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import os
+import random
 import signal
+import tempfile
 import threading
 import time
 import warnings
@@ -12,12 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from injected import chosen_events, global_state, interrupted_at, model_state
+from study_process import SECONDS, started, wait_until
 from torch import nn
 
 from renyi_lab._utils.interrupts import atomic, interruptible, restoring, uninterrupted, whole_contexts
+from renyi_lab._utils.whole_file import whole_file
 from renyi_lab.bounds import certify
 from renyi_lab.models import mlp
 from renyi_lab.operators import HessianOperator
@@ -90,6 +97,7 @@ def discrepancy(model: nn.Module) -> Any:
     return discrepancy_curve(HessianOperator(model, LOSS, BATCHES), "0", torch.eye(3, dtype=torch.float64), [0.1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "size"), [(spectrum, 40), (exact, 20), (report, 5), (discrepancy, 20), (evaluate, 20)]
 )
@@ -98,6 +106,7 @@ def test_measuring_a_model_leaves_no_trace(call: Callable[..., Any], size: int, 
     check_restored(work, lambda: {**global_state(), **model_state(model)}, size)
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_can_be_repeated(model: nn.Module) -> None:
     operator = HessianOperator(model, LOSS, BATCHES)
     call = functools.partial(estimate_spectrum, operator, num_matvecs=6, progress=False)
@@ -119,6 +128,7 @@ class Recorded(torch.optim.SGD):
         return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpness_aware", [False, True])
 def test_a_training_stops_between_two_steps(
     sharpness_aware: bool, model: nn.Module, monkeypatch: pytest.MonkeyPatch
@@ -170,6 +180,7 @@ def test_an_interrupted_step_ends_at_the_weights_where_it_began(
     )
 
 
+@pytest.mark.slow
 def test_certify_leaves_no_trace() -> None:
     x, y = torch.cat([X.float()] * 4), torch.cat([Y] * 4)
     settings: dict[str, Any] = {"epochs": 1, "num_draws": 2, "num_directions": 1, "progress": False}
@@ -180,6 +191,7 @@ def norm(model: nn.Module, loss_fn: Any, data: Any, initial_parameters: Any) -> 
     return {"norm": float(sum(p.detach().square().sum() for p in model.parameters()))}
 
 
+@pytest.mark.slow
 def test_a_study_keeps_whole_lines(tmp_path: Path) -> None:
     data, path = ((X.float(), Y), (X.float(), Y)), tmp_path / "records"
     grid = {"lr": [0.1, 0.2], "width": 2, "epochs": 1}
@@ -196,6 +208,37 @@ def test_a_study_keeps_whole_lines(tmp_path: Path) -> None:
     check_restored(call, state, 25)
 
 
+def work_for_ever(folder: str, begun: str) -> None:
+    """Train, measure and certify again and again; the file ``begun`` says that the imports are over."""
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    os.chdir(folder)
+    Path(begun).touch()
+    data = torch.cat([X.float()] * 4), torch.cat([Y] * 4)
+    while True:
+        network = mlp(3, 2, 2)
+        train(network, data, epochs=3, progress=False)
+        spectrum(network.double())
+        certify(lambda: mlp(3, 2, 2), data, epochs=1, num_draws=2, num_directions=1, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_ends_at_once_and_leaves_nothing(signum: int, tmp_path: Path) -> None:
+    begun, folder, moment = tmp_path / "begun", tmp_path / "folder", random.Random(4)
+    folder.mkdir()
+    for _ in range(3):
+        with started(work_for_ever, str(folder), str(begun)) as process:
+            wait_until(begun.exists, "the first training")
+            begun.unlink()
+            time.sleep(moment.uniform(0, 0.5))
+            assert psutil.Process(process.pid).children() == []
+            os.kill(process.pid, signum)
+            process.join(SECONDS)
+            assert process.exitcode == -signum
+        assert list(folder.iterdir()) == []
+
+
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "spectrum.npz"
     one, other = (Spectrum.from_eigenvalues(torch.tensor([1.0, top])) for top in (2.0, 3.0))
@@ -209,6 +252,20 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         }
 
     check_restored(lambda: other.save(path), state, 40)
+
+
+def test_a_full_disk_leaves_the_old_file_and_the_error_names_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial))
+
+    with pytest.raises(OSError, match=r"No space left on device.*file'"):
+        write()
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 def interrupt() -> None:
