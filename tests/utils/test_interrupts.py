@@ -11,7 +11,6 @@ import signal
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from renyi_lab.models import mlp
 from renyi_lab.operators import HessianOperator
 from renyi_lab.optim import RSAM
 from renyi_lab.perturbation import discrepancy_curve
-from renyi_lab.sharpness import sharpness_report
 from renyi_lab.spectrum import Spectrum, estimate_spectrum, exact_spectrum
 from renyi_lab.study import run_study
 from renyi_lab.training import evaluate, train
@@ -74,7 +72,7 @@ def check_restored(call: Callable[[], Any], state: Callable[[], Any], size: int,
         assert after == before, (
             f"an interrupt at {place} changes {[name for name in after if after[name] != before[name]]}"
         )
-    assert interrupted >= size // 2
+    assert interrupted >= size / 2
 
 
 def spectrum(model: nn.Module) -> Any:
@@ -85,22 +83,12 @@ def exact(model: nn.Module) -> Any:
     return exact_spectrum(HessianOperator(model, LOSS, BATCHES))
 
 
-def report(model: nn.Module) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return sharpness_report(
-            model, LOSS, [(X, Y)], num_matvecs=4, perturbation_samples=4, blocks=False, progress=False
-        )
-
-
 def discrepancy(model: nn.Module) -> Any:
     return discrepancy_curve(HessianOperator(model, LOSS, BATCHES), "0", torch.eye(3, dtype=torch.float64), [0.1])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("call", "size"), [(spectrum, 40), (exact, 20), (report, 5), (discrepancy, 20), (evaluate, 20)]
-)
+@pytest.mark.parametrize(("call", "size"), [(spectrum, 40), (exact, 20), (discrepancy, 20), (evaluate, 20)])
 def test_measuring_a_model_leaves_no_trace(call: Callable[..., Any], size: int, model: nn.Module) -> None:
     work = functools.partial(call, model, (X, Y)) if call is evaluate else functools.partial(call, model)
     check_restored(work, lambda: {**global_state(), **model_state(model)}, size)
@@ -184,7 +172,7 @@ def test_an_interrupted_step_ends_at_the_weights_where_it_began(
 def test_certify_leaves_no_trace() -> None:
     x, y = torch.cat([X.float()] * 4), torch.cat([Y] * 4)
     settings: dict[str, Any] = {"epochs": 1, "num_draws": 2, "num_directions": 1, "progress": False}
-    check_restored(lambda: certify(lambda: mlp(3, 2, 2), (x, y), **settings), global_state, 5)
+    check_restored(lambda: certify(lambda: mlp(3, 2, 2), (x, y), **settings), global_state, 3)
 
 
 def norm(model: nn.Module, loss_fn: Any, data: Any, initial_parameters: Any) -> dict[str, float]:
@@ -227,7 +215,7 @@ def work_for_ever(folder: str, begun: str) -> None:
 def test_a_killed_process_ends_at_once_and_leaves_nothing(signum: int, tmp_path: Path) -> None:
     begun, folder, moment = tmp_path / "begun", tmp_path / "folder", random.Random(4)
     folder.mkdir()
-    for _ in range(3):
+    for _ in range(2):
         with started(work_for_ever, str(folder), str(begun)) as process:
             wait_until(begun.exists, "the first training")
             begun.unlink()
@@ -239,6 +227,8 @@ def test_a_killed_process_ends_at_once_and_leaves_nothing(signum: int, tmp_path:
         assert list(folder.iterdir()) == []
 
 
+# A file that is dropped between its opening and the beginning of the block is closed by Python, which warns.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "spectrum.npz"
     one, other = (Spectrum.from_eigenvalues(torch.tensor([1.0, top])) for top in (2.0, 3.0))
