@@ -32,7 +32,9 @@ eigenvalues of LowRankCurvature$: torch.ones(1).double()
 directions of LowRankCurvature$: torch.eye(4)[:1].double()
 noise of Sampling$: 0.0
 half, last of Sampling$: spectrum.last_rule
-levels of Sampling$: (spectrum.last_rule,)
+levels of Sampling$: (spectrum.last_rule, spectrum.last_rule)
+fit, spread, shrink of Sampling$: np.ones(2)
+polynomials, covariance of Sampling$: np.eye(2)
 gaps of FrameRecord$: {'loss': 0.1}
 measurement of Record$: rl.study.Measurement()
 train_loss, train_accuracy, test_loss, test_accuracy of Record$: 0.5

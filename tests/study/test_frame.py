@@ -188,7 +188,7 @@ def test_messages_for_frames(change: Callable[[pd.DataFrame], Any], error: type[
         (lambda s: s.select(width=3), "'width' is not an axis of a grid; .*Axes: lr, depth, seed"),
         (lambda s: s.select(depth="one"), "no training has depth='one'; available: 'six', 'ten', 'two'"),
         (lambda s: s.with_minimum(0.5), "models from a frame have no training accuracy"),
-        (lambda s: s.plot_alpha(), "no curve 'renyi_sharpness' was recorded; available: none"),
+        (lambda s: s.plot_alpha(), "measure must be a recorded curve, got 'renyi_sharpness'; available: none"),
     ],
 )
 def test_messages_of_a_study_from_a_frame(call: Callable[[Study], object], message: str) -> None:
