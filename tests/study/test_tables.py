@@ -114,7 +114,7 @@ def test_figures_show_the_numbers_of_the_tables() -> None:
         (lambda s: s.kendall(alphas=0.5), TypeError, r"alphas must be a sequence of numbers, got 0\.5; write \[0\.5\]"),
         (lambda s: s.kendall(alphas=[3]), ValueError, "alphas holds 3, where curve was not.*: 0.5, 1, 1.5, 2"),
         (lambda s: s.kendall("test"), ValueError, "gap must be one of 'loss', 'error'"),
-        (lambda s: s.tau_against_alpha(), ValueError, "measure must be a recorded curve, got 'renyi_sharpness'; available: 'curve'"),
+        (lambda s: s.tau_against_alpha(), ValueError, "recorded curve, got 'renyi_sharpness'; available: 'curve'"),
         (lambda s: s.plot_measure("blunt"), ValueError, "there is no measure 'blunt'; available: 'curve_0.5'"),
         (lambda s: s.select(lr=0.7), ValueError, r"no training has lr=0\.7; available: 0\.1"),
         (lambda s: s.select(depth=3), ValueError, "'depth' is not an axis"),
