@@ -84,6 +84,8 @@ def _kl(result: Any, q: Any, p: Any) -> str | None:
 def _kl_inverse(result: Any, q: Any, c: Any) -> str | None:
     if result == 0 and q > 0 and float(q) * math.exp(-float(c) / float(q)) == 0:
         return None  # the lower inverse is below the smallest float
+    if result == 1 and rl.bounds.kl_bernoulli(float(q), math.nextafter(1.0, 0.0)) <= float(c):
+        return None  # the upper inverse is closer to 1 than any float below it
     outside = not 0 <= result <= 1
     budget = rl.bounds.kl_bernoulli(float(q), float(result)) if not outside else math.inf
     return (
