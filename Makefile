@@ -22,6 +22,8 @@ BENCH_INSTALLED := .venv/.bench-installed
 DOCS_INSTALLED := .venv/.docs-installed
 # Two, since each holds torch and a few hundred megabytes: more would not be faster on small machines.
 TWO_PROCESSES := -q --numprocesses 2
+# Whatever asks another machine for something fails: the course and the site need no network.
+NO_NETWORK := PYTHONPATH=$(CURDIR)/tests/tools/no_network
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
 # Those that take minutes; optim_accuracy.py trains for hours and resumes where it was stopped,
 # base_optimizers.py and domain_generalization.py for half an hour.
@@ -41,7 +43,7 @@ lab: $(INSTALLED) ## open the course in JupyterLab
 # In the order of the folders: the browser tests, one long module, begin early and the other process does the rest.
 test: $(INSTALLED) ## run unit tests and doctests, then every notebook against its stored outputs, in two processes
 	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope --no-loadscope-reorder renyi_lab tests
-	CI=1 OMP_NUM_THREADS=1 $(PY) -m pytest $(TWO_PROCESSES) --dist loadfile $(NBVAL) notebooks
+	CI=1 OMP_NUM_THREADS=1 $(NO_NETWORK) $(PY) -m pytest $(TWO_PROCESSES) --dist loadfile $(NBVAL) notebooks
 
 test-fast: $(INSTALLED) ## unit tests without slow ones, in two processes: about a minute on two free cores
 	$(PY) -m pytest $(TWO_PROCESSES) --dist loadscope -m "not slow and not browser" --ignore tests/test_notebooks.py tests
@@ -92,8 +94,8 @@ types: $(INSTALLED) ## check the package's types
 	$(PY) -m mypy
 
 docs: $(DOCS_INSTALLED) ## build the site into build/site and check its links
-	$(PY) docs/generate.py
-	$(PY) -m mkdocs build --strict --site-dir build/site
+	$(NO_NETWORK) $(PY) docs/generate.py
+	$(NO_NETWORK) $(PY) -m mkdocs build --strict --site-dir build/site
 
 bench: $(BENCH_INSTALLED) ## measure costs and errors again; JSON files in tests/benchmarks/results (minutes each)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) tests/benchmarks/$$name.py; done

@@ -83,3 +83,30 @@ def test_import_notebook_and_explorer_page_need_no_network() -> None:
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=250)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.splitlines()[-1] == "offline True"
+
+
+REACH_OUT = """
+import socket, urllib.request
+for call in (
+    lambda: urllib.request.urlopen("http://example.org", timeout=1),
+    lambda: socket.create_connection(("192.0.2.1", 80), timeout=1),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"", ("192.0.2.1", 53)),
+    lambda: socket.gethostbyname("example.org"),
+):
+    try:
+        call()
+    except OSError as error:
+        print("nothing here may ask" in str(error))
+here = socket.create_server(("127.0.0.1", 0))
+print(socket.create_connection(here.getsockname()).fileno() > 0)
+"""
+
+
+def test_notebooks_and_docs_run_in_processes_that_reach_no_other_machine() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests/tools/no_network")}
+    result = subprocess.run([sys.executable, "-c", REACH_OUT], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == 5 * ["True"], result.stderr
+    commands = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if line.startswith("\t")]
+    chosen = [line for line in commands if any(word in line for word in ("$(NBVAL)", "mkdocs build", "generate.py"))]
+    assert len(chosen) == 3
+    assert all("$(NO_NETWORK)" in line for line in chosen)
