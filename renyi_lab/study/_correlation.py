@@ -26,7 +26,7 @@ from scipy.special import ndtr, stdtrit
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.fields import check_fields
 from renyi_lab._utils.typing import FloatArray
-from renyi_lab._utils.validation import check_instance, check_int, is_iterable, printed
+from renyi_lab._utils.validation import check_instance, check_int, is_iterable, printed, shown
 from renyi_lab.study._pairs import PairSums, pair_sums, resampled_settings, setting_codes
 
 # Efron & Tibshirani 1993 recommend at least 1000 resamples for percentile intervals.
@@ -79,7 +79,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike, *, settings: Sequence[Hashable] | No
         seed: Random seed for the resampling. Equal seeds compare measures on the same resamples.
 
     Raises:
-        TypeError: A setting is not hashable, or ``seed`` is not an integer.
+        TypeError: ``settings`` is no sequence, one of its values is not hashable, or ``seed`` is not an integer.
         ValueError: ``x`` and ``y`` are not vectors of equal length, or ``settings`` has another length.
 
     Source: Kendall 1945 (τ_b); Field & Welsh 2007 (resampling clusters); Hesterberg 2015 (quantile levels).
@@ -125,6 +125,8 @@ def _pair(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
 def _codes(settings: Sequence[Hashable] | None, num_models: int) -> np.ndarray:
     if settings is None:
         return np.arange(num_models)
+    if isinstance(settings, (str, bytes)) or not is_iterable(settings):
+        raise TypeError(f"settings must hold one value for each of {num_models} models, got {shown(settings)}.")
     given = list(settings)
     if len(given) != num_models:
         raise ValueError(f"settings must hold one value for each of {num_models} models, got {len(given)}.")

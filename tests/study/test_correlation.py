@@ -190,6 +190,9 @@ def test_messages(call: Callable[[], object], message: str) -> None:
 
 
 def test_settings_that_cannot_be_hashed_are_refused() -> None:
+    for wrong in (np.float16(0.1), "ab", 3):
+        with pytest.raises(TypeError, match="settings must hold one value for each of 2 models"):
+            kendall_tau([1, 2], [1, 2], settings=wrong)
     with pytest.raises(TypeError, match=r"settings holds \{'lr': 1\}, which is not hashable; use tuples"):
         kendall_tau([1, 2], [1, 2], settings=[{"lr": 1}, {"lr": 2}])  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"settings holds \(1, \[2\]\), which is not hashable"):
