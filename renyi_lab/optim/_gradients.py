@@ -45,6 +45,33 @@ def gradients(groups: Iterable[dict[str, Any]]) -> tuple[list[Tensor], list[Tens
     return [p for p, _, _ in found], [grad for _, grad, _ in found], [group for _, _, group in found]
 
 
+def gradients_of_each(
+    groups: Iterable[dict[str, Any]], process_group: Any
+) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
+    """As `gradients`; where processes have their own, an error in one of them is raised in all, and none waits for it.
+
+    Args:
+        groups: Parameter groups of an optimizer.
+        process_group: The processes, each of which must call this; ``None``: gradients are not each process's own.
+    """
+    groups = list(groups)
+    if process_group is None:
+        return gradients(groups)
+    found, error = None, None
+    try:
+        found = gradients(groups)
+    except RuntimeError as own:
+        error = own
+    failed = torch.tensor(float(found is None), device=next(p.device for group in groups for p in group["params"]))
+    dist.all_reduce(failed, dist.ReduceOp.MAX, group=process_group)
+    if found is not None and not bool(failed):
+        return found
+    raise error or RuntimeError(
+        "Another process has no gradient, or a sparse one, to perturb by: its message says which. Give each process "
+        "data that the loss depends on, or leave local_perturbation out."
+    )
+
+
 def averaged_gradients(groups: Iterable[dict[str, Any]], process_group: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The parameters that have a gradient in any process, and the means of their gradients, as new tensors.
 

@@ -19,7 +19,7 @@ from renyi_lab._utils.interrupts import atomic, interruptible, restoring, uninte
 from renyi_lab._utils.validation import check_closure, check_instance, check_int, check_real
 from renyi_lab.optim._base_optimizer import build_base, default_settings, optional_limit
 from renyi_lab.optim._entries import check_entries, check_group_entries, parameters_in
-from renyi_lab.optim._gradients import STEP_SNIPPET, averaged_gradients, gradients
+from renyi_lab.optim._gradients import STEP_SNIPPET, averaged_gradients, gradients, gradients_of_each
 from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
 from renyi_lab.optim._vectors import as_real, clip_, shorten_
 
@@ -159,7 +159,7 @@ class SharpnessAware(Optimizer):
             RuntimeError: If there is no gradient or a sparse one, or after an unfinished first_step().
         """
         self._refuse_mid_step("first_step()")
-        params, grads, groups = gradients(self.param_groups)
+        params, grads, groups = gradients_of_each(self.param_groups, self._local_group)
         if self.warming_up:
             self._saved = ([], [], [])
         else:

@@ -105,7 +105,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from renyi_lab._utils.interrupts import atomic, restoring
 from renyi_lab._utils.validation import check_closure, check_instance
-from renyi_lab.optim._gradients import gradients
+from renyi_lab.optim._gradients import gradients, gradients_of_each
 from renyi_lab.optim._shards import Shards, laid_out_like, local_parts
 from renyi_lab.optim._sharpness_aware import SharpnessAware, back_at_the_end, evaluated
 from renyi_lab.optim._vectors import multiply_
@@ -214,7 +214,7 @@ def _finite(optimizer: SharpnessAware) -> bool:
     Where they are not, but those of this process are, one is set to infinity, so that the scalers of all processes
     lower their scales together.
     """
-    params, grads, _ = gradients(optimizer.param_groups)
+    params, grads, _ = gradients_of_each(optimizer.param_groups, optimizer._local_group)
     with torch.no_grad():
         shards = Shards(laid_out_like(grads, params))
         overflows = (~torch.isfinite(shards.total(shards.parts, math.inf))).float()

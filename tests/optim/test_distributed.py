@@ -60,6 +60,7 @@ def _worker(rank: int, folder: str) -> None:
             found[kind] = (weights(model), lengths)
         found["sagm"] = _sagm_with_own_perturbations(rank)
         found["amp"] = {kind: _overflow_in_one_process(rank, kind) for kind in ("global", "local")}
+        found["missing"] = [_no_gradient_in_one_process(rank, how) for how in ("step", "amp_step")]
         torch.save(found, f"{folder}/rank{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -142,6 +143,35 @@ def _overflow_in_one_process(rank: int, kind: str) -> dict[str, list]:
     return found
 
 
+def _no_gradient_in_one_process(rank: int, how: str) -> tuple[str, bool, int]:
+    """The message of a step for which the second process has no gradient of its own, and what a later one does."""
+    x, y = (part.chunk(2)[rank] for part in batch())
+    model = DistributedDataParallel(network())
+    optimizer = RSAM(model.parameters(), SGD, rho=0.1, alpha=2.0, lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before, without = weights(model), rank == 1
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with local_perturbation(optimizer, model):
+            loss = F.cross_entropy(model(x), y)
+            if not without:
+                (scaler.scale(loss) if how == "amp_step" else loss).backward()
+        return loss
+
+    def step() -> None:
+        amp_step(optimizer, scaler, closure) if how == "amp_step" else optimizer.step(closure)
+
+    message = ""
+    try:
+        step()
+    except RuntimeError as error:
+        message = str(error)
+    unchanged, without = torch.equal(weights(model), before), False
+    step()
+    return message, unchanged, int((weights(model) != before).sum())
+
+
 def _expected(kind: str) -> tuple[Tensor, list[list[float]]]:
     """The same training in one process: the final weights and each process's ‖ε‖."""
     halves = [tuple(part.chunk(2)[rank] for part in batch()) for rank in range(2)]
@@ -184,7 +214,11 @@ def test_two_processes_perturb_by_the_common_or_by_their_own_gradient_and_stay_t
         assert torch.equal(found[0][kind][0], found[1][kind][0])
         same = found[0][kind][1] == pytest.approx(found[1][kind][1], rel=1e-9)
         assert same == (kind == "global")
-    for result in found:
+    for rank, result in enumerate(found):
+        for message, unchanged, changed in result["missing"]:
+            assert message.startswith("No parameter" if rank else "Another process has no gradient")
+            assert unchanged
+            assert changed > 0
         torch.testing.assert_close(result["sagm"]["first"], _expected_sagm(), rtol=1e-12, atol=1e-14)
         for kind in ("global", "local"):
             amp, other = result["amp"][kind], found[0]["amp"][kind]
