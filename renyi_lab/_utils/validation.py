@@ -171,11 +171,21 @@ def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:
 
 
 def check_loss_fn(loss_fn: Any) -> None:
-    """Raise ``TypeError`` unless ``loss_fn`` can be called on a batch: a class of torch makes a loss, it is none."""
+    """Raise ``TypeError`` unless ``loss_fn`` takes two arguments; a class of torch makes a loss, it is none."""
     if isinstance(loss_fn, type) and issubclass(loss_fn, torch.nn.Module):
         raise TypeError(f"loss_fn must be a loss, got the class {loss_fn.__name__}; pass {loss_fn.__name__}().")
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}; the order is model, loss_fn, data.")
+    called = loss_fn.forward if isinstance(loss_fn, torch.nn.Module) else loss_fn
+    try:
+        inspect.signature(called).bind(None, None)
+    except TypeError:
+        raise TypeError(
+            f"loss_fn must take two arguments, as in loss_fn(model(x), y), got {type(loss_fn).__name__} with the "
+            f"arguments {inspect.signature(called)}."
+        ) from None
+    except ValueError:  # some built-in functions do not say what they take
+        pass
 
 
 def check_finite(name: str, value: Tensor, causes: str) -> None:

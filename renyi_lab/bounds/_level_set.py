@@ -109,7 +109,7 @@ def basin_log_volume(height: float, log_determinant: float, dim: int) -> float:
     """The log volume of the basin {½δᵀHδ ≤ r} of height r > 0: the inverse of `basin_height`, arguments as there."""
     height, dim = check_real("height", height, 0.0, open_minimum=True), check_int("dim", dim)
     log_det = check_real("log_determinant", log_determinant)
-    return dim / 2 * math.log(2 * math.pi * height) - math.lgamma(dim / 2 + 1) - log_det / 2
+    return dim / 2 * (math.log(2 * math.pi) + math.log(height)) - math.lgamma(dim / 2 + 1) - log_det / 2
 
 
 def level_set(basin: Basin, log_determinant: float, num_samples: int, *, delta: float = DELTA) -> Bound:

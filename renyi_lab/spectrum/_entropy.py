@@ -147,8 +147,11 @@ def check_alphas(alphas: Any, name: str = "alpha") -> list[float] | None:
         raise TypeError(
             f"{name} must be a number or a sequence of numbers, got a {type(alphas).__name__}; use sorted(...)."
         )
-    if isinstance(alphas, Tensor) and (alphas.layout is not torch.strided or alphas.device.type == "meta"):
-        raise TypeError(f"{name} must be a dense tensor with values, got {alphas.layout} on {alphas.device}.")
+    if isinstance(alphas, Tensor):
+        if alphas.layout is not torch.strided or alphas.device.type == "meta":
+            raise TypeError(f"{name} must be a dense tensor with values, got {alphas.layout} on {alphas.device}.")
+        if alphas.is_quantized:
+            raise TypeError(f"{name} must hold real numbers, got dtype {alphas.dtype}.")
     if isinstance(alphas, (np.ndarray, Tensor)) and alphas.ndim > 1:
         raise ValueError(f"{name} must be a number or a vector, got shape {tuple(alphas.shape)}; use {name}.ravel().")
     entries = alphas.tolist() if isinstance(alphas, (np.ndarray, Tensor)) else list(alphas)

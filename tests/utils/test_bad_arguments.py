@@ -603,3 +603,22 @@ def test_the_dense_hessian_takes_labels_of_fewer_bits_and_refuses_a_loss_that_is
     assert torch.equal(rl.dense_hessian(model, F.cross_entropy, (data[0], data[1].to(torch.uint8))), expected)
     with pytest.raises(ValueError, match="loss is not finite"):
         rl.dense_hessian(model, F.cross_entropy, (data[0], torch.full((6,), -100)))
+
+
+@pytest.mark.parametrize("loss_fn", [torch.nn.Linear(2, 2), lambda outputs: outputs.sum(), lambda a, b, c: a.sum()])
+def test_a_loss_takes_two_arguments(loss_fn, model, data):
+    for call in (
+        lambda: rl.HessianOperator(model, loss_fn, data),
+        lambda: rl.dense_hessian(model, loss_fn, data),
+        lambda: rl.train(model, data, epochs=1, loss_fn=loss_fn),
+        lambda: rl.evaluate(model, data, loss_fn=loss_fn),
+    ):
+        with pytest.raises(TypeError, match="loss_fn must take two arguments"):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantized_orders_are_refused_by_name():
+    orders = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
+    with pytest.raises(TypeError, match="alpha must hold real numbers"):
+        rl.Spectrum.from_eigenvalues([2.0, 1.0]).renyi_entropy(orders)

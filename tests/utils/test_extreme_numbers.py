@@ -79,3 +79,8 @@ def test_bounds_of_fractions_can_be_printed_and_own_their_terms():
     assert made.terms == {"kl": 1.0}
     with pytest.raises(TypeError, match="value must be a real number"):
         rl.bounds.Bound("example", "0.5", {}, (), "")
+
+
+def test_the_volume_of_a_basin_is_a_number_up_to_the_largest_height():
+    volume = rl.bounds.basin_log_volume(height=1e308, log_determinant=-5.0, dim=4)
+    assert volume == pytest.approx(2 * (math.log(2 * math.pi) + 308 * math.log(10)) - math.log(2) + 2.5)
