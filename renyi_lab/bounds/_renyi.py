@@ -17,6 +17,7 @@ Derived here; the inequality of means is classical (Hardy, Littlewood & Pólya 1
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 
 from renyi_lab._utils.validation import check_int, check_real
@@ -66,11 +67,11 @@ def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) 
     Arguments and errors as for `power_mean_curvature`, and an entropy too far from log n for a small order.
     """
     mean = power_mean_curvature(entropy, trace, dim, alpha)
-    if mean == 0.0:
+    if mean < sys.float_info.min:  # 0, or a number of few digits
         raise ValueError(
             f"entropy={float(entropy):g} at alpha={float(alpha):g} puts the power mean of {dim} eigenvalues below "
-            "every number above 0: a spectrum without zeros has an entropy of nearly log(dim) at so small an order; "
-            "take a larger alpha."
+            f"2e-308: with trace={float(trace):g} a spectrum without zeros has an entropy of nearly log(dim) at so small "
+            "an order; take a larger alpha, or rescale the loss."
         )
     return dim * math.log(mean)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from renyi_lab._utils.arrays import real_array
 from renyi_lab._utils.exclusive import exclusive
@@ -214,9 +215,11 @@ def mixed(module: Layer, h: Tensor, matrix: Tensor) -> Tensor:
 
     Raises:
         TypeError: An argument of another type.
-        ValueError: Shapes that do not belong together.
+        ValueError: Shapes that do not belong together, or a lazy layer that has no weights yet.
     """
     check_instance("module", module, _LAYERS)
+    if is_lazy(module.weight):
+        raise ValueError(f"module ({type(module).__name__}) has no weights yet; run it once on inputs.")
     check_instance("h", h, Tensor)
     matrix = _checked_matrix(matrix, module, type(module).__name__)
     if h.ndim < module.weight.ndim - 1 or h.shape[1 - module.weight.ndim] != len(matrix):

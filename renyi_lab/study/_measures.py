@@ -48,9 +48,10 @@ def standard_measure(
 
     Raises:
         ValueError: The model has no trainable weight matrix.
-        TypeError: ``data`` is not a pair of tensors.
+        TypeError: ``data`` is not a pair of tensors, or ``initial_parameters`` no mapping.
     """
     check_instance("model", model, nn.Module)
+    check_instance("initial_parameters", initial_parameters, Mapping)
     if not isinstance(data, (tuple, list)) or len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
         raise TypeError(f"data must be two tensors (x, y), got {type(data).__name__}.")
     weights = [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and parameter.requires_grad]
@@ -66,7 +67,7 @@ def standard_measure(
             alphas=(),
             num_matvecs=num_matvecs,
             num_samples=None if num_samples is None else min(num_samples, len(data[0])),
-            initial_parameters=dict(initial_parameters),
+            initial_parameters=initial_parameters,
             blocks=list(dict.fromkeys((weights[0], weights[-1]))),
             progress=False,
         )

@@ -118,6 +118,8 @@ def _spectrum(found: Any) -> str | None:
         return "a spectrum with nodes or weights that are not finite, or negative weights"
     if abs(mass - found.dim) > 1e-6 * found.dim:
         return f"a spectrum of {found.dim} eigenvalues whose weights sum to {mass}"
+    if not found.nodes.any():
+        return None  # of which no entropy is defined
     values = [float(found.renyi_entropy(alpha)) for alpha in (0.5, 1.0, 2.0)]
     exact = not any(found.renyi_entropy(alpha).standard_error for alpha in (0.5, 1.0, 2.0))
     if exact and any(b > a + 1e-9 * max(1.0, a) for a, b in itertools.pairwise(values)):
@@ -163,7 +165,12 @@ def wrong(case: Any, result: Any, namespace: dict[str, Any]) -> str | None:
     if target.kind == "class" and not isinstance(result, rl.Spectrum):
         _show(result)
         return None  # a record holds what it was given
-    return _general(result, bool(MAY_BE_NAN.search(target.documentation)))
+    infinite = any(isinstance(value, Tensor) and not _all_finite(value) for value in arguments.values())
+    return _general(result, infinite or bool(MAY_BE_NAN.search(target.documentation)))
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    return tensor.is_quantized or not tensor.is_floating_point() or bool(tensor.detach().double().isfinite().all())
 
 
 def _by_reference(target: Any, result: Any, arguments: dict[str, Any], namespace: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ ALWAYS = (ValueError, TypeError)
 ALSO_CALLED = {
     "data|data_set|train_set|test_set|test_data|batches": "batch batches inputs targets sample samples label labels",
     "model|a|b|operator|hessian|source|optimizer|posterior|classifier": "model parameter parameters loss",
-    "operator|hessian|source": "matrix product",
+    "operator|hessian|source": "matrix operator product",
     "closure": "gradient gradients loss backward",
     "loss_fn|loss": "loss output outputs",
     "other": "operand",

@@ -622,3 +622,14 @@ def test_quantized_orders_are_refused_by_name():
     orders = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
     with pytest.raises(TypeError, match="alpha must hold real numbers"):
         rl.Spectrum.from_eigenvalues([2.0, 1.0]).renyi_entropy(orders)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(4, 4), "text", 3, [torch.ones(2)]])
+def test_initial_parameters_of_a_measure_are_a_mapping(wrong, model, data):
+    with pytest.raises(TypeError, match="initial_parameters must be"):
+        rl.study.standard_measure(model, F.cross_entropy, data, initial_parameters=wrong)
+
+
+def test_a_lazy_layer_without_weights_is_refused_by_name():
+    with pytest.raises(ValueError, match="module .* has no weights yet"):
+        rl.perturbation.mixed(torch.nn.LazyLinear(2), torch.ones(3, 2), torch.eye(2))

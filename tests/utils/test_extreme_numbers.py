@@ -84,3 +84,8 @@ def test_bounds_of_fractions_can_be_printed_and_own_their_terms():
 def test_the_volume_of_a_basin_is_a_number_up_to_the_largest_height():
     volume = rl.bounds.basin_log_volume(height=1e308, log_determinant=-5.0, dim=4)
     assert volume == pytest.approx(2 * (math.log(2 * math.pi) + 308 * math.log(10)) - math.log(2) + 2.5)
+
+
+def test_the_determinant_of_a_trace_of_few_digits_is_refused():
+    with pytest.raises(ValueError, match="rescale the loss"):
+        rl.bounds.renyi_log_determinant(entropy=1.0, trace=1e-320, dim=4, alpha=0.5)
