@@ -70,8 +70,8 @@ def renyi_log_determinant(entropy: float, trace: float, dim: int, alpha: float) 
     if mean < sys.float_info.min:  # 0, or a number of few digits
         raise ValueError(
             f"entropy={float(entropy):g} at alpha={float(alpha):g} puts the power mean of {dim} eigenvalues below "
-            f"2e-308: with trace={float(trace):g} a spectrum without zeros has an entropy of nearly log(dim) at so small "
-            "an order; take a larger alpha, or rescale the loss."
+            f"2e-308: with trace={float(trace):g} a spectrum without zeros has an entropy of nearly log(dim) at so "
+            "small an order; take a larger alpha, or rescale the loss."
         )
     return dim * math.log(mean)
 
