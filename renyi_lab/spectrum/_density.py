@@ -52,7 +52,10 @@ def spectral_density(
         raise ValueError("grid must be finite, but holds NaN or infinity.")
     if not (np.isfinite(x).all() and np.isfinite(w).all()):
         raise ValueError("nodes and weights must be finite, but some are NaN or infinite.")
-    total = w.sum()
+    with np.errstate(over="ignore"):
+        total = w.sum()
+    if not np.isfinite(total):
+        raise ValueError("weights must have a finite sum; they are numbers of eigenvalues.")
     if check_choice("scale", scale, ("linear", "log")) == "log":
         if points.size and points.min() <= 0:
             raise ValueError(f'grid must be positive for scale="log", got {points.min():g}; it holds magnitudes |λ|.')

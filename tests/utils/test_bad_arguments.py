@@ -633,3 +633,18 @@ def test_initial_parameters_of_a_measure_are_a_mapping(wrong, model, data):
 def test_a_lazy_layer_without_weights_is_refused_by_name():
     with pytest.raises(ValueError, match="has no weights yet"):
         rl.perturbation.mixed(torch.nn.LazyLinear(2), torch.ones(3, 2), torch.eye(2))
+
+
+def test_dtypes_that_torch_does_not_compute_in_are_refused_by_name(model, data):
+    operator, coarse = rl.HessianOperator(model, F.cross_entropy, data), torch.ones(17).to(torch.float8_e4m3fn)
+    for name, call in {
+        "direction": lambda: rl.perturbation.filter_normalized(operator, coarse),
+        "multiplicities": lambda: rl.spectrum.weighted_renyi_entropy(torch.ones(17).double(), coarse, 0.5),
+    }.items():
+        with pytest.raises(TypeError, match=f"{name}.* dtype that torch computes in"):
+            call()
+
+
+def test_weights_of_a_density_have_a_finite_sum():
+    with pytest.raises(ValueError, match="weights must have a finite sum"):
+        rl.spectrum.spectral_density(np.array([0.1, 1.0]), [1e308, 1e308], [0.0, 1.0])
