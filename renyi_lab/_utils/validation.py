@@ -163,8 +163,7 @@ def check_tensor(name: str, value: Any, device: torch.device) -> Tensor:
         raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}; use torch.from_numpy for arrays.")
     if value.is_complex() or value.is_quantized:
         raise TypeError(f"{name} must be real, got {value.dtype}.")
-    if _is_storage_only(value):
-        raise TypeError(f"{name} must have a dtype that torch computes in, got {value.dtype}; convert it to float32.")
+    _check_computed(name, value)
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {value.layout}; use {name}.to_dense().")
     if value.device != device:
@@ -192,16 +191,16 @@ def check_loss_fn(loss_fn: Any) -> None:
 
 def check_finite(name: str, value: Tensor, causes: str) -> None:
     """Raise ``ValueError`` naming likely ``causes`` when ``value`` holds NaN or infinity."""
-    if _is_storage_only(value):
-        raise TypeError(f"{name} must have a dtype that torch computes in, got {value.dtype}; convert it to float32.")
+    _check_computed(name, value)
     if not bool(torch.isfinite(value).all()):
         shown = f" ({value.item()})" if value.numel() == 1 else ""
         raise ValueError(f"{name} is not finite{shown}. Likely causes: {causes}")
 
 
-def _is_storage_only(value: Tensor) -> bool:
-    """Whether the dtype is a floating-point one of 8 bits, for which torch has hardly any function."""
-    return value.is_floating_point() and value.element_size() == 1
+def _check_computed(name: str, value: Tensor) -> None:
+    """Raise ``TypeError`` for floating-point dtypes of 8 bits, for which torch has hardly any function."""
+    if value.is_floating_point() and value.element_size() == 1:
+        raise TypeError(f"{name} must have a dtype that torch computes in, got {value.dtype}; convert it to float32.")
 
 
 def check_labels(outputs: Tensor, targets: Tensor, ignored: int | None = -100) -> None:
